@@ -1,0 +1,49 @@
+# Flags that every target has, and the functions that make a folder's library and its tests.
+add_library(artel_flags INTERFACE)
+target_compile_definitions(artel_flags INTERFACE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE
+                           ARTEL_VERSION="${PROJECT_VERSION}")
+target_compile_options(artel_flags INTERFACE
+  -fno-math-errno -ffp-contract=off -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes
+  -Wmissing-prototypes -Wvla -Wundef -Wwrite-strings -Wpointer-arith -Wformat=2)
+if(ARTEL_WERROR)
+  target_compile_options(artel_flags INTERFACE -Werror)
+endif()
+if(ARTEL_SANITIZE)
+  target_compile_options(artel_flags INTERFACE -fsanitize=${ARTEL_SANITIZE}
+                         -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(artel_flags INTERFACE -fsanitize=${ARTEL_SANITIZE})
+endif()
+target_include_directories(artel_flags INTERFACE ${PROJECT_SOURCE_DIR}/include
+                           ${PROJECT_SOURCE_DIR}/src)
+target_link_libraries(artel_flags INTERFACE m OpenMP::OpenMP_C)
+
+# Files named *_avx2.c, *_avx512.c and *_amx.c are built for that instruction set alone.
+set(ARTEL_FLAGS_avx2 -mavx2;-mfma;-mf16c)
+set(ARTEL_FLAGS_avx512
+    -mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl)
+set(ARTEL_FLAGS_amx ${ARTEL_FLAGS_avx512};-mavx512bf16;-mamx-tile;-mamx-bf16)
+
+function(artel_isa_flags)
+  foreach(file IN LISTS ARGN)
+    if(file MATCHES "_(avx2|avx512|amx)\\.c$")
+      if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+        set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
+                                    "${ARTEL_FLAGS_${CMAKE_MATCH_1}}")
+      endif()
+    endif()
+  endforeach()
+endfunction()
+
+# artel_folder(name [libraries]): the static library of src/name.
+function(artel_folder name)
+  file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.c)
+  if(files)
+    add_library(artel_${name} STATIC ${files})
+    artel_isa_flags(${files})
+    target_compile_options(artel_${name} PRIVATE -Wdouble-promotion)
+    target_link_libraries(artel_${name} PUBLIC artel_flags ${ARGN})
+  else()
+    add_library(artel_${name} INTERFACE)
+    target_link_libraries(artel_${name} INTERFACE artel_flags ${ARGN})
+  endif()
+endfunction()

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * CPU features come from the compiler's cpuid helper; AMX also needs the
+ * kernel's permission, asked once. Threads are OpenMP's and are pinned here:
+ * a scheduler that packs two workers on one virtual CPU halves the speed.
+ */
+#define _GNU_SOURCE
+#include "base/cpu.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+#define MAX_THREADS      1024
+#define ARCH_REQ_XCOMP   0x1023
+#define XFEATURE_TILES   18
+
+static const char *const isa_names[] = {"ref", "avx2", "avx512", "amx"};
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static bool has_amx(void)
+{
+    unsigned a, b, c, d;
+
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return false;
+    if (!(d >> 24 & 1) || !(d >> 22 & 1)) /* AMX-TILE, AMX-BF16 */
+        return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) /* AVX512-BF16 */
+        return false;
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP, XFEATURE_TILES) == 0;
+}
+
+static enum cpu_isa detect(void)
+{
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        return CPU_REF;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+        return CPU_AVX2;
+    return has_amx() ? CPU_AMX : CPU_AVX512;
+}
+#else
+static enum cpu_isa detect(void)
+{
+    return CPU_REF;
+}
+#endif
+
+static int named(const char *name)
+{
+    for (int i = 0; i <= CPU_AMX; i++)
+        if (!strcmp(name, isa_names[i]))
+            return i;
+    return -1;
+}
+
+enum cpu_isa cpu_isa(void)
+{
+    static int chosen = -1;
+
+    if (chosen < 0) {
+        const char *forced = getenv("ARTEL_CPU");
+        const int best = (int)detect();
+        const int want = forced && *forced ? named(forced) : best;
+
+        chosen = want >= 0 && want < best ? want : best;
+    }
+    return (enum cpu_isa)chosen;
+}
+
+int cpu_check(struct artel_error *err)
+{
+    const char *forced = getenv("ARTEL_CPU");
+    char text[160];
+
+    if (!forced || !*forced)
+        return 0;
+    if (named(forced) < 0)
+        return error_set(err, ARTEL_EUSAGE, "CPU01", "ARTEL_CPU",
+                         "unknown instruction set '%s', expected ref, avx2, avx512 or amx",
+                         escape_text(text, sizeof(text), forced, strlen(forced)));
+    if (named(forced) > (int)detect())
+        return error_set(err, ARTEL_ELIMIT, "CPU02", "ARTEL_CPU",
+                         "this CPU has no %s; the best it has is %s", forced,
+                         isa_names[detect()]);
+    return 0;
+}
+
+const char *cpu_isa_name(enum cpu_isa isa)
+{
+    return isa_names[isa];
+}
+
+const char *cpu_model_name(void)
+{
+    static char name[128];
+    char line[256];
+    FILE *f;
+
+    if (name[0])
+        return name;
+    snprintf(name, sizeof(name), "unknown");
+    f = fopen("/proc/cpuinfo", "re");
+    while (f && fgets(line, sizeof(line), f)) {
+        char *colon = strchr(line, ':');
+
+        if (strncmp(line, "model name", 10) || !colon)
+            continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(name, sizeof(name), "%.120s", colon + 2);
+        break;
+    }
+    if (f)
+        fclose(f);
+    return name;
+}
+
+int cpu_set_threads(size_t n, struct artel_error *err)
+{
+    cpu_set_t allowed;
+    int cpus[CPU_SETSIZE], n_cpus = 0;
+
+    if (n > MAX_THREADS)
+        return error_set(err, ARTEL_EUSAGE, "CPU03", "threads",
+                         "%zu threads asked for, expected 1 to %d", n, MAX_THREADS);
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
+        for (int i = 0; i < CPU_SETSIZE; i++)
+            if (CPU_ISSET(i, &allowed))
+                cpus[n_cpus++] = i;
+    if (!n)
+        n = n_cpus > 0 ? (size_t)n_cpus : 1;
+    omp_set_dynamic(0);
+    omp_set_max_active_levels(1);
+    omp_set_num_threads((int)n);
+    if ((int)n > n_cpus)
+        return 0; /* more threads than CPUs: let the kernel place them */
+#pragma omp parallel
+    {
+        cpu_set_t one;
+
+        CPU_ZERO(&one);
+        CPU_SET(cpus[omp_get_thread_num()], &one);
+        (void)sched_setaffinity(0, sizeof(one), &one);
+    }
+    return 0;
+}
+
+size_t cpu_threads(void)
+{
+    return (size_t)omp_get_max_threads();
+}

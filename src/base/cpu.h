@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What this CPU can do, what ARTEL_CPU lets it do, and where threads run.
+ *
+ * ARTEL_CPU = ref | avx2 | avx512 | amx caps the instruction sets that are
+ * used, oneDNN's included. Asking for one that the CPU lacks is an error.
+ */
+#ifndef ARTEL_BASE_CPU_H
+#define ARTEL_BASE_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct artel_error;
+
+enum cpu_isa { CPU_REF, CPU_AVX2, CPU_AVX512, CPU_AMX };
+
+/* The set in use: the best one, or the one ARTEL_CPU names. Chosen once. */
+enum cpu_isa cpu_isa(void);
+const char *cpu_isa_name(enum cpu_isa isa);
+const char *cpu_model_name(void); /* "Intel(R) Xeon(R) ...", or "unknown" */
+
+/* ARTEL_CPU is unknown, or names what the CPU lacks: ARTEL_ELIMIT with the name. */
+int cpu_check(struct artel_error *err);
+
+/*
+ * Use N threads (0: one per CPU this process may run on) for every parallel
+ * region, and pin each to a CPU of its own where there are enough.
+ */
+int cpu_set_threads(size_t n, struct artel_error *err);
+size_t cpu_threads(void);
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A frozen weight matrix W (M outputs, N inputs), held in the forms that work
+ * needs: as it lies on disk for products of a few rows, in float or bf16 packed
+ * once for products of many.
+ */
+#ifndef ARTEL_MATH_MATRIX_H
+#define ARTEL_MATH_MATRIX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "files/dtype.h"
+
+struct arena;
+struct artel_error;
+
+enum precision { PRECISION_FP32, PRECISION_BF16 };
+
+enum matrix_use {
+    MATRIX_DECODE = 1,   /* products of a few rows, from the disk's form */
+    MATRIX_FORWARD = 2,  /* products of many rows */
+    MATRIX_BACKWARD = 4, /* and their gradients by the input */
+};
+
+struct matrix {
+    size_t n_out, n_in; /* M, N */
+    struct tensor raw;  /* as on disk; borrowed */
+    enum precision precision;
+    float *f32;         /* (M, N) dequantised, or NULL */
+    void *forward;      /* packed for the forward product, or NULL */
+    void *backward;     /* packed for the backward product, or NULL */
+};
+
+/* Does this CPU multiply bf16 natively (AMX or AVX-512 BF16, and not capped)? */
+bool precision_native_bf16(void);
+
+/*
+ * Lay W out in ARENA for USE (an OR of enum matrix_use), or measure where the
+ * arena only measures. Packing runs on all threads.
+ */
+void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw,
+                 enum precision precision, int use);
+
+/* Y (T, M) = beta * Y + X (T, N) W^T. A row of Y depends on its row of X alone. */
+void matrix_forward(float *y, float beta, const float *x, const struct matrix *w, size_t T);
+/* D_X (T, N) = beta * D_X + D_Y (T, M) W */
+void matrix_backward(float *d_x, float beta, const float *d_y, const struct matrix *w,
+                     size_t T);
+/* The same as matrix_forward for a few rows, straight from the disk's form, with
+ * float activations. Outside a parallel region the rows of W are shared by all threads. */
+void matrix_decode(float *y, const float *x, const struct matrix *w, size_t T);
+/* Rows IDS (T) of W into OUT (T, N): the embedding. */
+void matrix_rows(float *out, const struct matrix *w, const int32_t *ids, size_t T);
+
+#endif
