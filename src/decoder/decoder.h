@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Forward and backward of the frozen decoder with a mixture in its linears,
+ * over one row block: whole sequences laid one after another.
+ *
+ * A thread takes a block through all layers and back alone; nothing in here is
+ * shared but the frozen base and the mixture, which are only read.
+ *
+ *   T rows of the block   L layers   D width   E experts
+ */
+#ifndef ARTEL_DECODER_DECODER_H
+#define ARTEL_DECODER_DECODER_H
+
+#include "decoder/frozen.h"
+#include "experts/apply.h"
+#include "experts/mixture.h"
+
+/* One sequence of a block. */
+struct sequence {
+    const int32_t *ids;        /* (n); borrowed */
+    size_t n;
+    const unsigned char *loss; /* (n) 1: this token is predicted with loss; may be NULL */
+    size_t pool_first, pool_n; /* rows that its routers read, inside the sequence */
+    float loss_scale;          /* 1 / loss tokens of the whole optimizer step */
+    int expert;                /* the labelled or forced expert; -1: none */
+};
+
+struct block {
+    const struct sequence *seqs;
+    size_t n_seqs;
+    size_t n_rows; /* T, sum of n */
+};
+
+/* What the forward does with gates. */
+enum routing_mode {
+    ROUTE_GIVEN,  /* each sequence's own expert; -1 is the base alone */
+    ROUTE_ROUTER, /* the routers decide, by the mixture's rule */
+};
+
+struct pass_options {
+    enum routing_mode routing;
+    bool backward;       /* keep what the backward needs */
+    bool straight;       /* ROUTE_ROUTER with one-hot gates: gradient of p / stop(p) */
+    bool detach_router;  /* routers send no gradient into the decoder */
+    float router_ce;     /* weight of the router's cross entropy, per sequence and router */
+    bool dropout;        /* on, with DROPOUT_SEED */
+    uint64_t dropout_seed;
+    size_t first_layer;  /* lowest layer that needs a gradient */
+    size_t max_rows, max_seqs; /* what the pass is laid out for */
+};
+
+struct decoder_pass; /* one thread's activations, scratch and gates */
+
+/* Laid out for MAX_ROWS rows once; used for any number of blocks. */
+int pass_open(struct decoder_pass **out, const struct artel_model *model,
+              const struct mixture *mixture, const struct pass_options *o,
+              struct artel_error *err);
+void pass_close(struct decoder_pass *p);
+size_t pass_bytes(const struct artel_model *model, const struct mixture *mixture,
+                  const struct pass_options *o);
+void pass_set_dropout_seed(struct decoder_pass *p, uint64_t seed);
+
+/* Runs all layers over BLOCK (borrowed until the backward is done). */
+void decoder_forward(struct decoder_pass *p, const struct block *block);
+
+struct block_loss {
+    double nll;          /* sum over tokens with loss */
+    size_t n_tokens;     /* with loss */
+    double scaled;       /* sum of loss_scale * nll */
+    double router_ce;    /* sum over sequences and routers, not scaled */
+    size_t router_right; /* sequences whose last router's argmax is their expert */
+    size_t n_routed;     /* sequences with a label */
+};
+
+/*
+ * Head and cross entropy, for rows with loss only, in chunks; where the pass keeps for a
+ * backward, leaves the gradient of the last layer's output. NLL (n_seqs), if not NULL,
+ * gets each sequence's own sum.
+ */
+void decoder_loss(struct decoder_pass *p, struct block_loss *out, double *nll);
+
+/* From decoder_loss back through the layers; adds into GRADS. */
+void decoder_backward(struct decoder_pass *p, struct mixture_grads *grads);
+
+/* After a forward with ROUTE_ROUTER or labels: router probabilities. */
+const float *pass_router_probs(const struct decoder_pass *p, size_t router, size_t seq); /* (E) */
+/* Pooled router inputs of a sequence-deciding router: (D of the router). */
+const float *pass_router_input(const struct decoder_pass *p, size_t router, size_t seq);
+/* Output of the last layer before the final norm, row T. */
+const float *pass_hidden(const struct decoder_pass *p, size_t row);
+/* Logits (V) of one row of the last forward. */
+void pass_logits(struct decoder_pass *p, float *logits, size_t row);
+
+#endif

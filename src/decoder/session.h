@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One growing sequence and its KV cache: prefill a prompt, then token by token.
+ *
+ * A session belongs to one thread at a time. Used from inside a parallel region
+ * it computes on that thread alone; outside, all threads share its products.
+ */
+#ifndef ARTEL_DECODER_SESSION_H
+#define ARTEL_DECODER_SESSION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct artel_error;
+struct artel_model;
+struct mixture;
+struct artel_session;
+
+enum { EXPERT_AUTO = -2, EXPERT_BASE = -1 }; /* or the index of an expert */
+
+/* Room for N_CONTEXT tokens. MIXTURE may be NULL: the base alone. */
+int session_open(struct artel_session **out, const struct artel_model *model,
+                 const struct mixture *mixture, size_t n_context, struct artel_error *err);
+void session_close(struct artel_session *s);
+void session_reset(struct artel_session *s); /* forget everything */
+
+/*
+ * Make the sequence IDS (N): what agrees with the cache under the same expert is kept, the
+ * rest is computed. EXPERT_AUTO routes on rows POOL_FIRST .. + POOL_N (the last user turn)
+ * and fixes one expert as the mixture's rule says. ARTEL_ELIMIT when N exceeds the room.
+ */
+int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int expert,
+                    size_t pool_first, size_t pool_n, struct artel_error *err);
+/* Append one token. */
+int session_step(struct artel_session *s, int32_t id, struct artel_error *err);
+/* (V) of the last token; valid until the next call. */
+const float *session_logits(const struct artel_session *s);
+
+size_t session_length(const struct artel_session *s);
+/* The expert in use (EXPERT_BASE: none), and what the routers said of the last auto prefill. */
+int session_expert(const struct artel_session *s);
+const float *session_probs(const struct artel_session *s, size_t router); /* (E), or NULL */
+size_t session_layers_agreeing(const struct artel_session *s); /* routers whose argmax is it */
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A mixture: experts, the routers that weigh them, and the rule that makes
+ * gates of router logits. A mixture is data; a method is a preset that fills
+ * it (methods.c). All methods share one forward and one backward (apply.h).
+ *
+ *     y_t = W0 x_t + sum_e g_e(t) s_e B_e A_e x_t
+ *
+ *   E experts, identities included   L layers   D width
+ */
+#ifndef ARTEL_EXPERTS_MIXTURE_H
+#define ARTEL_EXPERTS_MIXTURE_H
+
+#include "experts/expert.h"
+
+/* Which places share one router, and what it reads there. */
+enum router_place {
+    ROUTER_NONE,   /* gates are given from outside (one expert, or fixed weights) */
+    ROUTER_LAYER,  /* one a layer; reads the layer's input after its norm */
+    ROUTER_FFN,    /* one a layer for gate, up and down; reads the FFN's input after its norm */
+    ROUTER_LINEAR, /* one a linear; reads that linear's input */
+};
+
+enum router_decides { DECIDE_SEQUENCE, DECIDE_TOKEN }; /* sequence: mean over the pool rows */
+enum router_pool { POOL_MEAN, POOL_LAST };             /* of the last user turn */
+enum gate_kind { GATE_ONE_HOT, GATE_SOFTMAX, GATE_TOP_K }; /* top-k renormalised over the kept */
+enum selector { SELECT_LAST, SELECT_VOTE };            /* methods.md 3.3 */
+
+struct gate_rule {
+    enum router_place place;
+    enum router_decides decides;
+    enum router_pool pool;
+    enum gate_kind kind;
+    size_t top_k;       /* GATE_TOP_K */
+    bool bias;          /* router logits have one */
+    bool fix_expert;    /* at inference one expert serves the whole generation (SELECTOR) */
+    enum selector selector;
+};
+
+/* One router: logits = W z + b. */
+struct router {
+    size_t n_experts, dim; /* E, D */
+    float *w;              /* (E, D) */
+    float *b;              /* (E), or NULL */
+};
+
+struct mixture {
+    char method[32];     /* "moa" */
+    struct gate_rule rule;
+    size_t n_layers;     /* L */
+    size_t n_experts;    /* E */
+    struct expert *experts; /* (E); owned */
+    size_t n_routers;    /* L, L, L * N_SITES or 0 */
+    struct router *routers; /* (n_routers); owned */
+    float *router_params;   /* (n_router_params) every W and b in order; owned */
+    size_t n_router_params;
+};
+
+/* Empty, for a base of config C. ROUTER_NONE until mixture_set_rule. */
+int mixture_init(struct mixture *m, const char *method, const struct model_config *c,
+                 const struct gate_rule *rule, struct artel_error *err);
+void mixture_release(struct mixture *m);
+
+/* Takes over E (zeroed afterwards); every router gets a zero row. ARTEL_EFORMAT where the
+ * name is taken or its shape is of another base. */
+int mixture_add(struct mixture *m, struct expert *e, const struct model_config *c,
+                struct artel_error *err);
+/* Leaves the other experts and rows as they are. */
+int mixture_remove(struct mixture *m, size_t index, struct artel_error *err);
+/* Index of NAME, or -1. */
+int mixture_find(const struct mixture *m, const char *name);
+/* Router weights N(0, std); std 0 leaves zeros. */
+void mixture_draw_routers(struct mixture *m, float std, uint64_t seed);
+/* Router of a linear: index into routers, or -1. */
+int mixture_router_of(const struct mixture *m, size_t layer, enum site s);
+/* Width of what that router reads. */
+size_t mixture_router_dim(const struct gate_rule *rule, const struct model_config *c,
+                          size_t router_idx);
+
+/* Presets by name: "base", "single", "mixed", "moa". -1 where unknown. */
+int method_rule(struct gate_rule *rule, const char *method);
+/* NULL after the last. */
+const char *method_name(size_t i);
+const char *method_summary(const char *method); /* one line for help and inspect */
+
+#endif
