@@ -22,11 +22,13 @@ int arena_init(struct arena *a, size_t size_bytes, struct artel_error *err)
         return error_nomem(err, size);
     if (size >= HUGE_PAGE)
         size = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    block =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (block == MAP_FAILED)
         return error_nomem(err, size);
     if (size >= HUGE_PAGE)
-        (void)madvise(block, size, MADV_HUGEPAGE); /* a wish: refusal costs only speed */
+        (void)madvise(block, size,
+                      MADV_HUGEPAGE); /* a wish: refusal costs only speed */
     a->base = block;
     a->size = size;
     return 0;

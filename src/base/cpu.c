@@ -17,9 +17,9 @@
 
 #include "base/error.h"
 
-#define MAX_THREADS      1024
-#define ARCH_REQ_XCOMP   0x1023
-#define XFEATURE_TILES   18
+#define MAX_THREADS    1024
+#define ARCH_REQ_XCOMP 0x1023
+#define XFEATURE_TILES 18
 
 static const char *const isa_names[] = {"ref", "avx2", "avx512", "amx"};
 
@@ -85,9 +85,10 @@ int cpu_check(struct artel_error *err)
     if (!forced || !*forced)
         return 0;
     if (named(forced) < 0)
-        return error_set(err, ARTEL_EUSAGE, "CPU01", "ARTEL_CPU",
-                         "unknown instruction set '%s', expected ref, avx2, avx512 or amx",
-                         escape_text(text, sizeof(text), forced, strlen(forced)));
+        return error_set(
+            err, ARTEL_EUSAGE, "CPU01", "ARTEL_CPU",
+            "unknown instruction set '%s', expected ref, avx2, avx512 or amx",
+            escape_text(text, sizeof(text), forced, strlen(forced)));
     if (named(forced) > (int)detect())
         return error_set(err, ARTEL_ELIMIT, "CPU02", "ARTEL_CPU",
                          "this CPU has no %s; the best it has is %s", forced,

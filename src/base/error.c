@@ -86,7 +86,8 @@ static int utf8_is_control(const unsigned char *s, size_t len)
     if (len == 2)
         return s[0] == 0xc2 && s[1] < 0xa0;
     return len == 3 && s[0] == 0xe2 &&
-           ((s[1] == 0x80 && s[2] >= 0x8e && s[2] <= 0xaf) || (s[1] == 0x81 && s[2] >= 0xa6));
+           ((s[1] == 0x80 && s[2] >= 0x8e && s[2] <= 0xaf) ||
+            (s[1] == 0x81 && s[2] >= 0xa6));
 }
 
 const char *escape_text(char *out, size_t size, const char *text, size_t n)

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The methods by name. A method is a preset of the rule that turns router
+ * logits into gates: this table is the only place that knows their names.
+ */
+#include <string.h>
+
+#include "experts/mixture.h"
+
+static const struct method {
+    const char *name, *summary;
+    struct gate_rule rule;
+} methods[] = {
+    {"base", "the frozen model alone", {.place = ROUTER_NONE}},
+    {"single",
+     "one LoRA a domain; the domain of a request is told, not guessed",
+     {.place = ROUTER_NONE, .decides = DECIDE_SEQUENCE, .kind = GATE_ONE_HOT}},
+    {"mixed",
+     "one LoRA trained on all domains together",
+     {.place = ROUTER_NONE, .decides = DECIDE_SEQUENCE, .kind = GATE_ONE_HOT}},
+    {"moa",
+     "Mixture-of-LoRAs: one LoRA a domain, a router a layer picks one a sequence",
+     {.place = ROUTER_LAYER,
+      .decides = DECIDE_SEQUENCE,
+      .pool = POOL_MEAN,
+      .kind = GATE_ONE_HOT,
+      .fix_expert = true,
+      .selector = SELECT_LAST}},
+};
+
+#define N_METHODS (sizeof(methods) / sizeof(methods[0]))
+
+static const struct method *method_find(const char *name)
+{
+    for (size_t i = 0; i < N_METHODS; i++)
+        if (!strcmp(methods[i].name, name))
+            return &methods[i];
+    return NULL;
+}
+
+int method_rule(struct gate_rule *rule, const char *method)
+{
+    const struct method *m = method_find(method);
+
+    if (!m)
+        return -1;
+    *rule = m->rule;
+    return 0;
+}
+
+const char *method_name(size_t i)
+{
+    return i < N_METHODS ? methods[i].name : NULL;
+}
+
+const char *method_summary(const char *method)
+{
+    const struct method *m = method_find(method);
+
+    return m ? m->summary : NULL;
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Experts come and go; the routers' rows follow. Router parameters are one
+ * flat array, laid out anew when the number of experts changes.
+ */
+#include "experts/mixture.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/error.h"
+#include "base/rng.h"
+
+static size_t count_routers(const struct gate_rule *rule, size_t n_layers)
+{
+    switch (rule->place) {
+    case ROUTER_LAYER:
+    case ROUTER_FFN:
+        return n_layers;
+    case ROUTER_LINEAR:
+        return n_layers * N_SITES;
+    default:
+        return 0;
+    }
+}
+
+size_t mixture_router_dim(const struct gate_rule *rule, const struct model_config *c,
+                          size_t router_idx)
+{
+    size_t n_out, n_in;
+
+    if (rule->place != ROUTER_LINEAR)
+        return c->dim;
+    site_shape(c, (enum site)(router_idx % N_SITES), &n_out, &n_in);
+    return n_in;
+}
+
+/* Lay the routers out for N_EXPERTS, taking over old rows: row e of the new router is
+ * FROM[e] of the old one, or zero where FROM[e] is negative. */
+static int lay_routers(struct mixture *m, size_t n_experts, const int *from,
+                       struct artel_error *err)
+{
+    const size_t per_row = m->rule.bias ? 1 : 0;
+    size_t n_params = 0;
+    float *params, *next;
+
+    for (size_t i = 0; i < m->n_routers; i++)
+        n_params += n_experts * (m->routers[i].dim + per_row);
+    params = calloc(n_params ? n_params : 1, sizeof(*params));
+    if (!params)
+        return error_nomem(err, n_params * sizeof(*params));
+    next = params;
+    for (size_t i = 0; i < m->n_routers; i++) {
+        struct router *r = &m->routers[i];
+        float *w = next, *b = per_row ? next + n_experts * r->dim : NULL;
+
+        for (size_t e = 0; e < n_experts; e++) {
+            if (from[e] < 0)
+                continue;
+            memcpy(w + e * r->dim, r->w + (size_t)from[e] * r->dim,
+                   r->dim * sizeof(*w));
+            if (b)
+                b[e] = r->b[from[e]];
+        }
+        next += n_experts * (r->dim + per_row);
+        r->w = w;
+        r->b = b;
+        r->n_experts = n_experts;
+    }
+    free(m->router_params);
+    m->router_params = params;
+    m->n_router_params = n_params;
+    return 0;
+}
+
+int mixture_init(struct mixture *m, const char *method, const struct model_config *c,
+                 const struct gate_rule *rule, struct artel_error *err)
+{
+    *m = (struct mixture){.rule = *rule, .n_layers = c->n_layers};
+    snprintf(m->method, sizeof(m->method), "%s", method);
+    m->n_routers = count_routers(rule, c->n_layers);
+    if (!m->n_routers)
+        return 0;
+    m->routers = calloc(m->n_routers, sizeof(*m->routers));
+    if (!m->routers)
+        return error_nomem(err, m->n_routers * sizeof(*m->routers));
+    for (size_t i = 0; i < m->n_routers; i++)
+        m->routers[i].dim = mixture_router_dim(rule, c, i);
+    return 0;
+}
+
+void mixture_release(struct mixture *m)
+{
+    for (size_t i = 0; i < m->n_experts; i++)
+        expert_release(&m->experts[i]);
+    free(m->experts);
+    free(m->routers);
+    free(m->router_params);
+    *m = (struct mixture){0};
+}
+
+int mixture_find(const struct mixture *m, const char *name)
+{
+    for (size_t i = 0; i < m->n_experts; i++)
+        if (!strcmp(m->experts[i].name, name))
+            return (int)i;
+    return -1;
+}
+
+static int check_fits(const struct mixture *m, const struct expert *e,
+                      const struct model_config *c, struct artel_error *err)
+{
+    if (e->n_layers != m->n_layers)
+        return error_set(err, ARTEL_EFORMAT, "MIX01", e->name,
+                         "the expert has %zu layers, the base %zu", e->n_layers,
+                         m->n_layers);
+    for (size_t i = 0; i < m->n_experts; i++)
+        if (!strcasecmp(m->experts[i].name, e->name))
+            return error_set(err, ARTEL_EFORMAT, "MIX02", e->name,
+                             "the mixture already has an expert of this name ('%s')",
+                             m->experts[i].name);
+    for (size_t i = 0; e->kind == EXPERT_LORA && i < e->n_layers * N_SITES; i++) {
+        size_t n_out, n_in;
+
+        site_shape(c, (enum site)(i % N_SITES), &n_out, &n_in);
+        if (e->lora[i].rank && (e->lora[i].n_out != n_out || e->lora[i].n_in != n_in))
+            return error_set(err, ARTEL_EFORMAT, "MIX01", e->name,
+                             "layer %zu %s is %zu x %zu, the base's %zu x %zu",
+                             i / N_SITES, site_name((enum site)(i % N_SITES)),
+                             e->lora[i].n_out, e->lora[i].n_in, n_out, n_in);
+    }
+    return 0;
+}
+
+int mixture_add(struct mixture *m, struct expert *e, const struct model_config *c,
+                struct artel_error *err)
+{
+    const size_t n = m->n_experts;
+    struct expert *experts;
+    int *from;
+    int rc;
+
+    rc = check_fits(m, e, c, err);
+    if (rc < 0)
+        return rc;
+    experts = realloc(m->experts, (n + 1) * sizeof(*experts));
+    if (!experts)
+        return error_nomem(err, (n + 1) * sizeof(*experts));
+    m->experts = experts;
+    from = malloc((n + 1) * sizeof(*from));
+    if (!from)
+        return error_nomem(err, (n + 1) * sizeof(*from));
+    for (size_t i = 0; i < n; i++)
+        from[i] = (int)i;
+    from[n] = -1;
+    rc = lay_routers(m, n + 1, from, err);
+    free(from);
+    if (rc < 0)
+        return rc;
+    experts[n] = *e;
+    *e = (struct expert){0};
+    m->n_experts = n + 1;
+    return 0;
+}
+
+int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
+{
+    const size_t n = m->n_experts;
+    int *from;
+    int rc;
+
+    assert(index < n);
+    from = malloc(n * sizeof(*from));
+    if (!from)
+        return error_nomem(err, n * sizeof(*from));
+    for (size_t i = 0; i + 1 < n; i++)
+        from[i] = (int)(i < index ? i : i + 1);
+    rc = lay_routers(m, n - 1, from, err);
+    free(from);
+    if (rc < 0)
+        return rc;
+    expert_release(&m->experts[index]);
+    memmove(&m->experts[index], &m->experts[index + 1],
+            (n - 1 - index) * sizeof(*m->experts));
+    m->n_experts = n - 1;
+    return 0;
+}
+
+void mixture_draw_routers(struct mixture *m, float std, uint64_t seed)
+{
+    struct rng rng;
+
+    rng_init(&rng, seed, 0x726f75746572); /* "router": a stream of its own */
+    for (size_t i = 0; i < m->n_routers; i++) {
+        struct router *r = &m->routers[i];
+
+        for (size_t k = 0; k < r->n_experts * r->dim; k++)
+            r->w[k] = std > 0.0f ? std * rng_normal(&rng) : 0.0f;
+        for (size_t k = 0; r->b && k < r->n_experts; k++)
+            r->b[k] = 0.0f;
+    }
+}
+
+int mixture_router_of(const struct mixture *m, size_t layer, enum site s)
+{
+    switch (m->rule.place) {
+    case ROUTER_LAYER:
+        return (int)layer;
+    case ROUTER_FFN:
+        return s >= SITE_GATE ? (int)layer : -1;
+    case ROUTER_LINEAR:
+        return (int)(layer * N_SITES + s);
+    default:
+        return -1;
+    }
+}
