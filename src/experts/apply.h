@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What experts add to one frozen linear, forward and backward, for every kind
- * of gate. The rows of a block that an expert serves are found once a router
- * (struct gates); then each expert runs its two low-rank products on those.
+ * What the experts add to one frozen linear, forward and backward, for every
+ * kind of gate. Each expert runs its two low-rank products on the rows that it
+ * serves: adjacent rows in place, scattered ones gathered first.
  *
- *     Y[rows] += (s gate . (X[rows] A^T)) B^T
+ *     h = X[rows] A^T        Y[rows] += (s gate . h) B^T
  *
- *   T rows   E experts   R rank   N inputs   M outputs   U units that share a
- *   decision: sequences or rows
+ *   T rows   N inputs   M outputs   R rank
+ *
+ * The backward computes h anew: that costs one thin product and saves keeping
+ * T x (sum of ranks) numbers for every linear.
  */
 #ifndef ARTEL_EXPERTS_APPLY_H
 #define ARTEL_EXPERTS_APPLY_H
 
-#include "experts/mixture.h"
+#include "experts/router.h"
 
 /* Gradients of a mixture, in the layout of its parameters. */
 struct mixture_grads {
@@ -22,24 +24,32 @@ struct mixture_grads {
     bool *touched;  /* (E) something was added since the last zeroing */
 };
 
-/* Where one expert's rows are. */
-struct expert_rows {
-    size_t n;           /* rows served */
-    size_t n_runs;      /* as ranges of adjacent rows ... */
-    uint32_t *run_first, *run_n;
-    uint32_t *row;      /* ... or, where not CONTIGUOUS, (n) a list of rows */
-    float *gate;        /* (n) gate of each served row, in row order */
-    float *d_gate;      /* (n) */
-    bool runs;          /* RUN_* is used rather than ROW */
+/* One thread's room for one linear at a time. */
+struct apply_scratch {
+    float *h, *d_h;  /* (T, max R) */
+    float *x, *y;    /* (T, max N or M) gathered rows */
+    size_t max_rank;
 };
 
-struct gates {
-    size_t n_rows, n_units, n_experts; /* T, U, E */
-    const uint32_t *unit_of_row;       /* (T) */
-    float *logits, *probs;             /* (U, E) */
-    float *gate;                       /* (U, E) what multiplies an expert; 0: not served */
-    float *d_gate;                     /* (U, E) */
-    struct expert_rows *rows;          /* (E) */
+void apply_scratch_carve(struct apply_scratch *s, struct arena *a, const struct mixture *m,
+                         const struct model_config *c, size_t n_rows);
+
+/* Where in the model, and whether the input of A is thinned out. */
+struct apply_place {
+    const struct mixture *mixture;
+    size_t layer;
+    enum site site;
+    const struct gates *gates;
+    bool dropout;
+    uint64_t dropout_seed;
 };
+
+/* Adds into Y (T, M). */
+void experts_forward(float *y, const struct apply_place *at, const float *x,
+                     struct apply_scratch *s);
+
+/* Adds into GRADS, D_X (T, N) unless NULL, and D_GATE of the gates unless NULL. */
+void experts_backward(float *d_x, struct mixture_grads *grads, const struct apply_place *at,
+                      const float *d_y, const float *x, struct apply_scratch *s);
 
 #endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From router logits to gates, and back.
+ *
+ *     logits_u = W z_u + b      p = softmax(logits)      g = what the rule makes of p
+ *
+ *   U units that share a decision: the sequences of a block, or its rows
+ *   T rows   E experts   D width of what the router reads
+ *
+ *   softmax   g = p
+ *   top-k     g_i = p_i / (sum of the k largest) for those k, else 0
+ *   one-hot   g = 1 at the largest p; with STRAIGHT its gradient is that of p / stop(p)
+ */
+#ifndef ARTEL_EXPERTS_ROUTER_H
+#define ARTEL_EXPERTS_ROUTER_H
+
+#include "experts/mixture.h"
+
+/* Which rows a unit's decision is read from. */
+struct pool {
+    uint32_t first, n; /* rows of the block */
+};
+
+/* The decisions of one router over one block, and which rows each expert serves. */
+struct gates {
+    size_t n_rows, n_units, n_experts; /* T, U, E */
+    const uint32_t *unit_of_row; /* (T); borrowed */
+    float *z;        /* (U, D) pooled inputs; NULL: units are rows and read their own */
+    float *probs;    /* (U, E) */
+    float *gate;     /* (U, E) */
+    float *d_gate;   /* (U, E), NULL: gates carry no gradient */
+    uint32_t *first; /* (E + 1) expert e serves row[first[e]] .. row[first[e + 1] - 1] */
+    uint32_t *row;   /* (T * E at most) ascending for each expert */
+};
+
+/* Lay out gates for up to T rows and U units, or measure. DIM 0: no Z is kept. */
+void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units,
+                 size_t n_experts, size_t dim, bool backward);
+
+/* One expert a unit from outside; -1 serves none. Probabilities are left alone. */
+void gates_give(struct gates *g, const int *expert_of_unit);
+
+/* Read SRC (T, D): fills Z (where pooled) and PROBS. POOLS (U) for sequence units. */
+void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
+                const struct pool *pools, const float *src);
+/* PROBS to GATE by the rule, and the rows served. */
+void gates_decide(struct gates *g, const struct gate_rule *rule);
+/* Rows served, from GATE and UNIT_OF_ROW. */
+void gates_index(struct gates *g);
+/* Largest probability of a unit; the lower index on ties. */
+size_t gates_argmax(const struct gates *g, size_t unit);
+
+struct gates_slope {
+    const struct gate_rule *rule; /* NULL: gates were given, D_GATE says nothing */
+    bool straight;                /* one-hot gates are p / stop(p) */
+    float ce_weight;              /* of -log p[label], 0: none */
+    const int *label;             /* (U), -1: none; for the cross entropy */
+    const struct pool *pools;
+    enum router_pool pool;
+};
+
+/*
+ * Back through gates and softmax. Adds into D_W (E, D), D_B (E) where not NULL, and into
+ * D_SRC (T, D) where not NULL. SCRATCH: U * E + U * D floats.
+ */
+void gates_backward(const struct gates *g, const struct router *r,
+                    const struct gates_slope *slope, float *d_w, float *d_b, float *d_src,
+                    const float *src, float *scratch);
+
+#endif
