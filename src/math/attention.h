@@ -22,8 +22,9 @@ size_t attention_scratch(const struct attention_shape *a, size_t T, size_t S);
 
 /* O (T, H*d) and LSE (T, H) log-sum-exp are overwritten; LSE may be NULL. Q (T, H*d),
  * K and V (S, G*d). A row of O depends on its own query and keys alone, to the bit. */
-void attention_forward(float *o, float *lse, const float *q, const float *k, const float *v,
-                       size_t T, size_t S, const struct attention_shape *a, float *scratch);
+void attention_forward(float *o, float *lse, const float *q, const float *k,
+                       const float *v, size_t T, size_t S,
+                       const struct attention_shape *a, float *scratch);
 
 /* Backward of a forward with S == T. Adds into D_Q (T, H*d), D_K and D_V (T, G*d). */
 void attention_backward(float *d_q, float *d_k, float *d_v, const float *d_o,

@@ -28,9 +28,9 @@ struct matrix {
     size_t n_out, n_in; /* M, N */
     struct tensor raw;  /* as on disk; borrowed */
     enum precision precision;
-    float *f32;         /* (M, N) dequantised, or NULL */
-    void *forward;      /* packed for the forward product, or NULL */
-    void *backward;     /* packed for the backward product, or NULL */
+    float *f32;     /* (M, N) dequantised, or NULL */
+    void *forward;  /* packed for the forward product, or NULL */
+    void *backward; /* packed for the backward product, or NULL */
 };
 
 /* Does this CPU multiply bf16 natively (AMX or AVX-512 BF16, and not capped)? */
@@ -44,7 +44,8 @@ void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw
                  enum precision precision, int use);
 
 /* Y (T, M) = beta * Y + X (T, N) W^T. A row of Y depends on its row of X alone. */
-void matrix_forward(float *y, float beta, const float *x, const struct matrix *w, size_t T);
+void matrix_forward(float *y, float beta, const float *x, const struct matrix *w,
+                    size_t T);
 /* D_X (T, N) = beta * D_X + D_Y (T, M) W */
 void matrix_backward(float *d_x, float beta, const float *d_y, const struct matrix *w,
                      size_t T);

@@ -8,8 +8,8 @@
 #include <stddef.h>
 
 /* Y (T, D) and INV_RMS (T) are overwritten; INV_RMS may be NULL. */
-void rmsnorm_forward(float *y, float *inv_rms, const float *x, const float *gain, float eps,
-                     size_t T, size_t D);
+void rmsnorm_forward(float *y, float *inv_rms, const float *x, const float *gain,
+                     float eps, size_t T, size_t D);
 /* Adds into D_X (T, D). */
 void rmsnorm_backward(float *d_x, const float *d_y, const float *x, const float *gain,
                       const float *inv_rms, size_t T, size_t D);

@@ -26,8 +26,10 @@ struct rope {
 void rope_init(struct rope *r, struct arena *arena, size_t head_dim, bool interleaved,
                float theta, const float *divisor, size_t n_positions);
 /* X (T, H * d), position of each row in POS (T). */
-void rope_forward(const struct rope *r, float *x, const int32_t *pos, size_t T, size_t H);
+void rope_forward(const struct rope *r, float *x, const int32_t *pos, size_t T,
+                  size_t H);
 /* The turn back: the gradient of the forward turn, in place. */
-void rope_backward(const struct rope *r, float *d_x, const int32_t *pos, size_t T, size_t H);
+void rope_backward(const struct rope *r, float *d_x, const int32_t *pos, size_t T,
+                   size_t H);
 
 #endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The definition of every loop of kernels.h: plain, in ascending order, one
+ * rounding an operation. Nothing here is tuned; the other sets are measured
+ * against it.
+ *
+ * Subnormal numbers are kept (no set turns on flush-to-zero), so that all sets
+ * and all compilers agree near zero.
+ */
+#include "math/kernels.h"
+
+#include <math.h>
+
+#include "math/kernels_sets.h"
+
+static float sum_squares(const float *x, size_t n)
+{
+    float sum = 0.0f;
+
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * x[i];
+    return sum;
+}
+
+static float dot(const float *x, const float *y, size_t n)
+{
+    float sum = 0.0f;
+
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * y[i];
+    return sum;
+}
+
+static float dot3(const float *x, const float *y, const float *z, size_t n)
+{
+    float sum = 0.0f;
+
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * y[i] * z[i];
+    return sum;
+}
+
+static void scale_mul(float *y, const float *x, const float *gain, float s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] * gain[i] * s;
+}
+
+static void axpy(float *y, float a, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+static void norm_backward(float *d_x, const float *d_y, const float *gain,
+                          const float *x, float a, float b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        d_x[i] += a * d_y[i] * gain[i] + b * x[i];
+}
+
+static float max(const float *x, size_t n)
+{
+    float most = -INFINITY;
+
+    for (size_t i = 0; i < n; i++)
+        most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+static float exp_sum(float *x, float shift, size_t n)
+{
+    float sum = 0.0f;
+
+    for (size_t i = 0; i < n; i++) {
+        x[i] = expf(x[i] - shift);
+        sum += x[i];
+    }
+    return sum;
+}
+
+static void swiglu(float *act, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        act[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+static void swiglu_backward(float *d_gate, float *d_up, const float *d_act,
+                            const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float g = gate[i], u = up[i], d = d_act[i];
+        const float share = 1.0f / (1.0f + expf(-g)); /* sigmoid */
+
+        d_gate[i] = d * u * share * (1.0f + g * (1.0f - share));
+        d_up[i] = d * g * share;
+    }
+}
+
+static void rotate_halves(float *a, float *b, const float *cos, const float *sin,
+                          size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float a0 = a[i], b0 = b[i];
+
+        a[i] = a0 * cos[i] - b0 * sin[i];
+        b[i] = b0 * cos[i] + a0 * sin[i];
+    }
+}
+
+static void rotate_pairs(float *x, const float *cos, const float *sin, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1];
+
+        x[2 * i] = a * cos[i] - b * sin[i];
+        x[2 * i + 1] = b * cos[i] + a * sin[i];
+    }
+}
+
+static void adamw(float *p, float *m, float *v, const float *g, size_t n, float rate,
+                  float beta1, float beta2, float eps, float decay, float correct1,
+                  float correct2, float clip)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float grad = g[i] * clip;
+
+        m[i] = beta1 * m[i] + (1.0f - beta1) * grad;
+        v[i] = beta2 * v[i] + (1.0f - beta2) * (grad * grad);
+        p[i] -= rate * decay * p[i];
+        p[i] -= rate * (m[i] * correct1 / (sqrtf(v[i] * correct2) + eps));
+    }
+}
+
+/* One sum a row of x, kept in the first of its DOT_LANES. */
+static void dots(float *sums, const float *w, const float *x, size_t stride, size_t T,
+                 size_t n)
+{
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = 0; i < n; i++)
+            sums[t * DOT_LANES] += w[i] * x[t * stride + i];
+}
+
+static float dots_end(const float *sums)
+{
+    return sums[0];
+}
+
+#define MATVEC(type)                                                                   \
+    static void matvec_##type(float *y, const float *x, const void *rows,              \
+                              size_t n_rows, size_t n_in)                              \
+    {                                                                                  \
+        matvec_plain(y, x, rows, n_rows, n_in, &ref, DTYPE_##type);                    \
+    }
+static const struct kernels ref;
+MATVEC(F32)
+MATVEC(F16)
+MATVEC(BF16)
+MATVEC(Q8_0)
+MATVEC(Q4_0)
+MATVEC(Q4_1)
+MATVEC(Q5_0)
+MATVEC(Q5_1)
+MATVEC(Q4_K)
+MATVEC(Q5_K)
+MATVEC(Q6_K)
+MATVEC(IQ4_NL)
+
+static const struct kernels ref = {
+    .name = "ref",
+    .sum_squares = sum_squares,
+    .dot = dot,
+    .dot3 = dot3,
+    .scale_mul = scale_mul,
+    .axpy = axpy,
+    .norm_backward = norm_backward,
+    .max = max,
+    .exp_sum = exp_sum,
+    .swiglu = swiglu,
+    .swiglu_backward = swiglu_backward,
+    .rotate_halves = rotate_halves,
+    .rotate_pairs = rotate_pairs,
+    .adamw = adamw,
+    .dots = dots,
+    .dots_end = dots_end,
+    .dequant = {dequant_f32, dequant_f16, dequant_bf16, dequant_q8_0, dequant_q4_0,
+                dequant_q4_1, dequant_q5_0, dequant_q5_1, dequant_q4_k, dequant_q5_k,
+                dequant_q6_k, dequant_iq4_nl},
+    .matvec = {matvec_F32, matvec_F16, matvec_BF16, matvec_Q8_0, matvec_Q4_0,
+               matvec_Q4_1, matvec_Q5_0, matvec_Q5_1, matvec_Q4_K, matvec_Q5_K,
+               matvec_Q6_K, matvec_IQ4_NL},
+};
+
+const struct kernels *kernels_ref(void)
+{
+    return &ref;
+}

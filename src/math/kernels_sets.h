@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the kernel sets share: plain dequantisation, which every set may point
+ * to, and the layout of blocks on disk.
+ */
+#ifndef ARTEL_MATH_KERNELS_SETS_H
+#define ARTEL_MATH_KERNELS_SETS_H
+
+#include <stdint.h>
+
+#include "math/kernels.h"
+
+/* Weights that a row is unpacked by at a time: a multiple of every block. */
+#define ROW_PIECE 1024
+
+/* y[i] = <x, row i>: each row unpacked piece by piece by SET's own loops. */
+void matvec_plain(float *y, const float *x, const void *rows, size_t n_rows,
+                  size_t n_in, const struct kernels *set, enum dtype type);
+
+float half_to_float(uint16_t h);
+
+/* The 16 values of an IQ4_NL nibble, and a nibble's own value. */
+extern const float iq4_nl_values[16];
+
+/* Scale and minimum of sub-block J (0 .. 7) of Q4_K and Q5_K, out of their 12 bytes. */
+static inline void k_scale_min(const uint8_t *packed, int j, uint8_t *scale,
+                               uint8_t *min)
+{
+    if (j < 4) {
+        *scale = packed[j] & 63;
+        *min = packed[j + 4] & 63;
+    } else {
+        *scale = (uint8_t)((packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4));
+        *min = (uint8_t)((packed[j + 4] >> 4) | ((packed[j] >> 6) << 4));
+    }
+}
+
+/* The definitions; N is a multiple of the format's block. */
+void dequant_f32(float *out, const void *in, size_t n);
+void dequant_f16(float *out, const void *in, size_t n);
+void dequant_bf16(float *out, const void *in, size_t n);
+void dequant_q8_0(float *out, const void *in, size_t n);
+void dequant_q4_0(float *out, const void *in, size_t n);
+void dequant_q4_1(float *out, const void *in, size_t n);
+void dequant_q5_0(float *out, const void *in, size_t n);
+void dequant_q5_1(float *out, const void *in, size_t n);
+void dequant_q4_k(float *out, const void *in, size_t n);
+void dequant_q5_k(float *out, const void *in, size_t n);
+void dequant_q6_k(float *out, const void *in, size_t n);
+void dequant_iq4_nl(float *out, const void *in, size_t n);
+
+#endif

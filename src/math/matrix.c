@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Frozen weights. The natural float form serves both directions; a product of
+ * a few rows unpacks the disk's blocks on its way.
+ *
+ *   T rows   M outputs   N inputs
+ */
+#include "math/matrix.h"
+
+#include <assert.h>
+
+#include "base/arena.h"
+#include "math/kernels.h"
+#include "math/kernels_sets.h"
+#include "math/matmul.h"
+
+#define MAX_ROWS 32 /* of x that share one pass over the weights */
+
+bool precision_native_bf16(void)
+{
+    return false;
+}
+
+static size_t row_bytes(const struct matrix *w)
+{
+    return w->n_in / dtype_block_elems(w->raw.dtype) * dtype_block_bytes(w->raw.dtype);
+}
+
+static const char *raw_row(const struct matrix *w, size_t i)
+{
+    return (const char *)w->raw.data + i * row_bytes(w);
+}
+
+void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw,
+                 enum precision precision, int use)
+{
+    const struct kernels *k = kernels();
+
+    assert(raw->n_dims == 2 && dtype_is_weight(raw->dtype));
+    *w = (struct matrix){.n_out = raw->shape[0],
+                         .n_in = raw->shape[1],
+                         .raw = *raw,
+                         .precision = precision};
+    if (!(use & (MATRIX_FORWARD | MATRIX_BACKWARD)))
+        return;
+    w->f32 = arena_f32(arena, w->n_out * w->n_in);
+    if (!w->f32)
+        return;
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < w->n_out; i++)
+        k->dequant[raw->dtype](w->f32 + i * w->n_in, raw_row(w, i), w->n_in);
+}
+
+void matrix_forward(float *y, float beta, const float *x, const struct matrix *w,
+                    size_t T)
+{
+    assert(w->f32);
+    gemm_nt(y, beta, x, w->f32, T, w->n_out, w->n_in);
+}
+
+void matrix_backward(float *d_x, float beta, const float *d_y, const struct matrix *w,
+                     size_t T)
+{
+    assert(w->f32);
+    gemm_nn(d_x, beta, d_y, w->f32, T, w->n_in, w->n_out);
+}
+
+/* Row I of W with up to MAX_ROWS rows of x. */
+static void decode_row(float *y, const float *x, const struct matrix *w, size_t i,
+                       size_t T)
+{
+    const struct kernels *k = kernels();
+    const enum dtype type = w->raw.dtype;
+    const size_t elems = dtype_block_elems(type), bytes = dtype_block_bytes(type);
+    const char *row = raw_row(w, i);
+    float piece[ROW_PIECE], sums[MAX_ROWS * DOT_LANES];
+
+    for (size_t s = 0; s < T * DOT_LANES; s++)
+        sums[s] = 0.0f;
+    for (size_t j = 0; j < w->n_in; j += ROW_PIECE) {
+        const size_t n = w->n_in - j < ROW_PIECE ? w->n_in - j : ROW_PIECE;
+
+        k->dequant[type](piece, row + j / elems * bytes, n);
+        k->dots(sums, piece, x + j, w->n_in, T, n);
+    }
+    for (size_t t = 0; t < T; t++)
+        y[t * w->n_out + i] = k->dots_end(sums + t * DOT_LANES);
+}
+
+void matrix_decode(float *y, const float *x, const struct matrix *w, size_t T)
+{
+    const struct kernels *k = kernels();
+    const size_t chunk = 16, M = w->n_out, N = w->n_in;
+
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < M; i += chunk) {
+        const size_t rows = M - i < chunk ? M - i : chunk;
+
+        if (T == 1) {
+            k->matvec[w->raw.dtype](y + i, x, raw_row(w, i), rows, N);
+            continue;
+        }
+        for (size_t t = 0; t < T; t += MAX_ROWS)
+            for (size_t r = i; r < i + rows; r++)
+                decode_row(y + t * M, x + t * N, w, r,
+                           T - t < MAX_ROWS ? T - t : MAX_ROWS);
+    }
+}
+
+void matrix_rows(float *out, const struct matrix *w, const int32_t *ids, size_t T)
+{
+    const struct kernels *k = kernels();
+
+    for (size_t t = 0; t < T; t++) {
+        assert(ids[t] >= 0 && (size_t)ids[t] < w->n_out);
+        k->dequant[w->raw.dtype](out + t * w->n_in, raw_row(w, (size_t)ids[t]),
+                                 w->n_in);
+    }
+}
