@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A recipe: what to train, from what, and how. YAML in the words that PEFT,
+ * LLaMA-Factory and the HF Trainer taught users; every key, its aliases and its
+ * range stand in one table (recipe_keys.c).
+ *
+ * Opening a recipe reads no data and no model: what it refuses, it refuses at
+ * once, with file:line:column and the nearest known name.
+ */
+#ifndef ARTEL_PLAN_RECIPE_H
+#define ARTEL_PLAN_RECIPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "experts/mixture.h"
+#include "train/schedule.h"
+
+struct artel_error;
+struct yaml_node;
+
+/* Where text comes from. Paths are absolute; NULL where not given. */
+struct recipe_domain {
+    char name[EXPERT_NAME_MAX + 1];
+    char *train, *valid, *test; /* owned */
+    char *score;                /* "exact", ...; owned */
+    char *adapter;              /* a PEFT folder instead of stage 1; owned */
+    size_t max_rows;            /* of train; 0: all */
+    size_t line;                /* in the recipe */
+};
+
+struct recipe_general {
+    char name[EXPERT_NAME_MAX + 1];
+    char *path; /* owned */
+};
+
+enum recipe_precision { RECIPE_AUTO, RECIPE_FP32, RECIPE_BF16 };
+
+struct recipe_train {
+    double learning_rate;                   /* 2e-4 */
+    double epochs;                          /* 1; a fraction ends inside an epoch */
+    uint64_t max_steps;                     /* 0: as epochs say */
+    size_t batch_tokens;                    /* 2048, unless batch_size is given */
+    size_t batch_size;                      /* rows a step; 0: by tokens */
+    size_t accumulation;                    /* batches a step, 1 */
+    size_t cutoff_len;                      /* tokens a row, 1024 */
+    enum schedule_kind schedule;            /* cosine */
+    double warmup_ratio;                    /* 0.03 */
+    uint64_t warmup_steps;                  /* wins over the ratio where not 0 */
+    double weight_decay, beta1, beta2, eps; /* 0, 0.9, 0.999, 1e-8 */
+    double max_grad_norm;                   /* 1; 0: no clipping */
+    uint64_t seed;                          /* 1 */
+    uint64_t save_steps;                    /* 200; 0: at the end only */
+    size_t save_total_limit;                /* 2 checkpoints kept */
+    uint64_t eval_steps;                    /* 0: no evaluation during training */
+    size_t patience;                        /* early_stopping_patience; 0: off */
+    bool load_best;  /* load_best_model_at_end; true where eval_steps is given */
+    double val_size; /* below 1: share of train, else rows; 0: none */
+    bool shuffle;    /* true */
+    bool packing;    /* true; how rows lie in memory, never a result */
+    enum recipe_precision precision;
+    size_t skip_bad;        /* malformed rows tolerated a file, 0 */
+    size_t nan_steps;       /* steps that may be skipped for values not finite, 0 */
+    uint64_t logging_steps; /* 1: every step has its line in log.jsonl */
+};
+
+enum router_label { LABEL_DOMAIN, LABEL_ARGMAX }; /* methods.md 3, ablation */
+enum router_init { INIT_STAGE1, INIT_FRESH };
+
+struct recipe_router {
+    double eta;           /* 0.1 */
+    double learning_rate; /* 1e-3 */
+    enum selector selector;
+    enum router_pool pool;
+    bool router_only;         /* experts stay as stage 1 made them */
+    bool detach_router_input; /* no gradient from routers into the decoder */
+    enum router_label label;  /* which expert a row runs through in stage 2 */
+    enum router_init init;    /* experts at the start of stage 2 */
+    bool freeze_old;          /* add: old experts do not move, true */
+    double epochs;            /* of stage 2; 0: as train.epochs */
+    uint64_t max_steps;       /* of stage 2; 0: as train.max_steps */
+};
+
+struct recipe {
+    char *path;   /* of the file, absolute; owned */
+    char *model;  /* absolute; owned */
+    char *output; /* absolute; owned */
+    size_t n_methods;
+    char (*methods)[32]; /* in the order given; owned */
+    struct lora_options lora;
+    size_t n_domains;
+    struct recipe_domain *domains;   /* owned */
+    struct recipe_domain *universal; /* NULL where none; owned */
+    size_t n_general;
+    struct recipe_general *general; /* owned */
+    struct recipe_train train;
+    struct recipe_router router;
+    size_t store_sample; /* rows a domain kept beside a mixture for add, 200; 0: none */
+    struct yaml_node *root; /* as read, overrides applied; owned */
+};
+
+/*
+ * Read PATH and apply OVERRIDES ("train.seed=2"). Relative paths are relative to the
+ * recipe's folder, those in overrides too. ARTEL_EUSAGE: a mistake in it (C18), with
+ * WHERE = line:column and the key; ARTEL_EIO: cannot be read.
+ */
+int recipe_open(struct recipe **out, const char *path, const char *const *overrides,
+                size_t n_overrides, struct artel_error *err);
+/* The same from memory; FOLDER is what relative paths are relative to. */
+int recipe_parse(struct recipe **out, const char *text, size_t n, const char *name,
+                 const char *folder, const char *const *overrides, size_t n_overrides,
+                 struct artel_error *err);
+void recipe_close(struct recipe *r);
+
+/* Every setting as used, defaults included, paths absolute, as YAML. Caller frees *OUT. */
+int recipe_print(char **out, const struct recipe *r, struct artel_error *err);
+
+#endif
