@@ -17,9 +17,10 @@
 
 /* One sequence of a block. */
 struct sequence {
-    const int32_t *ids;        /* (n); borrowed */
+    const int32_t *ids; /* (n); borrowed */
     size_t n;
-    const unsigned char *loss; /* (n) 1: this token is predicted with loss; may be NULL */
+    const unsigned char
+        *loss; /* (n) 1: this token is predicted with loss; may be NULL */
     size_t pool_first, pool_n; /* rows that its routers read, inside the sequence */
     float loss_scale;          /* 1 / loss tokens of the whole optimizer step */
     int expert;                /* the labelled or forced expert; -1: none */
@@ -39,13 +40,15 @@ enum routing_mode {
 
 struct pass_options {
     enum routing_mode routing;
-    bool backward;       /* keep what the backward needs */
-    bool straight;       /* ROUTE_ROUTER with one-hot gates: gradient of p / stop(p) */
-    bool detach_router;  /* routers send no gradient into the decoder */
-    float router_ce;     /* weight of the router's cross entropy, per sequence and router */
-    bool dropout;        /* on, with DROPOUT_SEED */
+    bool backward;      /* keep what the backward needs */
+    bool straight;      /* ROUTE_ROUTER with one-hot gates: gradient of p / stop(p) */
+    bool detach_router; /* routers send no gradient into the decoder */
+    float router_ce; /* weight of the router's cross entropy, per sequence and router */
+    bool dropout;    /* on, with DROPOUT_SEED */
     uint64_t dropout_seed;
-    size_t first_layer;  /* lowest layer that needs a gradient */
+    size_t first_layer; /* lowest layer that needs a gradient */
+    bool
+        want_probs; /* ROUTE_GIVEN: run the routers all the same, for their probabilities */
     size_t max_rows, max_seqs; /* what the pass is laid out for */
 };
 
@@ -59,6 +62,10 @@ void pass_close(struct decoder_pass *p);
 size_t pass_bytes(const struct artel_model *model, const struct mixture *mixture,
                   const struct pass_options *o);
 void pass_set_dropout_seed(struct decoder_pass *p, uint64_t seed);
+void pass_set_router_ce(struct decoder_pass *p, float weight);
+void pass_set_routing(struct decoder_pass *p, enum routing_mode routing);
+/* Off: forwards of a pass laid out for training leave out what only a backward needs. */
+void pass_set_training(struct decoder_pass *p, bool on);
 
 /* Runs all layers over BLOCK (borrowed until the backward is done). */
 void decoder_forward(struct decoder_pass *p, const struct block *block);
@@ -79,11 +86,22 @@ struct block_loss {
  */
 void decoder_loss(struct decoder_pass *p, struct block_loss *out, double *nll);
 
+/* The same without head and tokens: only what the routers did. */
+void decoder_routing(const struct decoder_pass *p, struct block_loss *out);
+/* First layer whose output the last forward left non-finite; n_layers: none. */
+size_t pass_nonfinite_layer(const struct decoder_pass *p);
+
 /* From decoder_loss back through the layers; adds into GRADS. */
 void decoder_backward(struct decoder_pass *p, struct mixture_grads *grads);
 
 /* After a forward with ROUTE_ROUTER or labels: router probabilities. */
-const float *pass_router_probs(const struct decoder_pass *p, size_t router, size_t seq); /* (E) */
+const float *pass_router_probs(const struct decoder_pass *p, size_t router,
+                               size_t seq); /* (E) */
+/*
+ * The one expert that serves sequence SEQ by the mixture's selector, and how many routers
+ * chose it. -1 where the mixture has no router.
+ */
+int pass_select(const struct decoder_pass *p, size_t seq, size_t *agreeing);
 /* Pooled router inputs of a sequence-deciding router: (D of the router). */
 const float *pass_router_input(const struct decoder_pass *p, size_t router, size_t seq);
 /* Output of the last layer before the final norm, row T. */

@@ -22,20 +22,22 @@ struct artel_error;
 struct artel_trainer;
 
 struct train_options {
-    float learning_rate;         /* of the experts, 2e-4 */
-    float router_learning_rate;  /* 1e-3 */
-    float beta1, beta2, eps;     /* 0.9, 0.999, 1e-8 */
-    float weight_decay;          /* of A, B and routers, 0 */
-    float max_grad_norm;         /* over all that is trained; 0: no clipping; 1.0 */
+    float learning_rate;        /* of the experts, 2e-4 */
+    float router_learning_rate; /* 1e-3 */
+    float beta1, beta2, eps;    /* 0.9, 0.999, 1e-8 */
+    float weight_decay;         /* of A, B and routers, 0 */
+    float max_grad_norm;        /* over all that is trained; 0: no clipping; 1.0 */
     struct schedule schedule;
-    uint64_t seed;               /* of dropout */
-    enum routing_mode routing;   /* ROUTE_GIVEN: domain label picks the expert */
-    int forced_expert;           /* >= 0: every row trains this expert; -1: expert = row's domain */
+    uint64_t seed;             /* of dropout */
+    enum routing_mode routing; /* ROUTE_GIVEN: domain label picks the expert */
+    int forced_expert; /* >= 0: every row trains this expert; -1: expert = row's domain */
     bool straight, detach_router;
-    float eta;                   /* weight of the router's cross entropy; 0: none */
-    bool lm_loss;                /* false: only the routers' cross entropy (experts frozen) */
-    size_t max_row_tokens;       /* longest row there will be */
-    size_t block_rows;           /* rows a block aims at; 0: 256 */
+    float eta;             /* weight of the router's cross entropy; 0: none */
+    bool lm_loss;          /* false: only the routers' cross entropy (experts frozen) */
+    size_t max_row_tokens; /* longest row there will be */
+    size_t block_rows;     /* rows a block has at most, a longer row aside; 0: 256 */
+    size_t cache_rows;     /* !lm_loss: rows whose router inputs are kept, so that the
+                                    decoder runs over each once; 0: none */
 };
 
 void train_options_default(struct train_options *o);
@@ -51,12 +53,12 @@ size_t trainer_bytes(const struct artel_model *model, const struct mixture *mixt
                      const struct train_options *o);
 
 struct step_report {
-    uint64_t step;       /* steps done, this one included */
-    float loss;          /* mean over loss tokens, before the update */
-    float router_loss;   /* mean cross entropy over routers and sequences, or 0 */
+    uint64_t step;         /* steps done, this one included */
+    float loss;            /* mean over loss tokens, before the update */
+    float router_loss;     /* mean cross entropy over routers and sequences, or 0 */
     float router_accuracy; /* of the last router, or 0 */
-    float grad_norm;     /* before clipping */
-    float rate;          /* learning rate of the experts used */
+    float grad_norm;       /* before clipping */
+    float rate;            /* learning rate of the experts used */
     size_t n_tokens, n_loss;
     double seconds;
 };
@@ -74,8 +76,8 @@ struct eval_report {
     size_t n_tokens, n_rows;
     double router_accuracy;
 };
-int trainer_eval(struct artel_trainer *t, const struct example *const *rows, size_t n_rows,
-                 struct eval_report *out, struct artel_error *err);
+int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
+                 size_t n_rows, struct eval_report *out, struct artel_error *err);
 
 uint64_t trainer_steps_done(const struct artel_trainer *t);
 

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening a base maps its files; preparing it lays norms and packed weights in
+ * one arena, measured first and placed second.
+ */
+#include "decoder/frozen.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "math/kernels.h"
+#include "text/chat.h"
+#include "text/tokenizer.h"
+
+int model_open(struct artel_model **out, const char *path, struct artel_error *err)
+{
+    struct artel_model *m;
+    int rc;
+
+    *out = NULL;
+    m = calloc(1, sizeof(*m));
+    if (!m)
+        return error_nomem(err, sizeof(*m));
+    rc = weights_open(&m->weights, path, err);
+    if (rc == 0)
+        rc = tokenizer_open(&m->tokenizer, m->weights, err);
+    if (rc == 0)
+        rc = chat_open(&m->chat, m->weights, err);
+    if (rc == 0)
+        rc = weights_digest(m->base_digest, m->weights, false, err);
+    if (rc < 0) {
+        error_in(err, rc, path);
+        model_close(m);
+        return rc;
+    }
+    tokenizer_digest(m->tokenizer, m->tokenizer_digest);
+    chat_digest(m->chat, m->chat_digest);
+    *out = m;
+    return 0;
+}
+
+void model_close(struct artel_model *m)
+{
+    if (!m)
+        return;
+    arena_release(&m->arena);
+    chat_close(m->chat);
+    tokenizer_close(m->tokenizer);
+    weights_close(m->weights);
+    free(m);
+}
+
+static float *norm_carve(struct arena *a, const struct tensor *t, size_t n)
+{
+    float *out = arena_f32(a, n);
+
+    if (out)
+        kernels()->dequant[t->dtype](out, t->data, n);
+    return out;
+}
+
+static void carve(struct artel_model *m, struct arena *a, enum precision precision,
+                  int use, size_t n_positions)
+{
+    const struct weights *w = m->weights;
+    const struct model_config *c = &w->config;
+
+    m->layers = arena_take(a, c->n_layers * sizeof(*m->layers));
+    for (size_t l = 0; l < c->n_layers; l++) {
+        struct frozen_layer layer = {0};
+
+        layer.attn_norm = norm_carve(a, &w->layers[l].attn_norm, c->dim);
+        layer.ffn_norm = norm_carve(a, &w->layers[l].ffn_norm, c->dim);
+        for (int s = 0; s < N_SITES; s++)
+            matrix_init(&layer.site[s], a, &w->layers[l].site[s], precision, use);
+        if (m->layers)
+            m->layers[l] = layer;
+    }
+    m->final_norm = norm_carve(a, &w->final_norm, c->dim);
+    matrix_init(&m->embed, a, &w->embed, precision, MATRIX_DECODE);
+    matrix_init(&m->head, a, &w->head, precision, use);
+    rope_init(&m->rope, a, c->head_dim, c->rope_interleaved, c->rope_theta,
+              c->rope_divisor, n_positions);
+}
+
+size_t model_prepared_bytes(const struct artel_model *m, enum precision precision,
+                            int use, size_t n_positions)
+{
+    struct artel_model measured = *m;
+    struct arena measure = {0};
+
+    carve(&measured, &measure, precision, use, n_positions);
+    return measure.used;
+}
+
+int model_prepare(struct artel_model *m, enum precision precision, int use,
+                  size_t n_positions, struct artel_error *err)
+{
+    struct arena fresh;
+    int rc;
+
+    if (n_positions > m->weights->config.context)
+        return error_set(err, ARTEL_ELIMIT, "CTX01", "context",
+                         "%zu tokens asked for, the model reaches %zu", n_positions,
+                         m->weights->config.context);
+    if (m->arena.base && m->precision == precision && (m->use & use) == use &&
+        m->n_positions >= n_positions)
+        return 0;
+    if (m->arena.base && m->precision == precision)
+        use |= m->use;
+    rc = arena_init(&fresh, model_prepared_bytes(m, precision, use, n_positions), err);
+    if (rc < 0)
+        return error_in(err, rc, m->weights->path);
+    arena_release(&m->arena);
+    m->arena = fresh;
+    carve(m, &m->arena, precision, use, n_positions);
+    m->use = use;
+    m->precision = precision;
+    m->n_positions = n_positions;
+    return 0;
+}

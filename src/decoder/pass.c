@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Laying a pass out, and the small questions others ask of it.
+ */
+#include "decoder/pass.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+/* Floats of logits held at a time: 32 MiB. */
+#define LOGITS_FLOATS ((size_t)8 << 20)
+
+bool pass_routes(const struct decoder_pass *p)
+{
+    return p->mixture && p->mixture->n_routers &&
+           (p->options.routing == ROUTE_ROUTER || p->options.want_probs ||
+            p->options.router_ce != 0.0f);
+}
+
+struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s)
+{
+    int router;
+
+    if (!p->mixture || !p->mixture->n_experts)
+        return NULL;
+    if (p->options.routing == ROUTE_GIVEN)
+        return &p->given;
+    router = mixture_router_of(p->mixture, layer, s);
+    return router < 0 ? NULL : &p->gates[router];
+}
+
+static void acts_carve(struct layer_acts *l, struct arena *a,
+                       const struct model_config *c, size_t T)
+{
+    const size_t heads = c->n_heads * c->head_dim, groups = c->n_kv_heads * c->head_dim;
+
+    l->x_in = arena_f32(a, T * c->dim);
+    l->inv_rms_attn = arena_f32(a, T);
+    l->q = arena_f32(a, T * heads);
+    l->k = arena_f32(a, T * groups);
+    l->v = arena_f32(a, T * groups);
+    l->attn = arena_f32(a, T * heads);
+    l->lse = arena_f32(a, T * c->n_heads);
+    l->x_mid = arena_f32(a, T * c->dim);
+    l->inv_rms_ffn = arena_f32(a, T);
+    l->gate = arena_f32(a, T * c->ffn_dim);
+    l->up = arena_f32(a, T * c->ffn_dim);
+}
+
+/* Without a backward every layer writes where the one before it did; only the residual
+ * stream needs two places in turn. */
+static void all_acts_carve(struct decoder_pass *p, struct arena *a,
+                           const struct model_config *c, size_t T)
+{
+    struct layer_acts shared = {0};
+    float *other = NULL;
+
+    p->acts = arena_take(a, (c->n_layers + 1) * sizeof(*p->acts));
+    if (!p->options.backward) {
+        acts_carve(&shared, a, c, T);
+        other = arena_f32(a, T * c->dim);
+    }
+    for (size_t l = 0; l <= c->n_layers; l++) {
+        struct layer_acts acts = shared;
+
+        if (!p->options.backward)
+            acts.x_in = l % 2 ? other : shared.x_in;
+        else if (l < c->n_layers)
+            acts_carve(&acts, a, c, T);
+        else
+            acts.x_in = arena_f32(a, T * c->dim);
+        if (p->acts)
+            p->acts[l] = acts;
+    }
+}
+
+static void gates_all_carve(struct decoder_pass *p, struct arena *a,
+                            const struct model_config *c, size_t T, size_t S)
+{
+    const struct mixture *m = p->mixture;
+    size_t widest = c->dim;
+
+    if (!m)
+        return;
+    gates_carve(&p->given, a, T, S, m->n_experts, 0, false);
+    apply_scratch_carve(&p->apply, a, m, c, T);
+    p->gates = arena_take(a, m->n_routers * sizeof(*p->gates));
+    for (size_t r = 0; r < m->n_routers; r++) {
+        const bool by_sequence = m->rule.decides == DECIDE_SEQUENCE;
+        struct gates g = {0};
+
+        gates_carve(&g, a, T, by_sequence ? S : T, m->n_experts,
+                    by_sequence ? m->routers[r].dim : 0, p->options.backward);
+        widest = m->routers[r].dim > widest ? m->routers[r].dim : widest;
+        if (p->gates)
+            p->gates[r] = g;
+    }
+    if (p->options.backward)
+        p->router_scratch = arena_f32(a, (m->rule.decides == DECIDE_SEQUENCE ? S : T) *
+                                             (m->n_experts + widest));
+}
+
+static void backward_carve(struct decoder_pass *p, struct arena *a,
+                           const struct model_config *c, size_t T)
+{
+    const size_t heads = c->n_heads * c->head_dim, groups = c->n_kv_heads * c->head_dim;
+
+    p->d_x = arena_f32(a, T * c->dim);
+    p->d_xn = arena_f32(a, T * c->dim);
+    p->d_q = arena_f32(a, T * heads);
+    p->d_k = arena_f32(a, T * groups);
+    p->d_v = arena_f32(a, T * groups);
+    p->d_attn = arena_f32(a, T * heads);
+    p->d_act = arena_f32(a, T * c->ffn_dim);
+    p->d_gate = arena_f32(a, T * c->ffn_dim);
+    p->d_up = arena_f32(a, T * c->ffn_dim);
+}
+
+static void carve(struct decoder_pass *p, struct arena *a)
+{
+    const struct model_config *c = &p->model->weights->config;
+    const size_t T = p->options.max_rows, S = p->options.max_seqs;
+    const size_t widest = c->ffn_dim > c->dim ? c->ffn_dim : c->dim;
+
+    all_acts_carve(p, a, c, T);
+    p->ids = arena_take(a, T * sizeof(*p->ids));
+    p->pos = arena_take(a, T * sizeof(*p->pos));
+    p->seq_of_row = arena_take(a, T * sizeof(*p->seq_of_row));
+    p->row_self = arena_take(a, T * sizeof(*p->row_self));
+    p->pools = arena_take(a, S * sizeof(*p->pools));
+    p->labels = arena_take(a, S * sizeof(*p->labels));
+    gates_all_carve(p, a, c, T, S);
+    p->xn = arena_f32(a, T * c->dim);
+    p->act = arena_f32(a, T * c->ffn_dim);
+    p->step = arena_f32(a, PASS_DECODE_ROWS * widest);
+    p->attention = arena_f32(a, attention_scratch(&p->heads, T, p->model->n_positions));
+    if (p->options.backward)
+        backward_carve(p, a, c, T);
+    p->chunk = LOGITS_FLOATS / c->n_vocab;
+    p->chunk = p->chunk < 16 ? 16 : p->chunk;
+    p->chunk = p->chunk > T ? T : p->chunk;
+    p->loss_rows = arena_take(a, T * sizeof(*p->loss_rows));
+    p->logits = arena_f32(a, p->chunk * c->n_vocab);
+    p->head_x = arena_f32(a, p->chunk * c->dim);
+    p->head_xn = arena_f32(a, p->chunk * c->dim);
+    p->head_d = arena_f32(a, p->chunk * c->dim);
+    p->head_inv = arena_f32(a, p->chunk);
+}
+
+static void describe(struct decoder_pass *p, const struct artel_model *model,
+                     const struct mixture *mixture, const struct pass_options *o)
+{
+    const struct model_config *c = &model->weights->config;
+
+    *p = (struct decoder_pass){.model = model, .mixture = mixture, .options = *o};
+    p->laid_for_backward = o->backward;
+    p->dropout_asked = o->dropout;
+    p->heads = (struct attention_shape){c->n_heads, c->n_kv_heads, c->head_dim};
+}
+
+size_t pass_bytes(const struct artel_model *model, const struct mixture *mixture,
+                  const struct pass_options *o)
+{
+    struct decoder_pass p;
+    struct arena measure = {0};
+
+    describe(&p, model, mixture, o);
+    carve(&p, &measure);
+    return measure.used;
+}
+
+int pass_open(struct decoder_pass **out, const struct artel_model *model,
+              const struct mixture *mixture, const struct pass_options *o,
+              struct artel_error *err)
+{
+    struct decoder_pass *p = malloc(sizeof(*p));
+    int rc;
+
+    *out = NULL;
+    if (!p)
+        return error_nomem(err, sizeof(*p));
+    describe(p, model, mixture, o);
+    rc = arena_init(&p->arena, pass_bytes(model, mixture, o), err);
+    if (rc < 0) {
+        free(p);
+        return rc;
+    }
+    carve(p, &p->arena);
+    for (size_t t = 0; t < o->max_rows; t++)
+        p->row_self[t] = (uint32_t)t;
+    *out = p;
+    return 0;
+}
+
+void pass_close(struct decoder_pass *p)
+{
+    if (!p)
+        return;
+    arena_release(&p->arena);
+    free(p);
+}
+
+void pass_set_dropout_seed(struct decoder_pass *p, uint64_t seed)
+{
+    p->options.dropout_seed = seed;
+}
+
+void pass_set_router_ce(struct decoder_pass *p, float weight)
+{
+    p->options.router_ce = weight;
+}
+
+void pass_set_routing(struct decoder_pass *p, enum routing_mode routing)
+{
+    p->options.routing = routing;
+}
+
+void pass_set_training(struct decoder_pass *p, bool on)
+{
+    p->options.backward = on && p->laid_for_backward;
+    p->options.dropout = on && p->dropout_asked;
+}
+
+size_t pass_nonfinite_layer(const struct decoder_pass *p)
+{
+    const struct model_config *c = &p->model->weights->config;
+
+    for (size_t l = 0; l < c->n_layers && p->laid_for_backward; l++) {
+        const float *x = p->acts[l + 1].x_in;
+
+        for (size_t i = 0; i < p->T * c->dim; i++)
+            if (!isfinite(x[i]))
+                return l;
+    }
+    return c->n_layers;
+}
+
+/* The unit that decides for a sequence: itself, or its last row where tokens decide. */
+static size_t unit_of_seq(const struct decoder_pass *p, size_t seq)
+{
+    size_t last = 0;
+
+    if (p->mixture->rule.decides == DECIDE_SEQUENCE)
+        return seq;
+    for (size_t s = 0; s <= seq; s++)
+        last += p->block->seqs[s].n;
+    return last - 1;
+}
+
+const float *pass_router_probs(const struct decoder_pass *p, size_t router, size_t seq)
+{
+    return p->gates[router].probs + unit_of_seq(p, seq) * p->mixture->n_experts;
+}
+
+const float *pass_router_input(const struct decoder_pass *p, size_t router, size_t seq)
+{
+    return p->gates[router].z + seq * p->mixture->routers[router].dim;
+}
+
+const float *pass_hidden(const struct decoder_pass *p, size_t row)
+{
+    const struct model_config *c = &p->model->weights->config;
+
+    return p->acts[c->n_layers].x_in + row * c->dim;
+}
+
+/* Votes of all routers; ties go to the larger summed probability, then the lower index. */
+static size_t vote(const struct decoder_pass *p, size_t unit)
+{
+    const size_t E = p->mixture->n_experts, n_routers = p->mixture->n_routers;
+    size_t best = 0, best_votes = 0;
+    float best_sum = -1.0f;
+
+    for (size_t e = 0; e < E; e++) {
+        size_t votes = 0;
+        float sum = 0.0f;
+
+        for (size_t r = 0; r < n_routers; r++) {
+            votes += gates_argmax(&p->gates[r], unit) == e;
+            sum += p->gates[r].probs[unit * E + e];
+        }
+        if (votes > best_votes || (votes == best_votes && sum > best_sum)) {
+            best = e;
+            best_votes = votes;
+            best_sum = sum;
+        }
+    }
+    return best;
+}
+
+int pass_select(const struct decoder_pass *p, size_t seq, size_t *agreeing)
+{
+    size_t chosen, n = 0, unit;
+
+    if (!p->mixture || !p->mixture->n_routers)
+        return -1;
+    unit = unit_of_seq(p, seq);
+    if (p->mixture->rule.selector == SELECT_VOTE)
+        chosen = vote(p, unit);
+    else
+        chosen = gates_argmax(&p->gates[p->mixture->n_routers - 1], unit);
+    for (size_t r = 0; r < p->mixture->n_routers; r++)
+        n += gates_argmax(&p->gates[r], unit) == chosen;
+    if (agreeing)
+        *agreeing = n;
+    return (int)chosen;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One thread's room for a row block: what the forward keeps for the backward,
+ * scratch, and the gates.
+ *
+ *   T rows   S sequences   D width   H query heads, G key-value heads of d   F width of
+ *   the FFN   V vocabulary   C rows of logits at a time
+ */
+#ifndef ARTEL_DECODER_PASS_H
+#define ARTEL_DECODER_PASS_H
+
+#include "decoder/decoder.h"
+#include "decoder/kv_cache.h"
+#include "math/attention.h"
+
+/* What a layer keeps. Norm outputs and SwiGLU are cheap and computed anew. */
+struct layer_acts {
+    float *x_in;         /* (T, D) residual stream at the layer's input */
+    float *inv_rms_attn; /* (T) */
+    float *q;            /* (T, H * d) after rope */
+    float *k, *v;        /* (T, G * d) */
+    float *attn;         /* (T, H * d) output of the heads */
+    float *lse;          /* (T, H) */
+    float *x_mid;        /* (T, D) residual stream between attention and FFN */
+    float *inv_rms_ffn;  /* (T) */
+    float *gate, *up;    /* (T, F) before SwiGLU */
+};
+
+struct loss_row {
+    uint32_t row, seq;
+    int32_t target;
+};
+
+struct decoder_pass {
+    const struct artel_model *model; /* borrowed */
+    const struct mixture *mixture;   /* borrowed; NULL: the base alone */
+    struct pass_options options;
+    bool laid_for_backward, dropout_asked;
+    struct attention_shape heads;
+    const struct block *block; /* the last forward's; borrowed */
+    size_t T;                  /* its rows */
+    struct kv_cache *kv;       /* a session's, or NULL; borrowed */
+    bool hold_gates;           /* decode with the gates of the prefill */
+
+    struct arena arena;
+    struct layer_acts
+        *acts; /* (L + 1) the last holds only x_in; without backward they share */
+    int32_t *ids, *pos;   /* (T) */
+    uint32_t *seq_of_row; /* (T) */
+    uint32_t *row_self;   /* (T) 0, 1, 2 ... */
+    struct pool *pools;   /* (S) */
+    int *labels;          /* (S) */
+    struct gates given;   /* experts told from outside */
+    struct gates *gates;  /* (n_routers) */
+    struct apply_scratch apply;
+    float *router_scratch;
+
+    float *xn;        /* (T, D) a norm's output */
+    float *act;       /* (T, F) */
+    float *attention; /* scratch of attention */
+    float *step; /* (4, max(D, F)) products of a few rows on the way to a residual */
+
+    float *d_x, *d_xn;            /* (T, D) */
+    float *d_q, *d_k, *d_v;       /* as q, k, v */
+    float *d_attn;                /* (T, H * d) */
+    float *d_act, *d_gate, *d_up; /* (T, F) */
+
+    size_t chunk;                     /* C */
+    struct loss_row *loss_rows;       /* (T) */
+    float *logits;                    /* (C, V) */
+    float *head_x, *head_xn, *head_d; /* (C, D) */
+    float *head_inv;                  /* (C) */
+};
+
+/* Rows up to this many of a session take the kernels that read the disk's form. */
+#define PASS_DECODE_ROWS 4
+
+/* The gates that weigh the experts of a linear, or NULL where there is none. */
+struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s);
+/* Do routers run in this pass? */
+bool pass_routes(const struct decoder_pass *p);
+
+void layer_forward(struct decoder_pass *p, size_t layer);
+void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads);
+
+#endif

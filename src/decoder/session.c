@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Prefill in chunks, decode row by row.
+ *
+ * A prompt that routes itself runs in one piece, since a router that decides for
+ * a whole turn has to see it before its layer goes on. Each layer obeys its own
+ * router; where they do not all agree with the expert that the selector fixes,
+ * the prompt runs again under that one, so what is in the cache is always the
+ * work of one expert (methods with a fixed expert).
+ */
+#include "decoder/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "decoder/pass.h"
+
+#define CHUNK_ROWS 256
+
+struct artel_session {
+    const struct artel_model *model;
+    const struct mixture *mixture;
+    struct kv_cache kv;
+    struct arena arena;
+    struct decoder_pass *pass; /* CHUNK_ROWS rows */
+    struct decoder_pass
+        *wide; /* for longer prompts that route themselves; made when needed */
+    struct decoder_pass *routed; /* which of the two holds the last routing, or NULL */
+    int32_t *ids;                /* (n_context) what the cache holds */
+    float *logits;               /* (V) */
+    float *probs;                /* (n_routers, E) of the last routing */
+    int expert;
+    size_t agreeing;
+    bool by_router; /* the routers decide for every row: no fixed expert */
+};
+
+void kv_cache_carve(struct kv_cache *c, struct arena *a, size_t n_layers, size_t width,
+                    size_t n_context)
+{
+    c->n_context = n_context;
+    c->width = width;
+    c->n = 0;
+    c->k = arena_f32(a, n_layers * n_context * width);
+    c->v = arena_f32(a, n_layers * n_context * width);
+}
+
+static void carve(struct artel_session *s, struct arena *a, size_t n_context)
+{
+    const struct model_config *c = &s->model->weights->config;
+
+    kv_cache_carve(&s->kv, a, c->n_layers, c->n_kv_heads * c->head_dim, n_context);
+    s->ids = arena_take(a, n_context * sizeof(*s->ids));
+    s->logits = arena_f32(a, c->n_vocab);
+    if (s->mixture)
+        s->probs = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
+}
+
+static int open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
+                     struct artel_error *err)
+{
+    const struct pass_options o = {
+        .routing = ROUTE_GIVEN, .max_rows = n_rows, .max_seqs = 1};
+    const int rc = pass_open(out, s->model, s->mixture, &o, err);
+
+    if (rc == 0)
+        (*out)->kv = &s->kv;
+    return rc;
+}
+
+int session_open(struct artel_session **out, const struct artel_model *model,
+                 const struct mixture *mixture, size_t n_context,
+                 struct artel_error *err)
+{
+    struct artel_session *s = calloc(1, sizeof(*s));
+    struct arena measure = {0};
+    int rc;
+
+    *out = NULL;
+    if (!s)
+        return error_nomem(err, sizeof(*s));
+    if (n_context < 1 || n_context > model->n_positions) {
+        free(s);
+        return error_set(err, ARTEL_ELIMIT, "CTX02", "context",
+                         "%zu tokens asked for, the prepared model reaches %zu",
+                         n_context, model->n_positions);
+    }
+    s->model = model;
+    s->mixture = mixture;
+    s->expert = EXPERT_BASE;
+    carve(s, &measure, n_context);
+    rc = arena_init(&s->arena, measure.used, err);
+    if (rc == 0) {
+        carve(s, &s->arena, n_context);
+        rc = open_pass(&s->pass, s, n_context < CHUNK_ROWS ? n_context : CHUNK_ROWS,
+                       err);
+    }
+    if (rc < 0) {
+        session_close(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void session_close(struct artel_session *s)
+{
+    if (!s)
+        return;
+    pass_close(s->pass);
+    pass_close(s->wide);
+    arena_release(&s->arena);
+    free(s);
+}
+
+void session_reset(struct artel_session *s)
+{
+    s->kv.n = 0;
+    s->expert = EXPERT_BASE;
+    s->by_router = false;
+    s->routed = NULL;
+}
+
+/* Run N new tokens through PASS; logits of the last where WANT_LOGITS. */
+static void extend(struct artel_session *s, struct decoder_pass *p, const int32_t *ids,
+                   size_t n, const struct sequence *how, bool want_logits)
+{
+    struct sequence seq = *how;
+    struct block block = {.seqs = &seq, .n_seqs = 1, .n_rows = n};
+
+    memmove(s->ids + s->kv.n, ids, n * sizeof(*ids));
+    seq.ids = s->ids + s->kv.n;
+    seq.n = n;
+    decoder_forward(p, &block);
+    if (want_logits)
+        pass_logits(p, s->logits, n - 1);
+    s->kv.n += n;
+}
+
+static void extend_in_chunks(struct artel_session *s, const int32_t *ids, size_t n,
+                             int expert)
+{
+    const size_t room = s->pass->options.max_rows;
+    const struct sequence how = {.expert = expert};
+
+    pass_set_routing(s->pass, s->by_router ? ROUTE_ROUTER : ROUTE_GIVEN);
+    for (size_t i = 0; i < n; i += room) {
+        const size_t take = n - i < room ? n - i : room;
+
+        extend(s, s->pass, ids + i, take, &how, i + take == n);
+    }
+}
+
+/* The whole prompt with each layer obeying its own router. */
+static int prefill_routed(struct artel_session *s, const int32_t *ids, size_t n,
+                          size_t pool_first, size_t pool_n, struct artel_error *err)
+{
+    const size_t E = s->mixture->n_experts;
+    const struct sequence how = {
+        .expert = -1, .pool_first = pool_first, .pool_n = pool_n};
+    struct decoder_pass *p = s->pass;
+
+    if (n > p->options.max_rows) {
+        if (s->wide && s->wide->options.max_rows < n) {
+            pass_close(s->wide);
+            s->wide = NULL;
+        }
+        if (!s->wide) {
+            const size_t twice = 2 * n;
+            const int rc = open_pass(
+                &s->wide, s, twice < s->kv.n_context ? twice : s->kv.n_context, err);
+
+            if (rc < 0)
+                return rc;
+        }
+        p = s->wide;
+    }
+    pass_set_routing(p, ROUTE_ROUTER);
+    extend(s, p, ids, n, &how, true);
+    for (size_t r = 0; r < s->mixture->n_routers; r++)
+        memcpy(s->probs + r * E, pass_router_probs(p, r, 0), E * sizeof(*s->probs));
+    s->routed = p;
+    return 0;
+}
+
+static int prefill_auto(struct artel_session *s, const int32_t *ids, size_t n,
+                        size_t pool_first, size_t pool_n, struct artel_error *err)
+{
+    int rc;
+
+    s->kv.n = 0;
+    rc = prefill_routed(s, ids, n, pool_first, pool_n, err);
+    if (rc < 0)
+        return rc;
+    s->expert = pass_select(s->routed, 0, &s->agreeing);
+    s->by_router = !s->mixture->rule.fix_expert;
+    if (s->by_router || s->agreeing == s->mixture->n_routers)
+        return 0;
+    s->kv.n = 0;
+    extend_in_chunks(s, ids, n, s->expert);
+    return 0;
+}
+
+int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int expert,
+                    size_t pool_first, size_t pool_n, struct artel_error *err)
+{
+    size_t same = 0;
+
+    if (n > s->kv.n_context)
+        return error_set(err, ARTEL_ELIMIT, "CTX03", "prompt",
+                         "%zu tokens, the session has room for %zu", n,
+                         s->kv.n_context);
+    if (n < 1)
+        return error_set(err, ARTEL_EUSAGE, "CTX04", "prompt", "it has no tokens");
+    if (expert == EXPERT_AUTO && s->mixture && s->mixture->n_routers)
+        return prefill_auto(s, ids, n, pool_first, pool_n, err);
+    if (expert == EXPERT_AUTO)
+        expert = s->mixture && s->mixture->n_experts == 1 ? 0 : EXPERT_BASE;
+    if (!s->by_router && expert == s->expert)
+        while (same < n - 1 && same < s->kv.n && s->ids[same] == ids[same])
+            same++;
+    s->kv.n = same;
+    s->expert = expert;
+    s->by_router = false;
+    s->routed = NULL;
+    s->agreeing = 0;
+    extend_in_chunks(s, ids + same, n - same, expert);
+    return 0;
+}
+
+int session_step(struct artel_session *s, int32_t id, struct artel_error *err)
+{
+    const struct sequence how = {.expert = s->expert};
+
+    if (s->kv.n >= s->kv.n_context)
+        return error_set(err, ARTEL_ELIMIT, "CTX03", "tokens",
+                         "the session's room of %zu tokens is full", s->kv.n_context);
+    /* Decisions for a whole sequence were made at prefill and stay. */
+    if (s->by_router && s->mixture->rule.decides == DECIDE_SEQUENCE) {
+        s->routed->hold_gates = true;
+        extend(s, s->routed, &id, 1, &how, true);
+        s->routed->hold_gates = false;
+        return 0;
+    }
+    extend_in_chunks(s, &id, 1, s->expert);
+    return 0;
+}
+
+const float *session_logits(const struct artel_session *s)
+{
+    return s->logits;
+}
+
+size_t session_length(const struct artel_session *s)
+{
+    return s->kv.n;
+}
+
+int session_expert(const struct artel_session *s)
+{
+    return s->expert;
+}
+
+const float *session_probs(const struct artel_session *s, size_t router)
+{
+    return s->routed ? s->probs + router * s->mixture->n_experts : NULL;
+}
+
+size_t session_layers_agreeing(const struct artel_session *s)
+{
+    return s->agreeing;
+}

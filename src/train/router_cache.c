@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Training routers alone. While experts are frozen and labels pick them, what a
+ * router reads does not depend on any router: the decoder runs over each row
+ * once, and later epochs work from the kept inputs.
+ *
+ *     d_W_r = w * sum over rows of (softmax(W_r z) - onehot(label)) z^T
+ *
+ * Routers are shared out to threads and each adds its rows in their order, so
+ * the sum is the same for any number of threads, kept inputs or not.
+ */
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "math/kernels.h"
+#include "train/trainer_parts.h"
+
+void cache_carve(struct router_cache *c, struct arena *a, size_t n_routers, size_t dim,
+                 size_t room)
+{
+    c->room = room;
+    c->used = 0;
+    c->row_floats = n_routers * dim;
+    c->n_slots = 16;
+    while (c->n_slots < 2 * room)
+        c->n_slots *= 2;
+    c->key = arena_take(a, c->n_slots * sizeof(*c->key));
+    c->slot = arena_take(a, c->n_slots * sizeof(*c->slot));
+    c->z = arena_f32(a, room * c->row_floats);
+}
+
+static size_t place_of(const struct router_cache *c, const struct example *row)
+{
+    size_t i = (size_t)((uint64_t)(uintptr_t)row * 0x9e3779b97f4a7c15ull >> 20);
+
+    for (i &= c->n_slots - 1; c->key[i] && c->key[i] != row;)
+        i = (i + 1) & (c->n_slots - 1);
+    return i;
+}
+
+float *cache_find(const struct router_cache *c, const struct example *row)
+{
+    size_t i;
+
+    if (!c->room)
+        return NULL;
+    i = place_of(c, row);
+    return c->key[i] ? c->z + c->slot[i] * c->row_floats : NULL;
+}
+
+float *cache_put(struct router_cache *c, const struct example *row)
+{
+    size_t i;
+
+    if (c->used >= c->room)
+        return NULL;
+    i = place_of(c, row);
+    c->key[i] = row;
+    c->slot[i] = (uint32_t)c->used++;
+    return c->z + c->slot[i] * c->row_floats;
+}
+
+/* Gradient and loss of one router from all rows. */
+static double one_router(struct artel_trainer *t, size_t router, float *const *z,
+                         const struct example *const *rows, size_t n_rows, float weight,
+                         size_t *right)
+{
+    const struct mixture *m = t->mixture;
+    const struct router *r = &m->routers[router];
+    const size_t E = r->n_experts, D = r->dim;
+    const struct kernels *k = kernels();
+    float *d_w = t->sum.routers + (r->w - m->router_params);
+    double loss = 0.0;
+
+    for (size_t i = 0; i < n_rows; i++) {
+        const float *zi = z[i] + router * D;
+        const size_t label = rows[i]->domain;
+        float max = -INFINITY, sum = 0.0f, of_label = 0.0f;
+        size_t best = 0;
+
+        /* Logits twice rather than a buffer: E is small and D is long. */
+        for (size_t e = 0; e < E; e++) {
+            const float logit = k->dot(zi, r->w + e * D, D) + (r->b ? r->b[e] : 0.0f);
+
+            best = logit > max ? e : best;
+            max = logit > max ? logit : max;
+            of_label = e == label ? logit : of_label;
+        }
+        for (size_t e = 0; e < E; e++)
+            sum += expf(k->dot(zi, r->w + e * D, D) + (r->b ? r->b[e] : 0.0f) - max);
+        for (size_t e = 0; e < E; e++) {
+            const float logit = k->dot(zi, r->w + e * D, D) + (r->b ? r->b[e] : 0.0f);
+            const float slope = weight * (expf(logit - max) / sum - (e == label));
+
+            k->axpy(d_w + e * D, slope, zi, D);
+            if (r->b)
+                t->sum.routers[r->b - m->router_params + e] += slope;
+        }
+        loss += log((double)sum) + (double)max - (double)of_label;
+        *right += best == label;
+    }
+    return loss;
+}
+
+/* Run the decoder over N new rows and keep what their routers read in Z. */
+static int read_rows(struct artel_trainer *t, const struct example *const *rows,
+                     size_t n, float *const *z, struct artel_error *err)
+{
+    const size_t n_routers = t->mixture->n_routers;
+    const size_t D = t->mixture->routers[0].dim;
+    size_t n_blocks;
+    const int rc = trainer_lay_blocks(t, &n_blocks, rows, n, 0.0f, err);
+
+    if (rc < 0)
+        return rc;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(t->n_threads)
+    for (size_t b = 0; b < n_blocks; b++) {
+        struct decoder_pass *p = t->pass[omp_get_thread_num()];
+        const size_t first = (size_t)(t->blocks[b].seqs - t->seqs);
+
+        decoder_forward(p, &t->blocks[b]);
+        for (size_t s = 0; s < t->blocks[b].n_seqs; s++)
+            for (size_t r = 0; r < n_routers; r++)
+                memcpy(z[first + s] + r * D, pass_router_input(p, r, s),
+                       D * sizeof(**z));
+    }
+    return 0;
+}
+
+int router_only_step(struct artel_trainer *t, const struct example *const *rows,
+                     size_t n_rows, float weight, struct block_loss *total,
+                     struct artel_error *err)
+{
+    const size_t n_routers = t->mixture->n_routers;
+    const struct example **fresh = calloc(n_rows, sizeof(*fresh));
+    float **z = calloc(n_rows, sizeof(*z)),
+          **fresh_z = calloc(n_rows, sizeof(*fresh_z));
+    float *spill = NULL; /* inputs of rows that the cache has no room for */
+    size_t n_fresh = 0, n_spill = 0, right = 0;
+    double loss = 0.0;
+    int rc = 0;
+
+    if (!fresh || !z || !fresh_z)
+        rc = error_nomem(err, n_rows * sizeof(*z));
+    if (rc == 0 && t->cache.room - t->cache.used < n_rows) {
+        spill = calloc(n_rows * t->cache.row_floats, sizeof(*spill));
+        if (!spill)
+            rc = error_nomem(err, n_rows * t->cache.row_floats * sizeof(*spill));
+    }
+    for (size_t i = 0; rc == 0 && i < n_rows; i++) {
+        z[i] = cache_find(&t->cache, rows[i]);
+        if (z[i])
+            continue;
+        z[i] = cache_put(&t->cache, rows[i]);
+        if (!z[i])
+            z[i] = spill + n_spill++ * t->cache.row_floats;
+        fresh[n_fresh] = rows[i];
+        fresh_z[n_fresh++] = z[i];
+    }
+    if (rc == 0 && n_fresh)
+        rc = read_rows(t, fresh, n_fresh, fresh_z, err);
+    if (rc == 0) {
+#pragma omp parallel for ordered schedule(static, 1) num_threads(t->n_threads)
+        for (size_t r = 0; r < n_routers; r++) {
+            size_t n_right = 0;
+            const double one = one_router(t, r, z, rows, n_rows, weight, &n_right);
+
+#pragma omp ordered
+            {
+                loss += one;
+                right = n_right; /* the last router's stays */
+            }
+        }
+        total->router_ce += loss;
+        total->router_right += right;
+        total->n_routed += n_rows;
+    }
+    free(spill);
+    free(fresh_z);
+    free(z);
+    free(fresh);
+    return rc;
+}

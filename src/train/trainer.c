@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A step: cut the rows into blocks, take each block through the decoder and
+ * back on one thread, add the blocks' gradients in their order, update.
+ *
+ * Blocks depend on the batch alone, never on the number of threads, and an
+ * ordered section adds block i before block i + 1: the same bits for any number
+ * of threads. A thread's own gradients are zeroed only where they were touched.
+ */
+#include "train/trainer.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "math/kernels.h"
+#include "train/trainer_parts.h"
+
+#define BLOCK_ROWS     256
+#define BLOCK_ROWS_MIN 64
+#define BLOCKS_WANTED  6 /* a step of few rows is cut finer, so that threads share it */
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Blocks of whole rows, in the order of the batch. */
+int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
+                       const struct example *const *rows, size_t n_rows,
+                       float loss_scale, struct artel_error *err)
+{
+    const int forced = t->options.forced_expert;
+    size_t n_tokens = 0, aim, used = 0;
+
+    *n_blocks = 0;
+    for (size_t i = 0; i < n_rows; i++)
+        n_tokens += rows[i]->n;
+    aim = n_tokens / BLOCKS_WANTED;
+    aim = aim < BLOCK_ROWS_MIN ? BLOCK_ROWS_MIN : aim;
+    aim = aim > t->options.block_rows ? t->options.block_rows : aim;
+    if (n_rows > t->room_seqs) {
+        struct sequence *seqs = realloc(t->seqs, n_rows * sizeof(*seqs));
+        struct block *blocks;
+
+        if (!seqs)
+            return error_nomem(err, n_rows * sizeof(*seqs));
+        t->seqs = seqs;
+        blocks = realloc(t->blocks, n_rows * sizeof(*blocks));
+        if (!blocks)
+            return error_nomem(err, n_rows * sizeof(*blocks));
+        t->blocks = blocks;
+        t->room_seqs = n_rows;
+    }
+    for (size_t i = 0; i < n_rows; i++) {
+        const struct example *row = rows[i];
+        struct block *b = used ? &t->blocks[used - 1] : NULL;
+
+        if (row->n > t->options.max_row_tokens)
+            return error_set(err, ARTEL_ELIMIT, "TRN01", "row",
+                             "row %zu has %zu tokens, the trainer was laid out for %zu",
+                             row->row, row->n, t->options.max_row_tokens);
+        t->seqs[i] =
+            (struct sequence){.ids = row->ids,
+                              .n = row->n,
+                              .loss = row->loss,
+                              .pool_first = row->pool_first,
+                              .pool_n = row->pool_n,
+                              .loss_scale = loss_scale,
+                              .expert = forced >= 0 ? forced : (int)row->domain};
+        if (!b || b->n_rows + row->n > aim) {
+            b = &t->blocks[used++];
+            *b = (struct block){.seqs = &t->seqs[i]};
+        }
+        b->n_seqs++;
+        b->n_rows += row->n;
+    }
+    *n_blocks = used;
+    return 0;
+}
+
+/* Add a thread's gradients to the step's, and zero them. */
+static void commit(struct artel_trainer *t, struct mixture_grads *part)
+{
+    const struct kernels *k = kernels();
+
+    for (size_t e = 0; e < t->mixture->n_experts; e++) {
+        const size_t n = t->mixture->experts[e].n_params;
+
+        if (!part->touched[e])
+            continue;
+        k->axpy(t->sum.expert[e], 1.0f, part->expert[e], n);
+        memset(part->expert[e], 0, n * sizeof(float));
+        t->sum.touched[e] = true;
+        part->touched[e] = false;
+    }
+    if (!part->routers)
+        return;
+    k->axpy(t->sum.routers, 1.0f, part->routers, t->mixture->n_router_params);
+    memset(part->routers, 0, t->mixture->n_router_params * sizeof(float));
+}
+
+static void add_loss(struct block_loss *total, const struct block_loss *one)
+{
+    total->nll += one->nll;
+    total->n_tokens += one->n_tokens;
+    total->scaled += one->scaled;
+    total->router_ce += one->router_ce;
+    total->router_right += one->router_right;
+    total->n_routed += one->n_routed;
+}
+
+static void zero_sums(struct artel_trainer *t)
+{
+    for (size_t e = 0; e < t->mixture->n_experts; e++) {
+        if (t->sum.touched[e])
+            memset(t->sum.expert[e], 0,
+                   t->mixture->experts[e].n_params * sizeof(float));
+        t->sum.touched[e] = false;
+    }
+    if (t->sum.routers)
+        memset(t->sum.routers, 0, t->mixture->n_router_params * sizeof(float));
+}
+
+static uint64_t block_seed(const struct artel_trainer *t, size_t micro, size_t block)
+{
+    return (t->options.seed * 0x9e3779b97f4a7c15ull) ^ (t->step << 32) ^ (micro << 20) ^
+           (block << 10);
+}
+
+/* Forward and backward of one micro-batch, gradients into SUM. */
+static int gather_grads(struct artel_trainer *t, const struct batch *batch,
+                        size_t micro, float loss_scale, float router_ce,
+                        struct block_loss *total, struct artel_error *err)
+{
+    size_t n_blocks, bad_block = SIZE_MAX, bad_layer = 0;
+    const int rc =
+        trainer_lay_blocks(t, &n_blocks, batch->rows, batch->n_rows, loss_scale, err);
+
+    if (rc < 0)
+        return rc;
+#pragma omp parallel for ordered schedule(dynamic, 1) num_threads(t->n_threads)
+    for (size_t b = 0; b < n_blocks; b++) {
+        const int thread = omp_get_thread_num();
+        struct decoder_pass *p = t->pass[thread];
+        struct block_loss loss;
+
+        pass_set_dropout_seed(p, block_seed(t, micro, b));
+        pass_set_router_ce(p, router_ce);
+        decoder_forward(p, &t->blocks[b]);
+        decoder_loss(p, &loss, NULL);
+        if (isfinite(loss.nll) && isfinite(loss.router_ce))
+            decoder_backward(p, &t->part[thread]);
+#pragma omp ordered
+        {
+            if ((!isfinite(loss.nll) || !isfinite(loss.router_ce)) &&
+                bad_block == SIZE_MAX) {
+                bad_block = b;
+                bad_layer = pass_nonfinite_layer(p);
+            }
+            commit(t, &t->part[thread]);
+            add_loss(total, &loss);
+        }
+    }
+    if (bad_block != SIZE_MAX) {
+        const int e = t->blocks[bad_block].seqs[0].expert;
+        char where[160];
+
+        snprintf(where, sizeof(where), "step %llu, layer %zu, expert %s",
+                 (unsigned long long)t->step + 1, bad_layer,
+                 e >= 0 ? t->mixture->experts[e].name : "none");
+        return error_set(err, ARTEL_ENONFINITE, "NAN01", where,
+                         "the loss is not finite; nothing was updated");
+    }
+    return 0;
+}
+
+/* Name the first gradient that is not finite. */
+static int blame_gradient(const struct artel_trainer *t, struct artel_error *err)
+{
+    char where[160];
+
+    for (size_t g = 0; g < t->n_groups; g++) {
+        const struct adamw_group *group = &t->groups[g];
+        const int e = mixture_find(t->mixture, group->name);
+
+        for (size_t i = 0; group->touched && i < group->n; i++) {
+            size_t at = 0;
+
+            if (isfinite(group->g[i]))
+                continue;
+            if (e >= 0) {
+                const struct expert *x = &t->mixture->experts[e];
+
+                while (at + 1 < x->n_layers * N_SITES &&
+                       (!x->lora[at].rank ||
+                        x->lora[at].b + x->lora[at].rank * x->lora[at].n_out <=
+                            x->params + i))
+                    at++;
+            }
+            snprintf(where, sizeof(where), "step %llu, %s, layer %zu, %s",
+                     (unsigned long long)t->step + 1, group->name, at / N_SITES,
+                     e >= 0 ? site_name((enum site)(at % N_SITES)) : "router");
+            return error_set(err, ARTEL_ENONFINITE, "NAN02", where,
+                             "a gradient is not finite; nothing was updated");
+        }
+    }
+    return error_set(err, ARTEL_ENONFINITE, "NAN02", NULL,
+                     "the gradient norm is not finite; nothing was updated");
+}
+
+static void touch_groups(struct artel_trainer *t)
+{
+    for (size_t g = 0; g < t->n_groups; g++) {
+        const int e = mixture_find(t->mixture, t->groups[g].name);
+
+        t->groups[g].touched = e < 0 || t->sum.touched[e];
+    }
+}
+
+/* All gradients of the step into SUM and what they cost into TOTAL. */
+static int all_grads(struct artel_trainer *t, const struct batch *micro, size_t n_micro,
+                     struct step_report *out, struct block_loss *total,
+                     struct artel_error *err)
+{
+    size_t n_rows = 0;
+    float loss_scale, router_ce = 0.0f;
+    int rc = 0;
+
+    for (size_t i = 0; i < n_micro; i++) {
+        out->n_tokens += micro[i].n_tokens;
+        out->n_loss += micro[i].n_loss;
+        n_rows += micro[i].n_rows;
+    }
+    loss_scale = out->n_loss ? 1.0f / (float)out->n_loss : 0.0f;
+    if (t->mixture->n_routers)
+        router_ce = (t->options.lm_loss ? t->options.eta : 1.0f) /
+                    (float)(t->mixture->n_routers * n_rows);
+    for (size_t i = 0; rc == 0 && i < n_micro; i++)
+        rc = t->options.lm_loss
+                 ? gather_grads(t, &micro[i], i, loss_scale, router_ce, total, err)
+                 : router_only_step(t, micro[i].rows, micro[i].n_rows, router_ce, total,
+                                    err);
+    return rc;
+}
+
+int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_micro,
+                 struct step_report *out, struct artel_error *err)
+{
+    const double began = now();
+    const float factor = schedule_factor(&t->options.schedule, t->step);
+    struct block_loss total = {0};
+    double norm;
+    int rc;
+
+    *out = (struct step_report){0};
+    zero_sums(t);
+    rc = all_grads(t, micro, n_micro, out, &total, err);
+    if (rc < 0)
+        return rc;
+    touch_groups(t);
+    norm = adamw_norm(t->groups, t->n_groups);
+    if (!isfinite(norm))
+        return blame_gradient(t, err);
+    adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
+    out->step = ++t->step;
+    out->loss = total.n_tokens ? (float)(total.nll / (double)total.n_tokens) : 0.0f;
+    if (total.n_routed) {
+        out->router_loss =
+            (float)(total.router_ce / (double)(total.n_routed * t->mixture->n_routers));
+        out->router_accuracy = (float)total.router_right / (float)total.n_routed;
+    }
+    out->grad_norm = (float)norm;
+    out->rate = t->options.learning_rate * factor;
+    out->seconds = now() - began;
+    return 0;
+}
+
+int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
+                 size_t n_rows, struct eval_report *out, struct artel_error *err)
+{
+    struct block_loss total = {0};
+    size_t n_blocks;
+    const int rc = trainer_lay_blocks(t, &n_blocks, rows, n_rows, 0.0f, err);
+
+    *out = (struct eval_report){.n_rows = n_rows};
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < t->n_threads; i++)
+        pass_set_training(t->pass[i], false);
+#pragma omp parallel for ordered schedule(dynamic, 1) num_threads(t->n_threads)
+    for (size_t b = 0; b < n_blocks; b++) {
+        struct decoder_pass *p = t->pass[omp_get_thread_num()];
+        struct block_loss loss;
+
+        decoder_forward(p, &t->blocks[b]);
+        decoder_loss(p, &loss, NULL);
+#pragma omp ordered
+        add_loss(&total, &loss);
+    }
+    for (size_t i = 0; i < t->n_threads; i++)
+        pass_set_training(t->pass[i], true);
+    out->nll = total.nll;
+    out->n_tokens = total.n_tokens;
+    out->router_accuracy =
+        total.n_routed ? (double)total.router_right / (double)total.n_routed : 0.0;
+    return 0;
+}
+
+uint64_t trainer_steps_done(const struct artel_trainer *t)
+{
+    return t->step;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside a trainer: what its files share.
+ */
+#ifndef ARTEL_TRAIN_TRAINER_PARTS_H
+#define ARTEL_TRAIN_TRAINER_PARTS_H
+
+#include "base/arena.h"
+#include "train/adamw.h"
+#include "train/trainer.h"
+
+/* Router inputs of rows already seen, by the row's address (router_cache.c). */
+struct router_cache {
+    size_t room, used;          /* rows */
+    size_t row_floats;          /* L * D */
+    size_t n_slots;             /* of the table, a power of two */
+    const struct example **key; /* (n_slots) */
+    uint32_t *slot;             /* (n_slots) index of the row's inputs */
+    float *z;                   /* (room, n_routers, D) */
+};
+
+struct artel_trainer {
+    const struct artel_model *model; /* borrowed */
+    struct mixture *mixture;         /* borrowed */
+    struct train_options options;
+    bool train_routers;
+    uint64_t step;
+    size_t n_threads;
+
+    struct adamw adamw;
+    struct adamw_group *groups; /* (n_groups): trained experts in order, then routers */
+    size_t n_groups;
+    float *adam_steps;          /* (n_groups) */
+    struct mixture_grads sum;   /* of the whole step; what the groups read */
+    struct mixture_grads *part; /* (n_threads) of the block at hand */
+    struct decoder_pass **pass; /* (n_threads) */
+    struct arena arena;
+
+    struct sequence
+        *seqs; /* (room_seqs) of the step; grown where a step has more rows */
+    struct block *blocks; /* (room_seqs) */
+    size_t room_seqs;
+    char (*state_names)[EXPERT_NAME_MAX + 24]; /* (3 * n_groups) names in checkpoints */
+    struct router_cache cache;
+};
+
+/* Cut ROWS into *N_BLOCKS blocks of whole rows. */
+int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
+                       const struct example *const *rows, size_t n_rows,
+                       float loss_scale, struct artel_error *err);
+
+/* Router-only training: gradients from router inputs, which are computed once a row. WEIGHT
+ * is that of one row's cross entropy at one router. */
+void cache_carve(struct router_cache *c, struct arena *a, size_t n_routers, size_t dim,
+                 size_t room);
+/* Router inputs (n_routers, D) of a row, or NULL. */
+float *cache_find(const struct router_cache *c, const struct example *row);
+/* Room for a new row's, or NULL when full. */
+float *cache_put(struct router_cache *c, const struct example *row);
+int router_only_step(struct artel_trainer *t, const struct example *const *rows,
+                     size_t n_rows, float weight, struct block_loss *total,
+                     struct artel_error *err);
+
+#endif
