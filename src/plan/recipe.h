@@ -10,6 +10,7 @@
 #ifndef ARTEL_PLAN_RECIPE_H
 #define ARTEL_PLAN_RECIPE_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,7 +19,6 @@
 #include "train/schedule.h"
 
 struct artel_error;
-struct yaml_node;
 
 /* Where text comes from. Paths are absolute; NULL where not given. */
 struct recipe_domain {
@@ -96,8 +96,9 @@ struct recipe {
     struct recipe_general *general; /* owned */
     struct recipe_train train;
     struct recipe_router router;
+    size_t max_rows;     /* of domains that do not give their own; 0: all */
     size_t store_sample; /* rows a domain kept beside a mixture for add, 200; 0: none */
-    struct yaml_node *root; /* as read, overrides applied; owned */
+    bool eval_given, best_given; /* eval_steps, load_best_model_at_end were written */
 };
 
 /*
@@ -115,5 +116,10 @@ void recipe_close(struct recipe *r);
 
 /* Every setting as used, defaults included, paths absolute, as YAML. Caller frees *OUT. */
 int recipe_print(char **out, const struct recipe *r, struct artel_error *err);
+/* The same as a JSON object in the recipe's own words; recipe_parse() reads it back. NULL
+ * when there is no memory. */
+json_t *recipe_json(const struct recipe *r);
+/* One section of it: "lora", "train" or "router". */
+json_t *recipe_section(const struct recipe *r, const char *section);
 
 #endif
