@@ -17,7 +17,7 @@ struct tokenizer;
 struct chat_template;
 
 struct frozen_layer {
-    float *attn_norm, *ffn_norm;   /* (D) */
+    float *attn_norm, *ffn_norm; /* (D) */
     struct matrix site[N_SITES];
 };
 
@@ -25,12 +25,13 @@ struct artel_model {
     struct weights *weights;
     struct tokenizer *tokenizer;
     struct chat_template *chat; /* NULL where the model has none */
-    char base_digest[DIGEST_SIZE], tokenizer_digest[DIGEST_SIZE], chat_digest[DIGEST_SIZE];
+    char base_digest[DIGEST_SIZE], tokenizer_digest[DIGEST_SIZE],
+        chat_digest[DIGEST_SIZE];
 
     /* Filled by model_prepare(). */
-    int use;                     /* OR of enum matrix_use; 0: not prepared */
+    int use; /* OR of enum matrix_use; 0: not prepared */
     enum precision precision;
-    size_t n_positions;          /* rope tables reach this far */
+    size_t n_positions; /* rope tables reach this far */
     struct arena arena;
     struct frozen_layer *layers; /* (L); in the arena */
     float *final_norm;           /* (D) */
@@ -47,7 +48,7 @@ int model_prepare(struct artel_model *m, enum precision precision, int use,
                   size_t n_positions, struct artel_error *err);
 void model_close(struct artel_model *m);
 /* Bytes that model_prepare() would take. */
-size_t model_prepared_bytes(const struct artel_model *m, enum precision precision, int use,
-                            size_t n_positions);
+size_t model_prepared_bytes(const struct artel_model *m, enum precision precision,
+                            int use, size_t n_positions);
 
 #endif

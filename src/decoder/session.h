@@ -20,7 +20,8 @@ enum { EXPERT_AUTO = -2, EXPERT_BASE = -1 }; /* or the index of an expert */
 
 /* Room for N_CONTEXT tokens. MIXTURE may be NULL: the base alone. */
 int session_open(struct artel_session **out, const struct artel_model *model,
-                 const struct mixture *mixture, size_t n_context, struct artel_error *err);
+                 const struct mixture *mixture, size_t n_context,
+                 struct artel_error *err);
 void session_close(struct artel_session *s);
 void session_reset(struct artel_session *s); /* forget everything */
 
@@ -39,7 +40,9 @@ const float *session_logits(const struct artel_session *s);
 size_t session_length(const struct artel_session *s);
 /* The expert in use (EXPERT_BASE: none), and what the routers said of the last auto prefill. */
 int session_expert(const struct artel_session *s);
-const float *session_probs(const struct artel_session *s, size_t router); /* (E), or NULL */
-size_t session_layers_agreeing(const struct artel_session *s); /* routers whose argmax is it */
+const float *session_probs(const struct artel_session *s,
+                           size_t router); /* (E), or NULL */
+size_t
+session_layers_agreeing(const struct artel_session *s); /* routers whose argmax is it */
 
 #endif

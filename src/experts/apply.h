@@ -26,13 +26,14 @@ struct mixture_grads {
 
 /* One thread's room for one linear at a time. */
 struct apply_scratch {
-    float *h, *d_h;  /* (T, max R) */
-    float *x, *y;    /* (T, max N or M) gathered rows */
+    float *h, *d_h; /* (T, max R) */
+    float *x, *y;   /* (T, max N or M) gathered rows */
     size_t max_rank;
 };
 
-void apply_scratch_carve(struct apply_scratch *s, struct arena *a, const struct mixture *m,
-                         const struct model_config *c, size_t n_rows);
+void apply_scratch_carve(struct apply_scratch *s, struct arena *a,
+                         const struct mixture *m, const struct model_config *c,
+                         size_t n_rows);
 
 /* Where in the model, and whether the input of A is thinned out. */
 struct apply_place {
@@ -49,7 +50,8 @@ void experts_forward(float *y, const struct apply_place *at, const float *x,
                      struct apply_scratch *s);
 
 /* Adds into GRADS, D_X (T, N) unless NULL, and D_GATE of the gates unless NULL. */
-void experts_backward(float *d_x, struct mixture_grads *grads, const struct apply_place *at,
-                      const float *d_y, const float *x, struct apply_scratch *s);
+void experts_backward(float *d_x, struct mixture_grads *grads,
+                      const struct apply_place *at, const float *d_y, const float *x,
+                      struct apply_scratch *s);
 
 #endif

@@ -40,9 +40,9 @@ struct expert {
     enum expert_kind kind;
     size_t n_layers;   /* L */
     struct lora *lora; /* (L, N_SITES); owned */
-    float *params;     /* (n_params) every A and B, layer by layer, site by site, A first */
+    float *params; /* (n_params) every A and B, layer by layer, site by site, A first */
     size_t n_params;
-    float dropout;     /* of the input of A, in training */
+    float dropout; /* of the input of A, in training */
     struct arena arena;
 };
 
@@ -65,8 +65,9 @@ bool expert_name_valid(const char *name);
 int expert_init(struct expert *e, const char *name, const struct model_config *c,
                 const uint16_t *rank, const float *scale, struct artel_error *err);
 /* The same rank and alpha at all targets. */
-int expert_init_uniform(struct expert *e, const char *name, const struct model_config *c,
-                        const struct lora_options *o, struct artel_error *err);
+int expert_init_uniform(struct expert *e, const char *name,
+                        const struct model_config *c, const struct lora_options *o,
+                        struct artel_error *err);
 int expert_init_identity(struct expert *e, const char *name, size_t n_layers,
                          struct artel_error *err);
 int expert_copy(struct expert *to, const struct expert *from, struct artel_error *err);
@@ -79,7 +80,8 @@ void expert_digest(const struct expert *e, char out[DIGEST_SIZE]);
 /* First layer with an adapted linear; n_layers where there is none. */
 size_t expert_first_layer(const struct expert *e);
 
-static inline struct lora *expert_lora(const struct expert *e, size_t layer, enum site s)
+static inline struct lora *expert_lora(const struct expert *e, size_t layer,
+                                       enum site s)
 {
     return &e->lora[layer * N_SITES + s];
 }

@@ -15,25 +15,33 @@
 
 /* Which places share one router, and what it reads there. */
 enum router_place {
-    ROUTER_NONE,   /* gates are given from outside (one expert, or fixed weights) */
-    ROUTER_LAYER,  /* one a layer; reads the layer's input after its norm */
-    ROUTER_FFN,    /* one a layer for gate, up and down; reads the FFN's input after its norm */
+    ROUTER_NONE,  /* gates are given from outside (one expert, or fixed weights) */
+    ROUTER_LAYER, /* one a layer; reads the layer's input after its norm */
+    ROUTER_FFN, /* one a layer for gate, up and down; reads the FFN's input after its norm */
     ROUTER_LINEAR, /* one a linear; reads that linear's input */
 };
 
-enum router_decides { DECIDE_SEQUENCE, DECIDE_TOKEN }; /* sequence: mean over the pool rows */
-enum router_pool { POOL_MEAN, POOL_LAST };             /* of the last user turn */
-enum gate_kind { GATE_ONE_HOT, GATE_SOFTMAX, GATE_TOP_K }; /* top-k renormalised over the kept */
-enum selector { SELECT_LAST, SELECT_VOTE };            /* methods.md 3.3 */
+enum router_decides {
+    DECIDE_SEQUENCE,
+    DECIDE_TOKEN
+};                                         /* sequence: mean over the pool rows */
+enum router_pool { POOL_MEAN, POOL_LAST }; /* of the last user turn */
+enum gate_kind {
+    GATE_ONE_HOT,
+    GATE_SOFTMAX,
+    GATE_TOP_K
+};                                          /* top-k renormalised over the kept */
+enum selector { SELECT_LAST, SELECT_VOTE }; /* methods.md 3.3 */
 
 struct gate_rule {
     enum router_place place;
     enum router_decides decides;
     enum router_pool pool;
     enum gate_kind kind;
-    size_t top_k;       /* GATE_TOP_K */
-    bool bias;          /* router logits have one */
-    bool fix_expert;    /* at inference one expert serves the whole generation (SELECTOR) */
+    size_t top_k; /* GATE_TOP_K */
+    bool bias;    /* router logits have one */
+    bool
+        fix_expert; /* at inference one expert serves the whole generation (SELECTOR) */
     enum selector selector;
 };
 
@@ -45,12 +53,12 @@ struct router {
 };
 
 struct mixture {
-    char method[32];     /* "moa" */
+    char method[32]; /* "moa" */
     struct gate_rule rule;
-    size_t n_layers;     /* L */
-    size_t n_experts;    /* E */
+    size_t n_layers;        /* L */
+    size_t n_experts;       /* E */
     struct expert *experts; /* (E); owned */
-    size_t n_routers;    /* L, L, L * N_SITES or 0 */
+    size_t n_routers;       /* L, L, L * N_SITES or 0 */
     struct router *routers; /* (n_routers); owned */
     float *router_params;   /* (n_router_params) every W and b in order; owned */
     size_t n_router_params;

@@ -24,13 +24,14 @@ struct pool {
 /* The decisions of one router over one block, and which rows each expert serves. */
 struct gates {
     size_t n_rows, n_units, n_experts; /* T, U, E */
-    const uint32_t *unit_of_row; /* (T); borrowed */
-    float *z;        /* (U, D) pooled inputs; NULL: units are rows and read their own */
-    float *probs;    /* (U, E) */
-    float *gate;     /* (U, E) */
-    float *d_gate;   /* (U, E), NULL: gates carry no gradient */
-    uint32_t *first; /* (E + 1) expert e serves row[first[e]] .. row[first[e + 1] - 1] */
-    uint32_t *row;   /* (T * E at most) ascending for each expert */
+    const uint32_t *unit_of_row;       /* (T); borrowed */
+    float *z;      /* (U, D) pooled inputs; NULL: units are rows and read their own */
+    float *probs;  /* (U, E) */
+    float *gate;   /* (U, E) */
+    float *d_gate; /* (U, E), NULL: gates carry no gradient */
+    uint32_t
+        *first;    /* (E + 1) expert e serves row[first[e]] .. row[first[e + 1] - 1] */
+    uint32_t *row; /* (T * E at most) ascending for each expert */
 };
 
 /* Lay out gates for up to T rows and U units, or measure. DIM 0: no Z is kept. */
@@ -64,7 +65,7 @@ struct gates_slope {
  * D_SRC (T, D) where not NULL. SCRATCH: U * E + U * D floats.
  */
 void gates_backward(const struct gates *g, const struct router *r,
-                    const struct gates_slope *slope, float *d_w, float *d_b, float *d_src,
-                    const float *src, float *scratch);
+                    const struct gates_slope *slope, float *d_w, float *d_b,
+                    float *d_src, const float *src, float *scratch);
 
 #endif
