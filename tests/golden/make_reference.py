@@ -38,7 +38,7 @@ def unpermute(w, n_heads):
     return w.reshape(n_heads, m // n_heads // 2, 2, n).swapaxes(1, 2).reshape(m, n)
 
 
-def load_model(reader):
+def load_model(reader, attention="eager"):
     """The GGUF's tensors, dequantised to fp32, under transformers' names."""
     get = lambda key: field(reader, f"llama.{key}")
     heads, kv_heads = get("attention.head_count"), get("attention.head_count_kv")
@@ -49,7 +49,7 @@ def load_model(reader):
         num_key_value_heads=kv_heads, rms_norm_eps=get("attention.layer_norm_rms_epsilon"),
         max_position_embeddings=get("context_length"), tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": get("rope.freq_base")},
-        attn_implementation="eager",
+        attn_implementation=attention,
     )
     inner = {v: k for k, v in NAMES.items()}
     outer = {v: k for k, v in OUTER.items()}
