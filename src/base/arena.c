@@ -20,6 +20,7 @@ int arena_init(struct arena *a, size_t size_bytes, struct artel_error *err)
     *a = (struct arena){0};
     if (size > SIZE_MAX - HUGE_PAGE)
         return error_nomem(err, size);
+    size = (size + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
     if (size >= HUGE_PAGE)
         size = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     block =
