@@ -256,6 +256,11 @@ size_t session_length(const struct artel_session *s)
     return s->kv.n;
 }
 
+size_t session_room(const struct artel_session *s)
+{
+    return s->kv.n_context;
+}
+
 int session_expert(const struct artel_session *s)
 {
     return s->expert;

@@ -38,6 +38,7 @@ int session_step(struct artel_session *s, int32_t id, struct artel_error *err);
 const float *session_logits(const struct artel_session *s);
 
 size_t session_length(const struct artel_session *s);
+size_t session_room(const struct artel_session *s); /* tokens it was opened for */
 /* The expert in use (EXPERT_BASE: none), and what the routers said of the last auto prefill. */
 int session_expert(const struct artel_session *s);
 const float *session_probs(const struct artel_session *s,
