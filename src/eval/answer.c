@@ -14,8 +14,8 @@
 #include "files/json.h"
 
 static const char *const names[N_ANSWER_SCORES] = {
-    "loss", "exact", "last_number", "answer_line", "first_word", "json", "first_letter",
-    "last_word"};
+    "loss",       "exact", "last_number",  "answer_line",
+    "first_word", "json",  "first_letter", "last_word"};
 
 const char *answer_score_name(enum answer_score s)
 {
@@ -171,14 +171,16 @@ static struct answer_verdict judge_json(const char *got, const char *want)
     return v;
 }
 
-struct answer_verdict answer_judge(enum answer_score s, const char *got, const char *want)
+struct answer_verdict answer_judge(enum answer_score s, const char *got,
+                                   const char *want)
 {
     struct answer_verdict v = {0};
     struct span x, y;
 
     switch (s) {
     case ANSWER_EXACT:
-        v.right = span_equal(trimmed(got, strlen(got)), trimmed(want, strlen(want)), false);
+        v.right =
+            span_equal(trimmed(got, strlen(got)), trimmed(want, strlen(want)), false);
         break;
     case ANSWER_LAST_NUMBER:
         v.right = last_number(got) == last_number(want); /* NaN equals nothing */

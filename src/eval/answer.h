@@ -36,6 +36,7 @@ struct answer_verdict {
     bool json_valid; /* ANSWER_JSON: it is one JSON object */
     bool json_name;  /* ANSWER_JSON: its "name" is right */
 };
-struct answer_verdict answer_judge(enum answer_score s, const char *got, const char *want);
+struct answer_verdict answer_judge(enum answer_score s, const char *got,
+                                   const char *want);
 
 #endif

@@ -21,7 +21,8 @@ void stream_release(struct stream *s)
     *s = (struct stream){0};
 }
 
-static int append(struct stream *s, const void *bytes, size_t n, struct artel_error *err)
+static int append(struct stream *s, const void *bytes, size_t n,
+                  struct artel_error *err)
 {
     if (s->n + n + 1 > s->room) {
         const size_t room = 2 * s->room + n + 64;

@@ -18,8 +18,8 @@ struct stream {
     size_t n_stop;
     char *text; /* (n) clean text, ended; owned */
     size_t n, room;
-    size_t n_sent;          /* bytes of it that are out */
-    unsigned char tail[4];  /* (n_tail) start of a character not yet whole */
+    size_t n_sent;         /* bytes of it that are out */
+    unsigned char tail[4]; /* (n_tail) start of a character not yet whole */
     size_t n_tail;
     bool stopped; /* a stop string was met; TEXT ends before it */
 };

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks of whole rows are dealt to threads; a row's number depends on that row
+ * alone, so neither threads nor the company in a block change it.
+ *
+ * Routed rows run once with every layer obeying its own router. That pass counts
+ * where all of them chose the expert that the selector fixes, which is the rule;
+ * the rows of a block where they did not run again under the fixed one.
+ */
+#include "eval/score.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/error.h"
+#include "data/corpus.h"
+#include "decoder/decoder.h"
+#include "eval/opened.h"
+
+#define BLOCK_ROWS 512
+
+struct job {
+    struct artel_score_row *out;
+    const struct artel_mixture *m;
+    const struct example *const *rows;
+    const struct artel_score_options *o;
+    size_t n, n_done, longest;
+    size_t *first; /* (n_blocks + 1) block b is rows first[b] .. first[b + 1] - 1 */
+    size_t n_blocks, max_seqs;
+    bool routed;
+    int rc;
+    struct artel_error err;
+};
+
+/* One thread's room. */
+struct worker {
+    struct decoder_pass *pass;
+    struct sequence *seqs; /* (max_seqs) */
+    double *nll;           /* (max_seqs) */
+    size_t *index;         /* (max_seqs) rows that run again */
+};
+
+static void worker_release(struct worker *w)
+{
+    pass_close(w->pass);
+    free(w->seqs);
+    free(w->nll);
+    free(w->index);
+}
+
+static int worker_init(struct worker *w, const struct job *j, struct artel_error *err)
+{
+    const size_t block = j->longest > BLOCK_ROWS ? j->longest : BLOCK_ROWS;
+    const struct pass_options o = {.routing = j->routed ? ROUTE_ROUTER : ROUTE_GIVEN,
+                                   .max_rows = block,
+                                   .max_seqs = j->max_seqs};
+
+    *w = (struct worker){0};
+    w->seqs = calloc(j->max_seqs, sizeof(*w->seqs));
+    w->nll = calloc(j->max_seqs, sizeof(*w->nll));
+    w->index = calloc(j->max_seqs, sizeof(*w->index));
+    if (!w->seqs || !w->nll || !w->index)
+        return error_nomem(err, j->max_seqs * sizeof(*w->seqs));
+    return pass_open(&w->pass, j->m->model, j->m->mixture, &o, err);
+}
+
+static void add(struct worker *w, struct block *b, const struct example *e, int expert)
+{
+    w->seqs[b->n_seqs++] = (struct sequence){.ids = e->ids,
+                                             .n = e->n,
+                                             .loss = e->loss,
+                                             .pool_first = e->pool_first,
+                                             .pool_n = e->pool_n,
+                                             .loss_scale = 1,
+                                             .expert = expert};
+    b->n_rows += e->n;
+}
+
+static void run_block(struct worker *w, const struct job *j, size_t from, size_t to)
+{
+    const int given = j->routed ? -1 : j->o->expert;
+    struct block block = {.seqs = w->seqs};
+    struct block_loss loss;
+    size_t n_again = 0;
+
+    for (size_t i = from; i < to; i++)
+        add(w, &block, j->rows[i], given);
+    pass_set_routing(w->pass, j->routed ? ROUTE_ROUTER : ROUTE_GIVEN);
+    decoder_forward(w->pass, &block);
+    decoder_loss(w->pass, &loss, w->nll);
+    for (size_t i = from; i < to; i++) {
+        struct artel_score_row *const row = &j->out[i];
+        size_t agreeing = 0;
+
+        row->nll = w->nll[i - from];
+        row->expert = given;
+        if (!j->routed)
+            continue;
+        row->expert = pass_select(w->pass, i - from, &agreeing);
+        if (j->m->mixture->rule.fix_expert && agreeing < j->m->mixture->n_routers)
+            w->index[n_again++] = i;
+    }
+    if (!n_again)
+        return;
+    block = (struct block){.seqs = w->seqs};
+    for (size_t k = 0; k < n_again; k++)
+        add(w, &block, j->rows[w->index[k]], j->out[w->index[k]].expert);
+    pass_set_routing(w->pass, ROUTE_GIVEN);
+    decoder_forward(w->pass, &block);
+    decoder_loss(w->pass, &loss, w->nll);
+    for (size_t k = 0; k < n_again; k++)
+        j->out[w->index[k]].nll = w->nll[k];
+}
+
+/* Rows in order, as many to a block as BLOCK_ROWS tokens hold, at least one. */
+static int cut_blocks(struct job *j, struct artel_error *err)
+{
+    size_t tokens = 0;
+
+    j->first = calloc(j->n + 1, sizeof(*j->first));
+    if (!j->first)
+        return error_nomem(err, (j->n + 1) * sizeof(*j->first));
+    for (size_t i = 0; i < j->n; i++) {
+        const size_t n = j->rows[i]->n;
+
+        if (i && tokens + n > BLOCK_ROWS) {
+            j->first[++j->n_blocks] = i;
+            tokens = 0;
+        }
+        tokens += n;
+        if (n > j->longest)
+            j->longest = n;
+        if (i + 1 - j->first[j->n_blocks] > j->max_seqs)
+            j->max_seqs = i + 1 - j->first[j->n_blocks];
+    }
+    j->first[++j->n_blocks] = j->n;
+    return 0;
+}
+
+static void failed(struct job *j, int rc, const struct artel_error *err)
+{
+    if (j->rc == 0) {
+        j->rc = rc;
+        j->err = *err;
+    }
+}
+
+static void work(struct job *j)
+{
+    struct artel_error err = {0};
+    struct worker w;
+    const int rc = worker_init(&w, j, &err);
+
+    if (rc < 0) {
+#pragma omp critical(artel_score)
+        failed(j, rc, &err);
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (size_t b = 0; b < j->n_blocks; b++) {
+        const size_t n = j->first[b + 1] - j->first[b];
+        int stop;
+
+#pragma omp atomic read
+        stop = j->rc;
+        if (stop || rc < 0)
+            continue;
+        run_block(&w, j, j->first[b], j->first[b + 1]);
+#pragma omp critical(artel_score)
+        {
+            j->n_done += n;
+            if (j->o->on_rows)
+                j->o->on_rows(j->o->user, j->n_done, j->n);
+            if (j->o->stopped && *j->o->stopped) {
+                error_set(&err, ARTEL_ESTOPPED, "STOP", NULL,
+                          "asked to stop after %zu of %zu rows", j->n_done, j->n);
+                failed(j, ARTEL_ESTOPPED, &err);
+            }
+        }
+    }
+    worker_release(&w);
+}
+
+int score_examples(struct artel_score_row *out, const struct artel_mixture *m,
+                   const struct example *const *rows, size_t n,
+                   const struct artel_score_options *o, struct artel_error *err)
+{
+    struct job j = {.out = out, .m = m, .rows = rows, .o = o, .n = n};
+    int rc = 0;
+
+    if (!n)
+        return 0;
+    j.routed = o->expert == ARTEL_AUTO && m->mixture && m->mixture->n_routers;
+    if (!j.routed && o->expert == ARTEL_AUTO)
+        return error_set(err, ARTEL_EUSAGE, "USE09", "expert",
+                         "there is no router: name an expert, or base");
+    rc = cut_blocks(&j, err);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < n; i++)
+        out[i] = (struct artel_score_row){.line = rows[i]->row,
+                                          .prompt_tokens = rows[i]->n_prompt,
+                                          .answer_tokens = rows[i]->n_loss};
+    if (j.n_blocks > 1) {
+#pragma omp parallel
+        work(&j);
+    } else {
+        work(&j);
+    }
+    free(j.first);
+    if (j.rc < 0) {
+        if (err)
+            *err = j.err;
+        return j.rc;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(out[i].nll)) {
+            char where[32];
+
+            snprintf(where, sizeof(where), "%zu:1", out[i].line);
+            return error_set(err, ARTEL_ENONFINITE, "NUM02", where,
+                             "the loss of this row is not finite");
+        }
+    return 0;
+}
+
+void artel_score_options_default(struct artel_score_options *o)
+{
+    *o = (struct artel_score_options){.expert = ARTEL_AUTO};
+}
+
+static int open_corpus(struct corpus **c, const struct artel_mixture *m,
+                       const char *path, const struct artel_score_options *o,
+                       struct artel_error *err)
+{
+    const struct corpus_options co = {
+        .max_rows = o->max_rows,
+        .cutoff_len = o->cutoff_len ? o->cutoff_len : m->model->weights->config.context,
+        .skip_bad = o->skip_bad};
+    const int rc = corpus_open(c, path, m->model->tokenizer, m->model->chat, &co, err);
+
+    return rc < 0 ? error_in(err, rc, path) : 0;
+}
+
+int artel_score(struct artel_score *out, const struct artel_mixture *m,
+                const char *path, const struct artel_score_options *o,
+                struct artel_error *err)
+{
+    const struct example **rows = NULL;
+    struct corpus *corpus = NULL;
+    struct timespec start, end;
+    int rc;
+
+    *out = (struct artel_score){0};
+    rc = open_corpus(&corpus, m, path, o, err);
+    if (rc < 0)
+        return rc;
+    out->n_rows = corpus_count(corpus);
+    out->n_dropped = corpus_stats(corpus)->rows - out->n_rows;
+    out->rows = calloc(out->n_rows ? out->n_rows : 1, sizeof(*out->rows));
+    rows = calloc(out->n_rows ? out->n_rows : 1, sizeof(*rows));
+    if (!rows || !out->rows) {
+        rc = error_nomem(err, out->n_rows * sizeof(*out->rows));
+        goto done;
+    }
+    for (size_t i = 0; i < out->n_rows; i++)
+        rows[i] = corpus_at(corpus, i);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    rc = score_examples(out->rows, m, rows, out->n_rows, o, err);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (rc < 0) {
+        error_in(err, rc, path);
+        goto done;
+    }
+    for (size_t i = 0; i < out->n_rows; i++) {
+        out->answer_tokens += out->rows[i].answer_tokens;
+        out->nll += out->rows[i].nll;
+    }
+    out->perplexity =
+        out->answer_tokens ? exp(out->nll / (double)out->answer_tokens) : (double)NAN;
+    out->seconds = (double)(end.tv_sec - start.tv_sec) +
+                   1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+
+done:
+    free(rows);
+    corpus_close(corpus);
+    if (rc < 0)
+        artel_score_release(out);
+    return rc;
+}
+
+void artel_score_release(struct artel_score *s)
+{
+    free(s->rows);
+    *s = (struct artel_score){0};
+}
