@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A plain append: half a line at the end is what a kill may leave, and what
+ * opening it again takes away.
+ */
+#include "plan/steplog.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "files/lines.h"
+#include "files/write.h"
+
+static void trouble(struct steplog *l, const char *doing, const char *why)
+{
+    char message[512];
+
+    if (l->warned)
+        return;
+    l->warned = true;
+    snprintf(message, sizeof(message), "cannot %s %s: %s; training goes on", doing,
+             l->path ? l->path : "log.jsonl", why);
+    if (l->warn)
+        l->warn(l->user, message);
+}
+
+/* Does the line tell of a step up to LAST? Half a line does not. */
+static bool is_kept(const char *text, size_t n, uint64_t last)
+{
+    json_t *line = json_loadb(text, n, 0, NULL);
+    const json_int_t step = json_integer_value(json_object_get(line, "step"));
+    const bool kept = json_is_object(line) && step >= 0 && (uint64_t)step <= last;
+
+    json_decref(line);
+    return kept;
+}
+
+static void take_back(struct steplog *l, uint64_t last_step)
+{
+    struct artel_error err = {0};
+    struct atomic_file out;
+    struct lines lines;
+    const char *text;
+    size_t n;
+
+    if (access(l->path, F_OK) != 0)
+        return;
+    if (lines_open(&lines, l->path, &err) < 0) {
+        trouble(l, "read", err.reason);
+        return;
+    }
+    if (atomic_open(&out, l->path, &err) < 0) {
+        trouble(l, "rewrite", err.reason);
+        lines_release(&lines);
+        return;
+    }
+    while (lines_next(&lines, &text, &n, &err) == 1) {
+        if (is_kept(text, n, last_step)) {
+            fwrite(text, 1, n, out.stream);
+            fputc('\n', out.stream);
+        }
+    }
+    lines_release(&lines);
+    if (atomic_commit(&out, &err) < 0)
+        trouble(l, "rewrite", err.reason);
+}
+
+void steplog_open(struct steplog *l, const char *folder, uint64_t last_step,
+                  void (*warn)(void *user, const char *message), void *user)
+{
+    *l = (struct steplog){.warn = warn, .user = user};
+    l->path = path_join(folder, "log.jsonl");
+    if (!l->path)
+        return;
+    take_back(l, last_step);
+    l->f = fopen(l->path, "ae");
+    if (!l->f)
+        trouble(l, "open", strerror(errno));
+}
+
+void steplog_line(struct steplog *l, json_t *line)
+{
+    char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
+
+    json_decref(line);
+    if (text && l->f) {
+        errno = 0;
+        if (fputs(text, l->f) < 0 || fputc('\n', l->f) < 0 || fflush(l->f) != 0) {
+            trouble(l, "write", strerror(errno));
+            clearerr(l->f);
+        }
+    }
+    free(text);
+}
+
+void steplog_sync(struct steplog *l)
+{
+    struct stat open_one, at_path;
+
+    if (!l->f)
+        return;
+    if (fdatasync(fileno(l->f)) != 0)
+        trouble(l, "sync", strerror(errno));
+    if (fstat(fileno(l->f), &open_one) != 0 ||
+        (stat(l->path, &at_path) == 0 && at_path.st_ino == open_one.st_ino &&
+         at_path.st_dev == open_one.st_dev))
+        return;
+    trouble(l, "find", "it was moved away, a new one is begun");
+    fclose(l->f);
+    l->f = fopen(l->path, "ae");
+}
+
+void steplog_close(struct steplog *l)
+{
+    if (l->f)
+        fclose(l->f);
+    free(l->path);
+    *l = (struct steplog){0};
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * log.jsonl of a stage: one JSON object a line, a line a step or evaluation.
+ *
+ * The log is for people and plots: trouble with it is said once and never stops
+ * training (R32).
+ */
+#ifndef ARTEL_PLAN_STEPLOG_H
+#define ARTEL_PLAN_STEPLOG_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct steplog {
+    FILE *f; /* NULL: not open */
+    char *path;
+    void (*warn)(void *user, const char *message);
+    void *user;
+    bool warned;
+};
+
+/* Lines of steps after LAST_STEP, left by a run that was killed, are taken out. */
+void steplog_open(struct steplog *l, const char *folder, uint64_t last_step,
+                  void (*warn)(void *user, const char *message), void *user);
+/* Takes LINE over. Numbers that are not finite are left out of it by the caller. */
+void steplog_line(struct steplog *l, json_t *line);
+/* At a checkpoint: what is in the log is on disk; a log that was moved away starts anew. */
+void steplog_sync(struct steplog *l);
+void steplog_close(struct steplog *l);
+
+#endif
