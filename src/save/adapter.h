@@ -33,4 +33,7 @@ int adapter_write(const char *folder, const struct expert *e, const struct model
 int adapter_read(struct expert *e, const char *name, const char *folder,
                  const struct artel_model *model, bool force, struct artel_error *err);
 
+/* artel.json of an adapter folder, a new reference. 1: read, 0: there is none. */
+int adapter_notes_read(json_t **out, const char *folder, struct artel_error *err);
+
 #endif

@@ -23,6 +23,13 @@ struct domain_notes {
     char train_digest[DIGEST_SIZE];
 };
 
+/* Where an expert lies. */
+struct expert_notes {
+    char name[EXPERT_NAME_MAX + 1];
+    enum expert_kind kind;
+    char *folder;                 /* relative to the mixture's folder, NULL: identity; owned */
+};
+
 struct mixture_file {
     struct mixture mixture;
     char *folder;                 /* owned */
@@ -30,6 +37,11 @@ struct mixture_file {
     char base_digest[DIGEST_SIZE], tokenizer_digest[DIGEST_SIZE], chat_digest[DIGEST_SIZE];
     size_t n_domains;             /* = n_experts for the methods with one expert a domain */
     struct domain_notes *domains; /* owned */
+    /* Filled by mixture_file_open, with or without a model. The write takes an expert's
+     * folder from the domain of its name, else from here, else from the domain whose folder
+     * ends in its name, else it is "experts/NAME". */
+    size_t n_notes;
+    struct expert_notes *notes;   /* owned */
     json_t *settings;             /* every setting of the method and its training; owned */
     json_t *training;             /* summary: steps, tokens, seconds, per stage; owned */
 };

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The words for each choice of a rule stand in tables, in the order of the enums.
+ */
+#include "save/gate_rule_json.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "files/json.h"
+
+static const char *const places[] = {"none", "layer", "ffn", "linear", NULL};
+static const char *const decisions[] = {"sequence", "token", NULL};
+static const char *const pools[] = {"mean", "last", NULL};
+static const char *const kinds[] = {"one-hot", "softmax", "top-k", NULL};
+static const char *const selectors[] = {"last", "vote", NULL};
+
+json_t *gate_rule_new(const struct gate_rule *rule)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:s}", "place",
+                     places[rule->place], "decides", decisions[rule->decides], "pool",
+                     pools[rule->pool], "gate", kinds[rule->kind], "top_k",
+                     (json_int_t)rule->top_k, "bias", (int)rule->bias, "fix_expert",
+                     (int)rule->fix_expert, "selector", selectors[rule->selector]);
+}
+
+/* The index of KEY's word among WORDS, or -1 with the error told. */
+static int word_of(const json_t *o, const char *key, const char *const *words,
+                   struct artel_error *err)
+{
+    const json_t *value = json_object_get(o, key);
+    char shown[64];
+
+    for (int i = 0; json_is_string(value) && words[i]; i++)
+        if (!strcmp(json_string_value(value), words[i]))
+            return i;
+    error_set(err, ARTEL_EFORMAT, "MIX05", key, "'%s' is not known here",
+              json_is_string(value)
+                  ? escape_text(shown, sizeof(shown), json_string_value(value),
+                                json_string_length(value))
+                  : "");
+    return -1;
+}
+
+int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts,
+                   struct artel_error *err)
+{
+    const int place = word_of(value, "place", places, err);
+    const int decides = place < 0 ? -1 : word_of(value, "decides", decisions, err);
+    const int pool = decides < 0 ? -1 : word_of(value, "pool", pools, err);
+    const int kind = pool < 0 ? -1 : word_of(value, "gate", kinds, err);
+    const int selector = kind < 0 ? -1 : word_of(value, "selector", selectors, err);
+    uint64_t top_k = 0;
+    int rc;
+
+    *rule = (struct gate_rule){0};
+    if (selector < 0)
+        return ARTEL_EFORMAT;
+    rc = json_want_uint(value, "top_k", 0, UINT32_MAX, &top_k, err);
+    if (rc == 0)
+        rc = json_want_bool(value, "bias", &rule->bias, err);
+    if (rc == 0)
+        rc = json_want_bool(value, "fix_expert", &rule->fix_expert, err);
+    if (rc < 0)
+        return rc;
+    if (kind == GATE_TOP_K && (top_k < 1 || top_k > n_experts))
+        return error_set(err, ARTEL_EFORMAT, "MIX09", "top_k",
+                         "%llu of %zu experts cannot be chosen",
+                         (unsigned long long)top_k, n_experts);
+    rule->place = (enum router_place)place;
+    rule->decides = (enum router_decides)decides;
+    rule->pool = (enum router_pool)pool;
+    rule->kind = (enum gate_kind)kind;
+    rule->selector = (enum selector)selector;
+    rule->top_k = (size_t)top_k;
+    return 0;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * adapter_config.json as PEFT writes it: what it says of each linear of a base.
+ */
+#ifndef ARTEL_SAVE_PEFT_CONFIG_H
+#define ARTEL_SAVE_PEFT_CONFIG_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "experts/expert.h"
+
+struct artel_error;
+
+struct peft_config {
+    json_t *root; /* owned */
+    size_t rank;  /* r */
+    float alpha;  /* lora_alpha */
+    float dropout;
+    bool use_rslora;
+    const char *base_path; /* base_model_name_or_path, or NULL; in ROOT */
+};
+
+/* Refuses by its key whatever would change the mathematics and is not done here (A12). */
+int peft_config_read(struct peft_config *p, const char *path, struct artel_error *err);
+void peft_config_release(struct peft_config *p);
+
+/* What one linear gets. rank 0: nothing. */
+struct module_plan {
+    size_t rank;
+    float alpha, scale;
+};
+
+/* PLAN (n_layers * N_SITES) */
+int peft_config_plan(struct module_plan *plan, const struct peft_config *p,
+                     const struct model_config *c, struct artel_error *err);
+
+/* The configuration of E, a new reference. AS_ASKED tells r, alpha and rsLoRA and may be
+ * NULL: the commonest rank and scale are taken then. */
+int peft_config_build(json_t **out, const struct expert *e,
+                      const struct lora_options *as_asked, const char *base_path,
+                      struct artel_error *err);
+
+#endif
