@@ -18,6 +18,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "math/dequant_sets.h"
 #include "math/kernels_sets.h"
 
 const float iq4_nl_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
@@ -56,12 +57,12 @@ static uint32_t word_at(const uint8_t *p)
            (uint32_t)p[3] << 24;
 }
 
-void dequant_f32(float *out, const void *in, size_t n)
+void dequant_f32_ref(float *out, const void *in, size_t n)
 {
     memcpy(out, in, n * sizeof(float));
 }
 
-void dequant_f16(float *out, const void *in, size_t n)
+void dequant_f16_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -69,7 +70,7 @@ void dequant_f16(float *out, const void *in, size_t n)
         out[i] = half_at(p + 2 * i);
 }
 
-void dequant_bf16(float *out, const void *in, size_t n)
+void dequant_bf16_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -80,7 +81,7 @@ void dequant_bf16(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q8_0(float *out, const void *in, size_t n)
+void dequant_q8_0_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -93,7 +94,7 @@ void dequant_q8_0(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q4_0(float *out, const void *in, size_t n)
+void dequant_q4_0_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -108,7 +109,7 @@ void dequant_q4_0(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q4_1(float *out, const void *in, size_t n)
+void dequant_q4_1_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -123,7 +124,7 @@ void dequant_q4_1(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q5_0(float *out, const void *in, size_t n)
+void dequant_q5_0_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -142,7 +143,7 @@ void dequant_q5_0(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q5_1(float *out, const void *in, size_t n)
+void dequant_q5_1_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -161,7 +162,7 @@ void dequant_q5_1(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q4_k(float *out, const void *in, size_t n)
+void dequant_q4_k_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -184,7 +185,7 @@ void dequant_q4_k(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q5_k(float *out, const void *in, size_t n)
+void dequant_q5_k_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -208,7 +209,7 @@ void dequant_q5_k(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_q6_k(float *out, const void *in, size_t n)
+void dequant_q6_k_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 
@@ -232,7 +233,7 @@ void dequant_q6_k(float *out, const void *in, size_t n)
     }
 }
 
-void dequant_iq4_nl(float *out, const void *in, size_t n)
+void dequant_iq4_nl_ref(float *out, const void *in, size_t n)
 {
     const uint8_t *p = in;
 

@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "math/dequant_sets.h"
 #include "math/kernels_sets.h"
 
 static float sum_squares(const float *x, size_t n)
@@ -146,25 +147,24 @@ static float dots_end(const float *sums)
     return sums[0];
 }
 
-#define MATVEC(type)                                                                   \
-    static void matvec_##type(float *y, const float *x, const void *rows,              \
-                              size_t n_rows, size_t n_in)                              \
+#define MATVEC(format, type)                                                           \
+    void matvec_##format##_ref(float *y, const float *x, const void *rows,             \
+                               size_t n_rows, size_t n_in)                             \
     {                                                                                  \
-        matvec_plain(y, x, rows, n_rows, n_in, &ref, DTYPE_##type);                    \
+        matvec_plain(y, x, rows, n_rows, n_in, kernels_ref(), type);                   \
     }
-static const struct kernels ref;
-MATVEC(F32)
-MATVEC(F16)
-MATVEC(BF16)
-MATVEC(Q8_0)
-MATVEC(Q4_0)
-MATVEC(Q4_1)
-MATVEC(Q5_0)
-MATVEC(Q5_1)
-MATVEC(Q4_K)
-MATVEC(Q5_K)
-MATVEC(Q6_K)
-MATVEC(IQ4_NL)
+MATVEC(f32, DTYPE_F32)
+MATVEC(f16, DTYPE_F16)
+MATVEC(bf16, DTYPE_BF16)
+MATVEC(q8_0, DTYPE_Q8_0)
+MATVEC(q4_0, DTYPE_Q4_0)
+MATVEC(q4_1, DTYPE_Q4_1)
+MATVEC(q5_0, DTYPE_Q5_0)
+MATVEC(q5_1, DTYPE_Q5_1)
+MATVEC(q4_k, DTYPE_Q4_K)
+MATVEC(q5_k, DTYPE_Q5_K)
+MATVEC(q6_k, DTYPE_Q6_K)
+MATVEC(iq4_nl, DTYPE_IQ4_NL)
 
 static const struct kernels ref = {
     .name = "ref",
@@ -183,12 +183,8 @@ static const struct kernels ref = {
     .adamw = adamw,
     .dots = dots,
     .dots_end = dots_end,
-    .dequant = {dequant_f32, dequant_f16, dequant_bf16, dequant_q8_0, dequant_q4_0,
-                dequant_q4_1, dequant_q5_0, dequant_q5_1, dequant_q4_k, dequant_q5_k,
-                dequant_q6_k, dequant_iq4_nl},
-    .matvec = {matvec_F32, matvec_F16, matvec_BF16, matvec_Q8_0, matvec_Q4_0,
-               matvec_Q4_1, matvec_Q5_0, matvec_Q5_1, matvec_Q4_K, matvec_Q5_K,
-               matvec_Q6_K, matvec_IQ4_NL},
+    .dequant = DEQUANT_TABLE(ref),
+    .matvec = MATVEC_TABLE(ref),
 };
 
 const struct kernels *kernels_ref(void)

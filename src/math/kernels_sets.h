@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel sets share: plain dequantisation, which every set may point
- * to, and the layout of blocks on disk.
+ * What the kernel sets share: a row's product in pieces, and details of the
+ * blocks on disk.
  */
 #ifndef ARTEL_MATH_KERNELS_SETS_H
 #define ARTEL_MATH_KERNELS_SETS_H
@@ -34,19 +34,5 @@ static inline void k_scale_min(const uint8_t *packed, int j, uint8_t *scale,
         *min = (uint8_t)((packed[j + 4] >> 4) | ((packed[j] >> 6) << 4));
     }
 }
-
-/* The definitions; N is a multiple of the format's block. */
-void dequant_f32(float *out, const void *in, size_t n);
-void dequant_f16(float *out, const void *in, size_t n);
-void dequant_bf16(float *out, const void *in, size_t n);
-void dequant_q8_0(float *out, const void *in, size_t n);
-void dequant_q4_0(float *out, const void *in, size_t n);
-void dequant_q4_1(float *out, const void *in, size_t n);
-void dequant_q5_0(float *out, const void *in, size_t n);
-void dequant_q5_1(float *out, const void *in, size_t n);
-void dequant_q4_k(float *out, const void *in, size_t n);
-void dequant_q5_k(float *out, const void *in, size_t n);
-void dequant_q6_k(float *out, const void *in, size_t n);
-void dequant_iq4_nl(float *out, const void *in, size_t n);
 
 #endif

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks of weights unpacked in registers: into memory (dequant), or straight
+ * into the sums of a product (matvec). The values are those of dequant_ref.c to
+ * the bit, the sums those of dot(). A format is one function that unpacks 32
+ * weights, a block or an eighth of one, into four vectors.
+ */
+#include "math/dequant_sets.h"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include <assert.h>
+#include <string.h>
+
+#include "math/kernels_avx2.h"
+#include "math/kernels_sets.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Unpacks N weights (1 to 32) that start ELEMENT weights into the row at P. */
+typedef void unpack(__m256 w[4], const uint8_t *p, size_t element, size_t n);
+
+INLINE void unpack_row(float *out, const uint8_t *p, size_t n, unpack *piece)
+{
+    size_t i = 0;
+    __m256 w[4];
+
+    for (; i + 32 <= n; i += 32) {
+        piece(w, p, i, 32);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; v++)
+            _mm256_storeu_ps(out + i + 8 * v, w[v]);
+    }
+    if (i < n) {
+        piece(w, p, i, n - i);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; v++)
+            _mm256_maskstore_ps(out + i + 8 * v, lanes_after(n - i, 8 * v), w[v]);
+    }
+}
+
+INLINE float row_dot(const float *x, const uint8_t *p, size_t n, unpack *piece)
+{
+    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
+                     _mm256_setzero_ps()};
+    size_t i = 0;
+    __m256 w[4];
+
+    for (; i + 32 <= n; i += 32) {
+        piece(w, p, i, 32);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; v++)
+            sum[v] = _mm256_fmadd_ps(w[v], _mm256_loadu_ps(x + i + 8 * v), sum[v]);
+    }
+    if (i < n) {
+        piece(w, p, i, n - i);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; v++) {
+            const __m256i m = lanes_after(n - i, 8 * v);
+
+            sum[v] =
+                _mm256_fmadd_ps(w[v], _mm256_maskload_ps(x + i + 8 * v, m), sum[v]);
+        }
+    }
+    return sum_of(sum);
+}
+
+#define FORMAT(format, type)                                                           \
+    void dequant_##format##_avx2(float *out, const void *in, size_t n)                 \
+    {                                                                                  \
+        assert(n % dtype_block_elems(type) == 0);                                      \
+        unpack_row(out, in, n, unpack_##format);                                       \
+    }                                                                                  \
+    void matvec_##format##_avx2(float *y, const float *x, const void *rows,            \
+                                size_t n_rows, size_t n_in)                            \
+    {                                                                                  \
+        const size_t bytes = n_in / dtype_block_elems(type) * dtype_block_bytes(type); \
+                                                                                       \
+        for (size_t i = 0; i < n_rows; i++)                                            \
+            y[i] =                                                                     \
+                row_dot(x, (const uint8_t *)rows + i * bytes, n_in, unpack_##format);  \
+    }
+
+/* What lies beyond N is zero in the vectors of the plain formats. */
+INLINE void unpack_f32(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    const uint8_t *q = p + 4 * at;
+
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++)
+        w[v] = n == 32 ? _mm256_loadu_ps((const float *)(q + 32 * v))
+                       : _mm256_maskload_ps((const float *)(q + 32 * v),
+                                            lanes_after(n, 8 * v));
+}
+
+/* 8 numbers of 2 bytes, those beyond N as zero. */
+INLINE __m128i words_at(const uint8_t *p, size_t v, size_t n)
+{
+    uint8_t part[16] = {0};
+
+    if (n >= 8 * v + 8)
+        return _mm_loadu_si128((const __m128i *)(p + 16 * v));
+    if (n > 8 * v)
+        memcpy(part, p + 16 * v, 2 * (n - 8 * v));
+    return _mm_loadu_si128((const __m128i *)part);
+}
+
+INLINE void unpack_f16(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++)
+        w[v] = _mm256_cvtph_ps(words_at(p + 2 * at, v, n));
+}
+
+INLINE void unpack_bf16(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++)
+        w[v] = _mm256_castsi256_ps(
+            _mm256_slli_epi32(_mm256_cvtepu16_epi32(words_at(p + 2 * at, v, n)), 16));
+}
+
+/* 8 bytes as 8 integers. */
+INLINE __m256i bytes_at(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+
+/* The half at P, and the one after it. */
+INLINE __m128 halves_at(const uint8_t *p)
+{
+    int bits;
+
+    memcpy(&bits, p, sizeof(bits));
+    return _mm_cvtph_ps(_mm_cvtsi32_si128(bits));
+}
+
+INLINE __m256 first(__m128 v)
+{
+    return _mm256_broadcastss_ps(v);
+}
+
+INLINE __m256 second(__m128 v)
+{
+    return _mm256_broadcastss_ps(_mm_movehdup_ps(v));
+}
+
+/* The nibbles of 16 bytes as floats less OFFSET: low ones first. */
+INLINE void nibbles(__m256 w[4], const uint8_t *p, int offset)
+{
+    const __m128i q = _mm_loadu_si128((const __m128i *)p), low = _mm_set1_epi8(15);
+    const __m128i less = _mm_set1_epi8((char)offset);
+    const __m128i even = _mm_sub_epi8(_mm_and_si128(q, low), less);
+    const __m128i odd = _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(q, 4), low), less);
+
+    w[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(even));
+    w[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(even, 8)));
+    w[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(odd));
+    w[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(odd, 8)));
+}
+
+INLINE void times(__m256 w[4], __m256 d)
+{
+    for (size_t v = 0; v < 4; v++)
+        w[v] = _mm256_mul_ps(w[v], d);
+}
+
+INLINE void plus(__m256 w[4], __m256 m)
+{
+    for (size_t v = 0; v < 4; v++)
+        w[v] = _mm256_add_ps(w[v], m);
+}
+
+INLINE void unpack_q8_0(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    (void)n;
+    p += at / 32 * 34;
+    for (size_t v = 0; v < 4; v++)
+        w[v] = _mm256_cvtepi32_ps(
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 2 + 8 * v))));
+    times(w, first(halves_at(p)));
+}
+
+INLINE void unpack_q4_0(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    (void)n;
+    p += at / 32 * 18;
+    nibbles(w, p + 2, 8);
+    times(w, first(halves_at(p)));
+}
+
+INLINE void unpack_q4_1(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    __m128 dm;
+
+    (void)n;
+    p += at / 32 * 20;
+    dm = halves_at(p);
+    nibbles(w, p + 4, 0);
+    times(w, first(dm));
+    plus(w, second(dm));
+}
+
+INLINE void unpack_iq4_nl(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    const __m128i table = _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13,
+                                        25, 38, 53, 69, 89, 113);
+    const __m128i low = _mm_set1_epi8(15);
+    __m128i q, even, odd;
+
+    (void)n;
+    p += at / 32 * 18;
+    q = _mm_loadu_si128((const __m128i *)(p + 2));
+    even = _mm_shuffle_epi8(table, _mm_and_si128(q, low));
+    odd = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(q, 4), low));
+    w[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(even));
+    w[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(even, 8)));
+    w[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(odd));
+    w[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(odd, 8)));
+    times(w, first(halves_at(p)));
+}
+
+/* 4 bytes of fifth bits in order of the elements, then the nibbles: 0 .. 31. */
+INLINE void five_bits(__m256 w[4], const uint8_t *p)
+{
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256 sixteen = _mm256_set1_ps(16.0f);
+    int high;
+
+    memcpy(&high, p, sizeof(high));
+    nibbles(w, p + 4, 0);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+        const __m256i bit = _mm256_slli_epi32(lane, 8 * v);
+        const __m256i set =
+            _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(high), bit), bit);
+
+        w[v] = _mm256_add_ps(w[v], _mm256_and_ps(_mm256_castsi256_ps(set), sixteen));
+    }
+}
+
+INLINE void unpack_q5_0(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    (void)n;
+    p += at / 32 * 22;
+    five_bits(w, p + 2);
+    plus(w, _mm256_set1_ps(-16.0f));
+    times(w, first(halves_at(p)));
+}
+
+INLINE void unpack_q5_1(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    __m128 dm;
+
+    (void)n;
+    p += at / 32 * 24;
+    dm = halves_at(p);
+    five_bits(w, p + 4);
+    times(w, first(dm));
+    plus(w, second(dm));
+}
+
+/* Scale and negated minimum of the sub-block at AT of Q4_K or Q5_K. */
+INLINE void k_finish(__m256 w[4], const uint8_t *p, size_t at)
+{
+    const __m128 d = halves_at(p);
+    uint8_t scale, min;
+
+    k_scale_min(p + 4, (int)(at % 256 / 32), &scale, &min);
+    times(w, _mm256_set1_ps(_mm_cvtss_f32(d) * (float)scale));
+    plus(w, _mm256_set1_ps(-(_mm_cvtss_f32(_mm_movehdup_ps(d)) * (float)min)));
+}
+
+INLINE void unpack_q4_k(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    const size_t j = at % 256 / 32;
+
+    (void)n;
+    p += at / 256 * 144;
+    for (size_t v = 0; v < 4; v++) {
+        const __m256i q = bytes_at(p + 16 + 32 * (j / 2) + 8 * v);
+
+        w[v] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(q, j % 2 ? 4 : 0),
+                                                   _mm256_set1_epi32(15)));
+    }
+    k_finish(w, p, at);
+}
+
+INLINE void unpack_q5_k(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    const size_t j = at % 256 / 32;
+
+    (void)n;
+    p += at / 256 * 176;
+    for (size_t v = 0; v < 4; v++) {
+        const __m256i q = bytes_at(p + 48 + 32 * (j / 2) + 8 * v);
+        const __m256i high = _mm256_srli_epi32(bytes_at(p + 16 + 8 * v), (int)j);
+        const __m256i fifth =
+            _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(1)), 4);
+        const __m256i nibble = _mm256_and_si256(_mm256_srli_epi32(q, j % 2 ? 4 : 0),
+                                                _mm256_set1_epi32(15));
+
+        w[v] = _mm256_cvtepi32_ps(_mm256_or_si256(nibble, fifth));
+    }
+    k_finish(w, p, at);
+}
+
+INLINE void unpack_q6_k(__m256 w[4], const uint8_t *p, size_t at, size_t n)
+{
+    const size_t half = at % 256 / 128, c = at % 128 / 32;
+    float d;
+
+    (void)n;
+    p += at / 256 * 210;
+    d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(p[208] | p[209] << 8)));
+    for (size_t v = 0; v < 4; v++) {
+        const __m256i low = bytes_at(p + 64 * half + 32 * (c & 1) + 8 * v);
+        const __m256i high =
+            _mm256_srli_epi32(bytes_at(p + 128 + 32 * half + 8 * v), (int)(2 * c));
+        const __m256i nibble = _mm256_and_si256(_mm256_srli_epi32(low, c / 2 ? 4 : 0),
+                                                _mm256_set1_epi32(15));
+        const __m256i q = _mm256_or_si256(
+            nibble, _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(3)), 4));
+        const float s = d * (float)(int8_t)p[192 + 8 * half + 2 * c + v / 2];
+
+        w[v] = _mm256_mul_ps(
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(q, _mm256_set1_epi32(32))),
+            _mm256_set1_ps(s));
+    }
+}
+
+FORMAT(f32, DTYPE_F32)
+FORMAT(f16, DTYPE_F16)
+FORMAT(bf16, DTYPE_BF16)
+FORMAT(q8_0, DTYPE_Q8_0)
+FORMAT(q4_0, DTYPE_Q4_0)
+FORMAT(q4_1, DTYPE_Q4_1)
+FORMAT(q5_0, DTYPE_Q5_0)
+FORMAT(q5_1, DTYPE_Q5_1)
+FORMAT(q4_k, DTYPE_Q4_K)
+FORMAT(q5_k, DTYPE_Q5_K)
+FORMAT(q6_k, DTYPE_Q6_K)
+FORMAT(iq4_nl, DTYPE_IQ4_NL)
+#endif
