@@ -14,13 +14,13 @@
 #include "check.h"
 #include "decoder/decoder.h"
 
-#define TOY_LAYERS 2
-#define TOY_DIM 32
-#define TOY_HEADS 4
-#define TOY_KV 2
-#define TOY_HEAD 8
-#define TOY_FFN 48
-#define TOY_VOCAB 50
+#define TOY_LAYERS  2
+#define TOY_DIM     32
+#define TOY_HEADS   4
+#define TOY_KV      2
+#define TOY_HEAD    8
+#define TOY_FFN     48
+#define TOY_VOCAB   50
 #define TOY_CONTEXT 64
 
 static float *toy_numbers(struct rng *r, size_t n, float mean, float spread)
@@ -119,7 +119,8 @@ static void toy_close(struct artel_model *m)
 
 /* A LoRA whose B is not zero, so that every gradient is alive. */
 static void toy_expert(struct mixture *m, const struct artel_model *model,
-                       const char *name, size_t rank, const char *targets, uint64_t seed)
+                       const char *name, size_t rank, const char *targets,
+                       uint64_t seed)
 {
     struct lora_options o = {.rank = rank, .alpha = 1.5f * (float)rank};
     struct artel_error err;
@@ -128,7 +129,8 @@ static void toy_expert(struct mixture *m, const struct artel_model *model,
 
     for (int s = 0; s < N_SITES; s++)
         o.targets[s] = !targets || strchr(targets, '0' + s);
-    assert_int_equal(expert_init_uniform(&e, name, &model->weights->config, &o, &err), 0);
+    assert_int_equal(expert_init_uniform(&e, name, &model->weights->config, &o, &err),
+                     0);
     rng_init(&r, seed, 1);
     for (size_t i = 0; i < e.n_params; i++)
         e.params[i] = 0.15f * rng_normal(&r);

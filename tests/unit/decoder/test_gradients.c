@@ -143,7 +143,8 @@ static void run_scenario(const struct scenario *s)
     struct probe at = {.data = &data, .ce = s->ce};
     struct block_loss loss;
 
-    assert_int_equal(mixture_init(&m, "test", &model->weights->config, &s->rule, &err), 0);
+    assert_int_equal(mixture_init(&m, "test", &model->weights->config, &s->rule, &err),
+                     0);
     toy_expert(&m, model, "all", 3, NULL, 1);
     toy_expert(&m, model, "attention", 2, "0123", 2);
     toy_expert(&m, model, "ffn", 5, "456", 3);
@@ -173,9 +174,8 @@ static void labelled_experts(void **state)
 
 static void labelled_experts_with_router_cross_entropy(void **state)
 {
-    const struct scenario mean = {.rule = {.place = ROUTER_LAYER},
-                                  .routing = ROUTE_GIVEN,
-                                  .ce = 0.2f};
+    const struct scenario mean = {
+        .rule = {.place = ROUTER_LAYER}, .routing = ROUTE_GIVEN, .ce = 0.2f};
     const struct scenario last = {.rule = {.place = ROUTER_LAYER, .pool = POOL_LAST},
                                   .routing = ROUTE_GIVEN,
                                   .ce = 0.2f};
@@ -208,9 +208,10 @@ static void soft_gates_per_token_and_linear(void **state)
 
 static void soft_gates_per_sequence_and_linear(void **state)
 {
-    const struct scenario s = {
-        .rule = {.place = ROUTER_LINEAR, .decides = DECIDE_SEQUENCE, .kind = GATE_SOFTMAX},
-        .routing = ROUTE_ROUTER};
+    const struct scenario s = {.rule = {.place = ROUTER_LINEAR,
+                                        .decides = DECIDE_SEQUENCE,
+                                        .kind = GATE_SOFTMAX},
+                               .routing = ROUTE_ROUTER};
 
     (void)state;
     run_scenario(&s);
@@ -245,10 +246,8 @@ static void top_two_per_sequence(void **state)
 static void a_planted_error_is_found(void **state)
 {
     struct artel_model *model = toy_open(7);
-    const struct pass_options o = {.routing = ROUTE_GIVEN,
-                                   .backward = true,
-                                   .max_rows = 32,
-                                   .max_seqs = 4};
+    const struct pass_options o = {
+        .routing = ROUTE_GIVEN, .backward = true, .max_rows = 32, .max_seqs = 4};
     const struct gate_rule rule = {.place = ROUTER_NONE};
     struct toy_data data;
     struct mixture m;
