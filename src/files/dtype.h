@@ -27,6 +27,9 @@ size_t dtype_block_elems(enum dtype t);    /* 32 */
 size_t dtype_block_bytes(enum dtype t);    /* 20 */
 bool dtype_is_weight(enum dtype t);        /* one of the formats a base may have */
 
+/* "F32 F16 ... IQ4_NL": what a base may have, for messages. */
+const char *dtype_weight_list(void);
+
 #define TENSOR_MAX_DIMS 8
 
 /* A named tensor where it lies in a mapped file. Row-major, last axis contiguous. */
@@ -38,5 +41,14 @@ struct tensor {
     const void *data;              /* borrowed; may be unaligned */
     size_t bytes;
 };
+
+struct artel_error;
+
+/* Product of the shape; 1 for a scalar. */
+size_t tensor_elems(const struct tensor *t);
+
+/* ARTEL_EFORMAT (DT01) naming tensor and index where a value is NaN or infinite, or
+ * tensor and block where the scale of a block is. Formats without such values pass. */
+int tensor_check_finite(const struct tensor *t, struct artel_error *err);
 
 #endif

@@ -20,6 +20,9 @@ size_t gguf_count(const struct gguf *g); /* tensors */
 const struct tensor *gguf_at(const struct gguf *g, size_t i);
 const struct tensor *gguf_find(const struct gguf *g, const char *name);
 const char *gguf_path(const struct gguf *g); /* for messages */
+size_t gguf_bytes(const struct gguf *g);     /* of all parts on disk */
+/* The file's number of a tensor format (2 for Q4_0), or -1. */
+int gguf_type_number(enum dtype t);
 
 enum gguf_kind { GGUF_ABSENT, GGUF_INT, GGUF_FLOAT, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY };
 
@@ -33,6 +36,7 @@ struct gguf_value {
     enum gguf_kind of;  /* GGUF_ARRAY: kind of its elements */
     const unsigned char *elems; /* GGUF_ARRAY: first element */
     uint32_t elem_type; /* GGUF_ARRAY: the file's own type number */
+    size_t elems_bytes; /* GGUF_ARRAY: of all elements */
 };
 
 /* kind GGUF_ABSENT when there is no such key. */

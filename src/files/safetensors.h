@@ -21,6 +21,7 @@ void safetensors_close(struct safetensors *s);
 size_t safetensors_count(const struct safetensors *s);
 const struct tensor *safetensors_at(const struct safetensors *s, size_t i); /* by offset */
 const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
+size_t safetensors_bytes(const struct safetensors *s); /* of the file */
 /* Value of a key of __metadata__, or NULL. */
 const char *safetensors_metadata(const struct safetensors *s, const char *key);
 

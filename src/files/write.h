@@ -14,7 +14,8 @@ struct artel_error;
 
 /* Begin: *OUT is a stream on the temporary. One of the two others must follow. */
 struct atomic_file {
-    FILE *stream;
+    FILE *stream;    /* write errors are kept for the commit */
+    void *sink;      /* what stands behind it */
     char *path;      /* target */
     char *temporary; /* ".NAME.artel-tmp.PID" beside it */
 };
