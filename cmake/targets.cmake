@@ -26,9 +26,10 @@ set(ARTEL_FLAGS_amx ${ARTEL_FLAGS_avx512};-mavx512bf16;-mamx-tile;-mamx-bf16)
 function(artel_isa_flags)
   foreach(file IN LISTS ARGN)
     if(file MATCHES "_(avx2|avx512|amx)\\.c$")
+      set(isa ${CMAKE_MATCH_1}) # before the next MATCHES forgets it
       if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
         set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
-                                    "${ARTEL_FLAGS_${CMAKE_MATCH_1}}")
+                                    "${ARTEL_FLAGS_${isa}}")
       endif()
     endif()
   endforeach()

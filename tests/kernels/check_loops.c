@@ -315,9 +315,19 @@ static void infinities_and_subnormals_follow_the_plain_loop(void **state)
     }
 }
 
+static void every_set_of_this_processor_is_built(void **state)
+{
+    (void)state;
+#if defined(__x86_64__)
+    assert_non_null(kernels_avx2());
+    assert_non_null(kernels_avx512());
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_set_of_this_processor_is_built),
         cmocka_unit_test(sums_agree),
         cmocka_unit_test(rows_agree_and_touch_nothing_else),
         cmocka_unit_test(rotations_agree),

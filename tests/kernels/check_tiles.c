@@ -146,9 +146,19 @@ static void packing_moves_and_pads(void **state)
             }
 }
 
+static void every_set_of_this_processor_is_built(void **state)
+{
+    (void)state;
+#if defined(__x86_64__)
+    assert_non_null(gemm_avx2());
+    assert_non_null(gemm_avx512());
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_set_of_this_processor_is_built),
         cmocka_unit_test(every_tile_is_right_and_touches_nothing_else),
         cmocka_unit_test(fused_sets_agree_to_the_bit_in_every_tile),
         cmocka_unit_test(packing_moves_and_pads),
