@@ -45,4 +45,11 @@ const struct gemm_set *gemm_avx512(void); /* NULL when not built in */
 /* The set that cpu_isa() allows. */
 const struct gemm_set *gemm_set(void);
 
+/* The tile T carried over ROWS and COLS of any size, B where it lies. */
+void gemm_tiles(const struct gemm_tile *t, size_t rows, size_t cols);
+/* The same with B packed, PACKED columns of it: panels of the set's columns one after
+ * another, each k deep and as wide as its columns rounded up to vectors. T's b_step is
+ * not looked at. COLS of the columns are multiplied. */
+void gemm_panels(const struct gemm_tile *t, size_t rows, size_t cols, size_t packed);
+
 #endif

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tiles in plain loops, and the choice among the sets.
+ * Tiles in plain loops.
  */
 #include "math/gemm.h"
 
 #include <string.h>
-
-#include "base/cpu.h"
 
 static void tile(const struct gemm_tile *t, size_t rows, size_t cols)
 {
@@ -48,27 +46,4 @@ static const struct gemm_set ref = {.name = "ref",
 const struct gemm_set *gemm_ref(void)
 {
     return &ref;
-}
-
-#if !defined(__x86_64__)
-const struct gemm_set *gemm_avx2(void)
-{
-    return NULL;
-}
-
-const struct gemm_set *gemm_avx512(void)
-{
-    return NULL;
-}
-#endif
-
-const struct gemm_set *gemm_set(void)
-{
-    const enum cpu_isa isa = cpu_isa();
-
-    if (isa >= CPU_AVX512 && gemm_avx512())
-        return gemm_avx512();
-    if (isa >= CPU_AVX2 && gemm_avx2())
-        return gemm_avx2();
-    return gemm_ref();
 }

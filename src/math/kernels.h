@@ -32,6 +32,7 @@ struct kernels {
                   size_t n); /* sum xyz */
     /* y = x * gain * s */
     void (*scale_mul)(float *y, const float *x, const float *gain, float s, size_t n);
+    void (*scale)(float *x, float s, size_t n);                /* x = x * s */
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a x */
     /* d_x += a * d_y * gain + b * x */
     void (*norm_backward)(float *d_x, const float *d_y, const float *gain,
@@ -39,6 +40,8 @@ struct kernels {
     float (*max)(const float *x, size_t n);
     /* x = exp(x - shift), returns the sum; error of exp at most 2 ulp */
     float (*exp_sum)(float *x, float shift, size_t n);
+    /* d_s = p * (d_s - own), own = <p, d_s>: the slope of softmax */
+    void (*softmax_backward)(float *d_s, const float *p, float own, size_t n);
     /* act = silu(gate) * up */
     void (*swiglu)(float *act, const float *gate, const float *up, size_t n);
     /* d_gate and d_up OVERWRITTEN from d_act; they may be d_act, gate or up themselves */

@@ -48,6 +48,16 @@ static void scale_mul(float *y, const float *x, const float *gain, float s, size
     }
 }
 
+static void scale(float *x, float s, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256i m = lanes_left(n - i);
+
+        _mm256_maskstore_ps(
+            x + i, m, _mm256_mul_ps(_mm256_maskload_ps(x + i, m), _mm256_set1_ps(s)));
+    }
+}
+
 static void axpy(float *y, float a, const float *x, size_t n)
 {
     const __m256 by = _mm256_set1_ps(a);
@@ -110,6 +120,18 @@ static float exp_sum(float *x, float shift, size_t n)
         sum = _mm256_add_ps(sum, _mm256_and_ps(e, _mm256_castsi256_ps(m)));
     }
     return sum_8(sum);
+}
+
+static void softmax_backward(float *d_s, const float *p, float own, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256i m = lanes_left(n - i);
+        const __m256 off =
+            _mm256_sub_ps(_mm256_maskload_ps(d_s + i, m), _mm256_set1_ps(own));
+
+        _mm256_maskstore_ps(d_s + i, m,
+                            _mm256_mul_ps(_mm256_maskload_ps(p + i, m), off));
+    }
 }
 
 /* 1 / (1 + exp(-g)) */
@@ -280,10 +302,12 @@ static const struct kernels set = {
     .dot = dot_avx2,
     .dot3 = dot3,
     .scale_mul = scale_mul,
+    .scale = scale,
     .axpy = axpy,
     .norm_backward = norm_backward,
     .max = max,
     .exp_sum = exp_sum,
+    .softmax_backward = softmax_backward,
     .swiglu = swiglu,
     .swiglu_backward = swiglu_backward,
     .rotate_halves = rotate_halves,

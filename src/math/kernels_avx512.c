@@ -49,6 +49,17 @@ static void scale_mul(float *y, const float *x, const float *gain, float s, size
     }
 }
 
+static void scale(float *x, float s, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = lanes_left(n - i);
+
+        _mm512_mask_storeu_ps(
+            x + i, m,
+            _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_set1_ps(s)));
+    }
+}
+
 static void axpy(float *y, float a, const float *x, size_t n)
 {
     const __m512 by = _mm512_set1_ps(a);
@@ -103,6 +114,18 @@ static float exp_sum(float *x, float shift, size_t n)
         sum = _mm512_mask_add_ps(sum, m, sum, e);
     }
     return _mm512_reduce_add_ps(sum);
+}
+
+static void softmax_backward(float *d_s, const float *p, float own, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 m = lanes_left(n - i);
+        const __m512 off =
+            _mm512_sub_ps(_mm512_maskz_loadu_ps(m, d_s + i), _mm512_set1_ps(own));
+
+        _mm512_mask_storeu_ps(d_s + i, m,
+                              _mm512_mul_ps(_mm512_maskz_loadu_ps(m, p + i), off));
+    }
 }
 
 /* 1 / (1 + exp(-g)) */
@@ -265,10 +288,12 @@ static const struct kernels set = {
     .dot = dot_avx512,
     .dot3 = dot3,
     .scale_mul = scale_mul,
+    .scale = scale,
     .axpy = axpy,
     .norm_backward = norm_backward,
     .max = max,
     .exp_sum = exp_sum,
+    .softmax_backward = softmax_backward,
     .swiglu = swiglu,
     .swiglu_backward = swiglu_backward,
     .rotate_halves = rotate_halves,

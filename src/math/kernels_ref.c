@@ -47,6 +47,12 @@ static void scale_mul(float *y, const float *x, const float *gain, float s, size
         y[i] = x[i] * gain[i] * s;
 }
 
+static void scale(float *x, float s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= s;
+}
+
 static void axpy(float *y, float a, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -78,6 +84,12 @@ static float exp_sum(float *x, float shift, size_t n)
         sum += x[i];
     }
     return sum;
+}
+
+static void softmax_backward(float *d_s, const float *p, float own, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        d_s[i] = p[i] * (d_s[i] - own);
 }
 
 static void swiglu(float *act, const float *gate, const float *up, size_t n)
@@ -172,10 +184,12 @@ static const struct kernels ref = {
     .dot = dot,
     .dot3 = dot3,
     .scale_mul = scale_mul,
+    .scale = scale,
     .axpy = axpy,
     .norm_backward = norm_backward,
     .max = max,
     .exp_sum = exp_sum,
+    .softmax_backward = softmax_backward,
     .swiglu = swiglu,
     .swiglu_backward = swiglu_backward,
     .rotate_halves = rotate_halves,

@@ -63,21 +63,16 @@ static void columns(const struct product *p, size_t j0, size_t n)
                               .k = k,
                               .fresh = p->fresh && !k0};
 
-        if (!in_place)
+        t.c = p->c + j0;
+        t.a = p->a + k0 * p->a_step;
+        if (in_place) {
+            t.b = p->b + k0 * p->ld.b + j0;
+            t.b_step = p->ld.b;
+            gemm_tiles(&t, p->m, n);
+        } else {
             pack(s, packed, p, j0, n, k0, k);
-        for (size_t i = 0; i < p->m; i += s->rows) {
-            const size_t rows = p->m - i < s->rows ? p->m - i : s->rows;
-
-            t.a = p->a + i * p->a_row + k0 * p->a_step;
-            for (size_t j = 0; j < n; j += s->cols) {
-                const size_t wide = n - j < s->cols ? n - j : s->cols;
-
-                t.c = p->c + i * p->ld.c + j0 + j;
-                t.b = in_place ? p->b + k0 * p->ld.b + j0 + j : packed + j * k;
-                t.b_step =
-                    in_place ? p->ld.b : (wide + s->lanes - 1) / s->lanes * s->lanes;
-                s->tile(&t, rows, wide);
-            }
+            t.b = packed;
+            gemm_panels(&t, p->m, n, n);
         }
     }
 }
