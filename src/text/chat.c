@@ -306,6 +306,7 @@ int chat_render(const struct chat_template *t, struct rendered *out,
     if (!x)
         return error_nomem(err, sizeof(*x));
     x->pool.limit = JINJA_MAX_MEMORY;
+    x->pool.max_steps = JINJA_MAX_STEPS;
     x->pool.err = err;
     x->out.pool = &x->pool;
     x->out.limit = JINJA_MAX_OUTPUT;

@@ -12,10 +12,7 @@
 
 void run_steps(struct run *r, size_t n)
 {
-    if (n >= JINJA_MAX_STEPS - r->steps)
-        jinja_fail(r->pool, "TPL12", "the template takes more than %llu steps",
-                   (unsigned long long)JINJA_MAX_STEPS);
-    r->steps += n;
+    pool_steps(r->pool, n);
 }
 
 static void enter(struct run *r, const struct node *n)
@@ -155,7 +152,6 @@ static void run_for(struct run *r, const struct node *n)
     loop->items = run_items(r, run_value(r, n->b));
     if (n->c)
         loop->items = select_items(r, n, loop->items);
-    loop->depth = ++r->loops;
     for (; loop->i < loop->items->n; loop->i++) {
         push_scope(r, scope);
         assign(r, n->a, loop->items->at[loop->i]);
@@ -167,7 +163,6 @@ static void run_for(struct run *r, const struct node *n)
     }
     r->flow = FLOW_ON;
     r->scope = scope;
-    r->loops--;
     if (!loop->items->n && n->d) {
         push_scope(r, scope);
         run_statements(r, n->d);
@@ -277,14 +272,11 @@ static struct value call_macro(struct run *r, const struct macro *m,
                                const struct args *args)
 {
     struct scope *const scope = r->scope;
-    const unsigned loops = r->loops;
     struct value text;
 
     push_scope(r, m->closure);
-    r->loops = 0;
     bind_parameters(r, m, args);
     text = capture(r, m->def->list, NULL);
-    r->loops = loops;
     r->scope = scope;
     return text;
 }
@@ -338,9 +330,9 @@ static bool compare(struct run *r, unsigned char op, struct value a, struct valu
 {
     switch (op) {
     case '=':
-        return value_equal(a, b);
+        return value_equal(r->pool, a, b);
     case 'n':
-        return !value_equal(a, b);
+        return !value_equal(r->pool, a, b);
     case 'i':
         return run_contains(r, a, b);
     case 'o':

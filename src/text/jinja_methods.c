@@ -513,7 +513,7 @@ static struct value m_values(struct run *r, struct value self, const struct args
 
 static struct value m_get(struct run *r, struct value self, const struct args *args)
 {
-    const struct value *found = dict_find(self.dict, args->at[0]);
+    const struct value *found = dict_find(r->pool, self.dict, args->at[0]);
 
     run_steps(r, self.dict->n / 8);
     return found ? *found : args->n > 1 ? args->at[1] : value_none();

@@ -44,8 +44,7 @@ struct list *run_items(struct run *r, struct value v)
     return items;
 }
 
-static struct value loop_attribute(struct run *r, const struct loop *l,
-                                   const char *name)
+static struct value loop_attribute(const struct loop *l, const char *name)
 {
     const size_t n = l->items->n, i = l->i;
 
@@ -64,14 +63,13 @@ static struct value loop_attribute(struct run *r, const struct loop *l,
     if (!strcmp(name, "length"))
         return value_int((int64_t)n);
     if (!strcmp(name, "depth"))
-        return value_int((int64_t)l->depth);
+        return value_int(1); /* only recursive loops nest, and there are none */
     if (!strcmp(name, "depth0"))
-        return value_int((int64_t)l->depth - 1);
+        return value_int(0);
     if (!strcmp(name, "previtem") && i > 0)
         return l->items->at[i - 1];
     if (!strcmp(name, "nextitem") && i + 1 < n)
         return l->items->at[i + 1];
-    (void)r;
     return value_undefined(name);
 }
 
@@ -99,7 +97,7 @@ struct value run_attribute(struct run *r, struct value v, const char *name, size
     if (v.type == V_UNDEFINED)
         fail_undefined(r, v);
     if (v.type == V_LOOP)
-        m = loop_attribute(r, v.loop, name);
+        m = loop_attribute(v.loop, name);
     if (m.type == V_UNDEFINED &&
         (v.type == V_STRING || v.type == V_DICT || v.type == V_LOOP))
         m = method(r, v, name);
@@ -152,7 +150,7 @@ struct value run_item(struct run *r, struct value v, struct value key)
         fail_undefined(r, v);
     if (v.type == V_DICT) {
         run_steps(r, v.dict->n / 8);
-        found = dict_find(v.dict, key);
+        found = dict_find(r->pool, v.dict, key);
         if (found)
             return *found;
     }
@@ -240,12 +238,12 @@ bool run_contains(struct run *r, struct value item, struct value in)
     }
     if (in.type == V_DICT) {
         run_steps(r, in.dict->n / 8);
-        return dict_find(in.dict, item) != NULL;
+        return dict_find(r->pool, in.dict, item) != NULL;
     }
     items = run_items(r, in);
     run_steps(r, items->n / 8);
     for (size_t i = 0; i < items->n; i++)
-        if (value_equal(items->at[i], item))
+        if (value_equal(r->pool, items->at[i], item))
             return true;
     return false;
 }

@@ -10,7 +10,7 @@
 
 #define JINJA_MAX_STEPS  ((uint64_t)20000000)
 #define JINJA_MAX_OUTPUT ((size_t)16 << 20)  /* bytes */
-#define JINJA_MAX_MEMORY ((size_t)256 << 20) /* bytes of one rendering */
+#define JINJA_MAX_MEMORY ((size_t)128 << 20) /* bytes of one rendering */
 #define JINJA_MAX_DEPTH  400                 /* of nested evaluations */
 #define JINJA_MAX_RANGE  100000
 #define MAX_ARGS         16
@@ -32,8 +32,7 @@ struct run {
     struct pool *pool;
     struct builder *out;
     struct scope *scope;
-    uint64_t steps;
-    unsigned depth, loops;
+    unsigned depth;
     enum flow flow;
     const struct value *body; /* what N_BODY stands for */
     struct interned *const *names;

@@ -32,18 +32,18 @@ TEST(t_true, v.type == V_BOOL && v.flag)
 TEST(t_false, v.type == V_BOOL && !v.flag)
 TEST(t_callable, v.type == V_MACRO || v.type == V_FUNCTION || v.type == V_METHOD ||
                      v.type == V_UNDEFINED)
-TEST(t_eq, value_equal(v, args->at[0]))
-TEST(t_ne, !value_equal(v, args->at[0]))
+TEST(t_eq, value_equal(r->pool, v, args->at[0]))
+TEST(t_ne, !value_equal(r->pool, v, args->at[0]))
 TEST(t_lt, value_order(r->pool, v, args->at[0]) < 0)
 TEST(t_le, value_order(r->pool, v, args->at[0]) <= 0)
 TEST(t_gt, value_order(r->pool, v, args->at[0]) > 0)
 TEST(t_ge, value_order(r->pool, v, args->at[0]) >= 0)
 TEST(t_in, run_contains(r, v, args->at[0]))
-TEST(t_sameas, v.type == args->at[0].type && value_equal(v, args->at[0]))
+TEST(t_sameas, v.type == args->at[0].type && value_equal(r->pool, v, args->at[0]))
 
 static bool divides(struct run *r, struct value v, struct value by, int64_t rest)
 {
-    return value_equal(run_binary(r, '%', v, by), value_int(rest));
+    return value_equal(r->pool, run_binary(r, '%', v, by), value_int(rest));
 }
 
 TEST(t_odd, divides(r, v, value_int(2), 1))
@@ -58,7 +58,7 @@ static bool is_cased(struct run *r, struct value v, enum text_case how)
     const struct value other =
         text_case(r, s.str, how == CASE_LOWER ? CASE_UPPER : CASE_LOWER);
 
-    return value_equal(s, same) && !value_equal(s, other);
+    return value_equal(r->pool, s, same) && !value_equal(r->pool, s, other);
 }
 
 TEST(t_lower, is_cased(r, v, CASE_LOWER))

@@ -59,6 +59,14 @@ void *pool_take(struct pool *p, size_t n_bytes)
     return memset(c->bytes + c->used - take, 0, take);
 }
 
+void pool_steps(struct pool *p, size_t n)
+{
+    if (n >= p->max_steps - p->steps)
+        jinja_fail(p, "TPL12", "the template takes more than %llu steps",
+                   (unsigned long long)p->max_steps);
+    p->steps += n;
+}
+
 void pool_release(struct pool *p)
 {
     while (p->last) {
@@ -189,12 +197,12 @@ const struct value *dict_get(const struct dict *d, const char *key, size_t n)
     return NULL;
 }
 
-const struct value *dict_find(const struct dict *d, struct value key)
+const struct value *dict_find(struct pool *p, const struct dict *d, struct value key)
 {
     if (key.type == V_STRING)
         return dict_get(d, key.str->at, key.str->n);
     for (size_t i = 0; i < d->n; i++)
-        if (value_equal(d->keys[i], key))
+        if (value_equal(p, d->keys[i], key))
             return &d->values[i];
     return NULL;
 }
@@ -220,7 +228,7 @@ static void dict_append(struct pool *p, struct dict *d, struct value key,
 
 void dict_set(struct pool *p, struct dict *d, struct value key, struct value v)
 {
-    const struct value *old = dict_find(d, key);
+    const struct value *old = dict_find(p, d, key);
 
     if (old)
         d->values[old - d->values] = v;
@@ -311,33 +319,37 @@ static int64_t whole(struct value v)
     return v.type == V_BOOL ? v.flag : v.num;
 }
 
-static bool equal(struct value a, struct value b, int depth);
+static bool equal(struct pool *p, struct value a, struct value b, int depth);
 
-static bool equal_lists(const struct list *a, const struct list *b, int depth)
+static bool equal_lists(struct pool *p, const struct list *a, const struct list *b,
+                        int depth)
 {
     if (a->n != b->n)
         return false;
     for (size_t i = 0; i < a->n; i++)
-        if (!equal(a->at[i], b->at[i], depth))
+        if (!equal(p, a->at[i], b->at[i], depth))
             return false;
     return true;
 }
 
-static bool equal_dicts(const struct dict *a, const struct dict *b, int depth)
+static bool equal_dicts(struct pool *p, const struct dict *a, const struct dict *b,
+                        int depth)
 {
     if (a->n != b->n)
         return false;
     for (size_t i = 0; i < a->n; i++) {
-        const struct value *other = dict_find(b, a->keys[i]);
+        const struct value *other = dict_find(p, b, a->keys[i]);
 
-        if (!other || !equal(a->values[i], *other, depth))
+        if (!other || !equal(p, a->values[i], *other, depth))
             return false;
     }
     return true;
 }
 
-static bool equal(struct value a, struct value b, int depth)
+static bool equal(struct pool *p, struct value a, struct value b, int depth)
 {
+    if (depth)
+        pool_steps(p, 1); /* lists that share their parts are trees to a walker */
     if (depth > MAX_COMPARE_DEPTH)
         return false;
     if (value_is_number(a) && value_is_number(b)) {
@@ -355,17 +367,17 @@ static bool equal(struct value a, struct value b, int depth)
         return a.str->n == b.str->n && !memcmp(a.str->at, b.str->at, a.str->n);
     case V_LIST:
     case V_TUPLE:
-        return a.list == b.list || equal_lists(a.list, b.list, depth + 1);
+        return a.list == b.list || equal_lists(p, a.list, b.list, depth + 1);
     case V_DICT:
-        return a.dict == b.dict || equal_dicts(a.dict, b.dict, depth + 1);
+        return a.dict == b.dict || equal_dicts(p, a.dict, b.dict, depth + 1);
     default:
         return a.dict == b.dict;
     }
 }
 
-bool value_equal(struct value a, struct value b)
+bool value_equal(struct pool *p, struct value a, struct value b)
 {
-    return equal(a, b, 0);
+    return equal(p, a, b, 0);
 }
 
 /* The order of UTF-8 bytes is the order of code points. */
@@ -390,7 +402,7 @@ static int order(struct pool *p, struct value a, struct value b, int depth)
     if (a.type == b.type && (a.type == V_LIST || a.type == V_TUPLE) &&
         depth < MAX_COMPARE_DEPTH) {
         for (size_t i = 0; i < a.list->n && i < b.list->n; i++)
-            if (!value_equal(a.list->at[i], b.list->at[i]))
+            if (!value_equal(p, a.list->at[i], b.list->at[i]))
                 return order(p, a.list->at[i], b.list->at[i], depth + 1);
         return (a.list->n > b.list->n) - (a.list->n < b.list->n);
     }

@@ -25,7 +25,8 @@ struct scope;
 
 struct pool {
     struct jinja_chunk *last;
-    size_t used, limit;    /* bytes */
+    size_t used, limit;        /* bytes */
+    uint64_t steps, max_steps; /* work done, see pool_steps() */
     uint32_t line, column; /* in the template, of what is being done: for messages */
     struct artel_error *err;
     int rc;
@@ -34,6 +35,8 @@ struct pool {
 
 void *pool_take(struct pool *p, size_t n_bytes); /* zeroed, never NULL */
 void pool_release(struct pool *p);
+/* N more pieces of work: nodes, items looked at, bytes walked over 16. */
+void pool_steps(struct pool *p, size_t n);
 _Noreturn void jinja_fail(struct pool *p, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -105,7 +108,7 @@ struct bound {
 
 struct loop {
     struct list *items;
-    size_t i, depth; /* index from 0; nesting from 1 */
+    size_t i; /* from 0 */
 };
 
 /* A string being written. */
@@ -141,10 +144,10 @@ struct value value_from_json(struct pool *p, const json_t *v, enum origin from);
 void list_push(struct pool *p, struct list *l, struct value v);
 void dict_set(struct pool *p, struct dict *d, struct value key, struct value v);
 const struct value *dict_get(const struct dict *d, const char *key, size_t n);
-const struct value *dict_find(const struct dict *d, struct value key);
+const struct value *dict_find(struct pool *p, const struct dict *d, struct value key);
 
 bool value_true(struct value v);
-bool value_equal(struct value a, struct value b);
+bool value_equal(struct pool *p, struct value a, struct value b);
 int value_order(struct pool *p, struct value a, struct value b); /* <0, 0, >0 */
 const char *value_type_name(struct value v);                     /* as Python's */
 bool value_is_number(struct value v);                            /* booleans too */
