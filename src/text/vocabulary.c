@@ -13,21 +13,6 @@
 
 #define QUOTED 192
 
-int vocabulary_init(struct vocabulary *v, size_t n_tokens, struct artel_error *err)
-{
-    memset(v, 0, sizeof(*v));
-    for (size_t b = 0; b < 256; b++)
-        v->byte_id[b] = -1;
-    if (n_tokens > INT32_MAX / 4)
-        return error_set(err, ARTEL_EFORMAT, "TOK05", NULL,
-                         "%zu tokens are more than this program takes", n_tokens);
-    v->tokens = calloc(n_tokens ? n_tokens : 1, sizeof(*v->tokens));
-    if (!v->tokens)
-        return error_nomem(err, n_tokens * sizeof(*v->tokens));
-    v->n_tokens = n_tokens;
-    return 0;
-}
-
 void vocabulary_release(struct vocabulary *v)
 {
     free(v->tokens);
@@ -101,6 +86,24 @@ static int reserve_bytes(struct vocabulary *v, size_t n, struct artel_error *err
         return error_nomem(err, room);
     v->bytes = grown;
     v->room = room;
+    return 0;
+}
+
+int vocabulary_init(struct vocabulary *v, size_t n_tokens, struct artel_error *err)
+{
+    memset(v, 0, sizeof(*v));
+    for (size_t b = 0; b < 256; b++)
+        v->byte_id[b] = -1;
+    if (n_tokens > INT32_MAX / 4)
+        return error_set(err, ARTEL_EFORMAT, "TOK05", NULL,
+                         "%zu tokens are more than this program takes", n_tokens);
+    v->tokens = calloc(n_tokens ? n_tokens : 1, sizeof(*v->tokens));
+    if (!v->tokens)
+        return error_nomem(err, n_tokens * sizeof(*v->tokens));
+    v->n_tokens = n_tokens;
+    if (reserve_bytes(v, 1, err) < 0)
+        return ARTEL_ELIMIT;
+    v->bytes[v->n_bytes++] = '\0'; /* the piece of ids that are no token */
     return 0;
 }
 
