@@ -143,6 +143,8 @@ int run_lock_take(struct run_lock *l, const char *folder, struct artel_error *er
     if (flock(l->fd, LOCK_EX | LOCK_NB) != 0) {
         rc = errno == EWOULDBLOCK ? held_by_other(l, err)
                                   : error_errno(err, l->path, "lock");
+        close(l->fd); /* not ours: its note stays */
+        l->fd = -1;
         goto fail;
     }
     l->device = st.st_dev;
@@ -170,8 +172,13 @@ int run_lock_check(const struct run_lock *l, struct artel_error *err)
 
 void run_lock_release(struct run_lock *l)
 {
-    if (l->fd >= 0)
+    if (l->fd >= 0) {
+        /* Nobody's again: a run that was refused leaves the folder as it found it. */
+        const int cut = ftruncate(l->fd, (off_t)strlen(mark));
+
+        (void)cut; /* the note is for people; it may stay */
         close(l->fd);
+    }
     free(l->path);
     free(l->folder);
     *l = RUN_LOCK_NONE;

@@ -17,6 +17,7 @@
 #include "decoder/frozen.h"
 #include "files/write.h"
 #include "plan/loop_state.h"
+#include "plan/stamp.h"
 #include "plan/steplog.h"
 
 /* This many steps in a row at a loss no guess would have: the run has diverged. */
@@ -204,6 +205,21 @@ static int restore(struct loop *l, const struct checkpoint *c, uint64_t step,
     return rc < 0 ? error_in(err, rc, c->path) : 0;
 }
 
+/* R16: a checkpoint that was put here from another run. Settings that may change on resume
+ * have been judged by whoever started the stage. */
+static int check_origin(const struct loop *l, const struct checkpoint *c,
+                        struct artel_error *err)
+{
+    const json_t *was = json_object_get(c->state, "inputs");
+    struct stamp stamp = {0};
+    int rc = stamp_compare(&stamp, was, l->in->inputs, NULL, err);
+
+    if (rc == 0 && !stamp.safe)
+        rc = stamp_refuse(&stamp, l->in->stage, c->path, NULL, err);
+    stamp_release(&stamp);
+    return rc;
+}
+
 static int resume(struct loop *l, struct artel_error *err)
 {
     struct checkpoint c = {0};
@@ -212,7 +228,9 @@ static int resume(struct loop *l, struct artel_error *err)
 
     if (rc <= 0)
         return rc;
-    rc = loop_state_read(&l->s, c.state, c.path, err);
+    rc = check_origin(l, &c, err);
+    if (rc == 0)
+        rc = loop_state_read(&l->s, c.state, c.path, err);
     if (rc == 0)
         rc = restore(l, &c, l->s.trainer_steps, err);
     checkpoint_release(&c);
@@ -568,31 +586,4 @@ done:
     if (rc < 0 && err)
         *err = own;
     return rc;
-}
-
-static size_t trained_parameters(const struct loop_input *in)
-{
-    size_t n = in->train_routers ? in->mixture->n_router_params : 0;
-
-    for (size_t e = 0; e < in->mixture->n_experts; e++)
-        if (in->trained[e])
-            n += in->mixture->experts[e].n_params;
-    return n;
-}
-
-size_t loop_memory(const struct loop_input *in)
-{
-    return trainer_bytes(in->model, in->mixture, in->trained, in->train_routers,
-                         &in->train);
-}
-
-/* Parameters and two moments in F32; the checkpoints kept, one being written, the best
- * one and its successor, and the result. */
-uint64_t loop_disk(const struct loop_input *in)
-{
-    const uint64_t values = trained_parameters(in) * sizeof(float);
-    const uint64_t copies =
-        in->settings->save_total_limit + 1 + (in->settings->load_best ? 2 : 0);
-
-    return 3 * values * copies + values + (1 << 20);
 }

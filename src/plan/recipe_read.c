@@ -101,7 +101,7 @@ static const char *kind_name(const struct yaml_node *node)
 /* Range of KEY as people read it. */
 static void range_text(char *out, size_t size, const struct recipe_key *key)
 {
-    snprintf(out, size, "%s %.15g %s %.15g", key->open & KEY_ABOVE ? "above" : "from",
+    snprintf(out, size, "%s %.16g %s %.16g", key->open & KEY_ABOVE ? "above" : "from",
              key->min, key->open & KEY_BELOW ? "to below" : "to", key->max);
 }
 

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Refusals come in the order of their cost: names and folders, digests of files,
+ * their text, memory and disk.
+ */
+#include "plan/job.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "eval/opened.h"
+#include "files/write.h"
+#include "plan/recipe_keys.h"
+#include "plan/room.h"
+
+/* ---- paths ---- */
+
+/* PATH lies in FOLDER/NAME, or is it. Both as the file system resolves them. */
+static bool is_inside(const char *path, const char *folder, const char *name)
+{
+    char target[2 * PATH_MAX];
+    const int n = snprintf(target, sizeof(target), "%s/%s", folder, name);
+
+    return n > 0 && !strncmp(path, target, (size_t)n) &&
+           (path[n] == '/' || path[n] == '\0');
+}
+
+/* D18: nothing that is read may lie where the run writes. */
+static int check_input(const struct job *job, const char *output, const char *path,
+                       struct artel_error *err)
+{
+    static const char *const written[] = {"experts",     "train",        "recipe.yaml",
+                                          "results.csv", "results.json", "results.md",
+                                          "report.html", ".lock"};
+    char *real = path ? realpath(path, NULL) : NULL;
+    bool inside = false;
+
+    if (!real)
+        return 0; /* whoever reads it says that it is missing */
+    for (size_t i = 0; i < sizeof(written) / sizeof(written[0]); i++)
+        inside = inside || is_inside(real, output, written[i]);
+    for (size_t i = 0; i < job->r->n_methods; i++)
+        inside = inside || is_inside(real, output, job->r->methods[i]);
+    free(real);
+    if (!inside)
+        return 0;
+    error_set(err, ARTEL_EUSAGE, "RUN10", NULL,
+              "is read by the recipe, and lies where its run writes");
+    return error_in(err, ARTEL_EUSAGE, path);
+}
+
+static int check_paths(const struct job *job, struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    char *output = realpath(r->output, NULL);
+    int rc;
+
+    if (!output)
+        return 0; /* it does not exist, so nothing lies in it */
+    rc = check_input(job, output, r->model, err);
+    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
+        const struct recipe_domain *d = &r->domains[i];
+
+        rc = check_input(job, output, d->train, err);
+        if (rc == 0)
+            rc = check_input(job, output, d->valid, err);
+        if (rc == 0)
+            rc = check_input(job, output, d->test, err);
+        if (rc == 0)
+            rc = check_input(job, output, d->adapter, err);
+    }
+    free(output);
+    return rc;
+}
+
+/* ---- opening ---- */
+
+static int digest_data(struct job *job, struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    int rc = 0;
+
+    job->train_digest = calloc(r->n_domains, sizeof(*job->train_digest));
+    job->valid_digest = calloc(r->n_domains, sizeof(*job->valid_digest));
+    if (!job->train_digest || !job->valid_digest)
+        return error_nomem(err, r->n_domains * 2 * DIGEST_SIZE);
+    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
+        const struct recipe_domain *d = &r->domains[i];
+
+        if (d->train)
+            rc = digest_file(job->train_digest[i], d->train, err);
+        if (rc == 0 && d->valid)
+            rc = digest_file(job->valid_digest[i], d->valid, err);
+    }
+    return rc;
+}
+
+/* A02: a rank above the smallest side of a linear it is for. */
+static int check_rank(const struct job *job, struct artel_error *err)
+{
+    const struct lora_options *lora = &job->r->lora;
+
+    for (size_t s = 0; s < N_SITES; s++) {
+        size_t n_out, n_in;
+
+        site_shape(&job->model->weights->config, (enum site)s, &n_out, &n_in);
+        if (lora->targets[s] && (lora->rank > n_out || lora->rank > n_in)) {
+            error_set(err, ARTEL_EUSAGE, "RCP03", "lora.rank",
+                      "rank %zu is larger than %s (%zu x %zu)", lora->rank,
+                      site_name((enum site)s), n_out, n_in);
+            return error_in(err, ARTEL_EUSAGE, job->r->path);
+        }
+    }
+    return 0;
+}
+
+int job_open(struct job *job, const struct recipe *r, const struct run_options *o,
+             struct artel_error *err)
+{
+    static const char *const precisions[] = {"auto", "fp32", "bf16"};
+    int rc;
+
+    *job = (struct job){.r = r, .o = o, .lock = RUN_LOCK_NONE};
+    rc = run_folder_check(r->output, err);
+    if (rc < 0)
+        return rc;
+    if (rc == 1) {
+        rc = run_lock_take(&job->lock, r->output, err);
+        if (rc < 0)
+            return rc;
+    } else if (o->must_resume) {
+        error_set(err, ARTEL_ECONFLICT, "RUN11", "output", "nothing to resume here");
+        return error_in(err, ARTEL_ECONFLICT, r->output);
+    }
+    rc = check_paths(job, err);
+    if (rc == 0)
+        rc = precision_choose(&job->precision, precisions[r->train.precision], err);
+    if (rc == 0)
+        rc = model_open(&job->model, r->model, err);
+    if (rc == 0)
+        rc = check_rank(job, err);
+    if (rc == 0)
+        rc = digest_data(job, err);
+    if (rc == 0)
+        rc = stages_list(job, err);
+    return rc;
+}
+
+void job_close(struct job *job)
+{
+    for (size_t i = 0; i < job->n_stages; i++)
+        free(job->stages[i].folder);
+    free(job->stages);
+    texts_close(&job->texts);
+    watch_release(&job->watch);
+    model_close(job->model);
+    free(job->train_digest);
+    free(job->valid_digest);
+    run_lock_release(&job->lock);
+    *job = (struct job){.lock = RUN_LOCK_NONE};
+}
+
+/* ---- what is to be done ---- */
+
+/* Path of the data that a stamp's key "data.NAME" or "valid.NAME" stands for. */
+static const char *path_of_key(const struct job *job, const char *key)
+{
+    const char *name = key ? strchr(key, '.') : NULL;
+
+    for (size_t i = 0; name && i < job->r->n_domains; i++)
+        if (!strcmp(job->r->domains[i].name, name + 1))
+            return *key == 'd' ? job->r->domains[i].train : job->r->domains[i].valid;
+    return NULL;
+}
+
+/* Differences are allowed by what the user said, or refused. */
+static int judge(const struct job *job, const struct stage *s,
+                 const struct stamp *stamp, struct artel_error *err)
+{
+    if (!stamp->n_differences || job->o->changes == CHANGES_RETRAIN ||
+        (job->o->changes == CHANGES_SAFE && stamp->safe))
+        return 0;
+    for (size_t i = 0; i < stamp->n_differences; i++)
+        job_tell(job, s, RUN_WARNING, stamp->differences[i]);
+    return stamp_refuse(stamp, s->name, s->folder,
+                        path_of_key(job, stamp->changed_data), err);
+}
+
+static bool is_wanted(const struct job *job, const struct stage *s)
+{
+    return !job->o->only || !strcmp(job->o->only, s->name);
+}
+
+static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
+                         bool *stage1_pending, struct artel_error *err)
+{
+    const bool needs_stage1 = s->kind == STAGE_ROUTER || s->kind == STAGE_BUNDLE;
+    struct stamp stamp = {0};
+    json_t *inputs = NULL;
+    int rc = stage_inputs(&inputs, job, s, false, err);
+
+    if (rc == 0)
+        rc = stamp_read(&stamp, s->folder, inputs, "expert.", err);
+    if (rc == 0) {
+        *any_there = *any_there || stamp.there;
+        rc = judge(job, s, &stamp, err);
+    }
+    if (rc == 0) {
+        s->pending = is_wanted(job, s) &&
+                     (!stamp.complete || stamp.n_differences ||
+                      !stage_result_there(job, s) || (needs_stage1 && *stage1_pending));
+        if (s->kind == STAGE_EXPERT || s->kind == STAGE_ADAPTER)
+            *stage1_pending = *stage1_pending || s->pending;
+    }
+    stamp_release(&stamp);
+    json_decref(inputs);
+    return rc;
+}
+
+static int check_only(const struct job *job, struct artel_error *err)
+{
+    const char **names;
+    const char *near;
+
+    for (size_t i = 0; i < job->n_stages; i++)
+        if (is_wanted(job, &job->stages[i]))
+            return 0;
+    if (!job->o->only)
+        return 0;
+    names = calloc(job->n_stages + 1, sizeof(*names));
+    if (!names)
+        return error_nomem(err, job->n_stages * sizeof(*names));
+    for (size_t i = 0; i < job->n_stages; i++)
+        names[i] = job->stages[i].name;
+    near = nearest_name(job->o->only, names, job->n_stages);
+    free(names);
+    return error_set(err, ARTEL_EUSAGE, "RUN12", "stage",
+                     "the recipe has no stage '%.60s'%s%s%s", job->o->only,
+                     near ? ": did you mean '" : "", near ? near : "",
+                     near ? "'?" : "");
+}
+
+/* ---- text ---- */
+
+static int open_texts(struct job *job, struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    const struct texts_options o = {.train = &r->train, .run = job->o};
+    struct text *of = calloc(r->n_domains, sizeof(*of));
+    int rc;
+
+    if (!of)
+        return error_nomem(err, r->n_domains * sizeof(*of));
+    for (size_t i = 0; i < r->n_domains; i++)
+        of[i] = (struct text){.name = r->domains[i].name};
+    for (size_t k = 0; k < job->n_stages; k++) {
+        const struct stage *s = &job->stages[k];
+
+        for (size_t i = 0; s->pending && i < r->n_domains; i++) {
+            if (s->kind == STAGE_ROUTER || s->kind == STAGE_MIXED ||
+                (s->kind == STAGE_EXPERT && s->domain == i)) {
+                of[i].train_path = r->domains[i].train;
+                of[i].valid_path = r->domains[i].valid;
+                of[i].max_rows = domain_max_rows(r, i);
+            }
+        }
+    }
+    rc = texts_open(&job->texts, of, r->n_domains, job->model, &o, err);
+    free(of);
+    return rc;
+}
+
+/* ---- room ---- */
+
+static int measure_stage(const struct job *job, const struct stage *s, size_t *memory,
+                         uint64_t *disk, struct artel_error *err)
+{
+    struct mixture m = {0};
+    struct loop_input in;
+    bool *trained;
+    int rc;
+
+    if (s->kind == STAGE_ADAPTER || s->kind == STAGE_BUNDLE)
+        return 0;
+    rc = stage_mixture(&m, job, s, false, err);
+    if (rc < 0)
+        return rc;
+    trained = calloc(m.n_experts + 1, sizeof(*trained));
+    if (!trained) {
+        mixture_release(&m);
+        return error_nomem(err, m.n_experts);
+    }
+    stage_loop_input(&in, job, s, &m, trained);
+    *memory = loop_memory(&in);
+    *disk = loop_disk(&in);
+    for (size_t e = 0; e < m.n_experts; e++)
+        *memory += m.experts[e].n_params * sizeof(float);
+    free(trained);
+    mixture_release(&m);
+    return 0;
+}
+
+static const int use = MATRIX_FORWARD | MATRIX_BACKWARD;
+
+static int check_room(const struct job *job, struct artel_error *err)
+{
+    const size_t base =
+        model_prepared_bytes(job->model, job->precision, use, job->texts.longest);
+    size_t most = 0;
+    uint64_t disk = 0;
+    int rc;
+
+    for (size_t i = 0; i < job->n_stages; i++) {
+        size_t memory = 0;
+        uint64_t more = 0;
+
+        if (!job->stages[i].pending)
+            continue;
+        rc = measure_stage(job, &job->stages[i], &memory, &more, err);
+        if (rc < 0)
+            return rc;
+        if (memory > most)
+            most = memory;
+        disk += more;
+    }
+    rc = room_check_memory(base + most, job->o->memory_bytes, err);
+    return rc < 0 ? rc : room_check_disk(job->r->output, disk, err);
+}
+
+int job_plan(struct job *job, struct artel_error *err)
+{
+    bool any_there = false, any_pending = false, stage1_pending = false;
+    bool trains = false;
+    int rc = check_only(job, err);
+
+    for (size_t i = 0; rc == 0 && i < job->n_stages; i++) {
+        struct stage *s = &job->stages[i];
+
+        rc = look_at_stage(job, s, &any_there, &stage1_pending, err);
+        any_pending = any_pending || s->pending;
+        trains = trains ||
+                 (s->pending && s->kind != STAGE_ADAPTER && s->kind != STAGE_BUNDLE);
+    }
+    if (rc == 0 && job->o->must_resume && !any_there) {
+        error_set(err, ARTEL_ECONFLICT, "RUN11", "output", "nothing to resume here");
+        rc = error_in(err, ARTEL_ECONFLICT, job->r->output);
+    }
+    if (rc < 0 || !any_pending)
+        return rc;
+    rc = open_texts(job, err);
+    return rc == 0 && trains ? check_room(job, err) : rc;
+}
+
+/* ---- beginning ---- */
+
+static int write_recipe(const struct job *job, struct artel_error *err)
+{
+    char *path = output_path(job, "recipe.yaml", NULL);
+    char *own = path ? realpath(path, NULL) : NULL;
+    char *text = NULL;
+    int rc = path ? 0 : error_nomem(err, 256);
+
+    /* A run may be repeated from the copy that it keeps; that one is not written over. */
+    if (rc == 0 && (!own || strcmp(own, job->r->path) != 0))
+        rc = recipe_print(&text, job->r, err);
+    if (rc == 0 && text)
+        rc = write_file(path, text, strlen(text), err);
+    free(path);
+    free(own);
+    free(text);
+    return rc;
+}
+
+static int watch_inputs(struct job *job, struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    struct stat st;
+    int rc = 0;
+
+    if (stat(r->model, &st) == 0 && S_ISREG(st.st_mode))
+        rc = watch_add(&job->watch, r->model, NULL, err);
+    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
+        if (job->texts.of[i].train)
+            rc = watch_add(&job->watch, r->domains[i].train, job->train_digest[i], err);
+        if (rc == 0 && job->texts.of[i].valid)
+            rc = watch_add(&job->watch, r->domains[i].valid, job->valid_digest[i], err);
+    }
+    /* What was digested is what was read, or the run would stand on two versions. */
+    for (size_t i = 0; rc == 0 && i < r->n_domains; i++)
+        if (job->texts.of[i].train &&
+            strcmp(corpus_stats(job->texts.of[i].train)->digest, job->train_digest[i]))
+            rc = error_in(err,
+                          error_set(err, ARTEL_ECONFLICT, "RUN05", NULL,
+                                    "data changed while it was read"),
+                          r->domains[i].train);
+    return rc;
+}
+
+int job_begin(struct job *job, struct artel_error *err)
+{
+    bool trains = false;
+    int rc = job->lock.fd >= 0 ? 0 : run_lock_take(&job->lock, job->r->output, err);
+
+    if (rc == 0)
+        rc = write_recipe(job, err);
+    if (rc == 0)
+        rc = watch_inputs(job, err);
+    for (size_t i = 0; i < job->n_stages; i++)
+        trains =
+            trains || (job->stages[i].pending && job->stages[i].kind != STAGE_ADAPTER &&
+                       job->stages[i].kind != STAGE_BUNDLE);
+    if (rc == 0 && trains)
+        rc = model_prepare(job->model, job->precision, use, job->texts.longest, err);
+    return rc;
+}
+
+int job_stage_ready(struct job *job, const struct stage *s, json_t **inputs,
+                    struct artel_error *err)
+{
+    struct stamp stamp = {0};
+    bool done = false;
+    int rc = stage_inputs(inputs, job, s, true, err);
+
+    if (rc < 0)
+        return rc;
+    rc = stamp_read(&stamp, s->folder, *inputs, NULL, err);
+    if (rc == 0) {
+        done = stamp.complete && !stamp.n_differences && stage_result_there(job, s);
+        rc = done ? 0 : judge(job, s, &stamp, err);
+    }
+    if (rc == 0 && stamp.n_differences && job->o->changes == CHANGES_RETRAIN)
+        rc = stage_folder_clear(s->folder, err);
+    if (rc == 0 && !done)
+        rc = make_folder(s->folder, err);
+    if (rc == 0 && !done)
+        rc = stamp_write(s->folder, s->name, *inputs, false, NULL, err);
+    stamp_release(&stamp);
+    if (rc < 0) {
+        json_decref(*inputs);
+        *inputs = NULL;
+        return rc;
+    }
+    return done;
+}

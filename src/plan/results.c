@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Experts first, then the samples, mixture.json last: what it names is there.
+ */
+#include "plan/results.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "files/write.h"
+#include "save/adapter.h"
+#include "save/mixture_file.h"
+
+static const char *or_null(const char *text)
+{
+    return *text ? text : NULL;
+}
+
+int results_expert(const char *folder, const struct expert *e,
+                   const struct artel_model *model, const char *base_path,
+                   const struct lora_options *as_asked, const char *data_digest,
+                   const json_t *summary, struct artel_error *err)
+{
+    const struct adapter_notes notes = {
+        .domain = e->name,
+        .base_path = base_path,
+        .base_digest = or_null(model->base_digest),
+        .tokenizer_digest = or_null(model->tokenizer_digest),
+        .chat_digest = or_null(model->chat_digest),
+        .data_digest = data_digest && *data_digest ? data_digest : NULL,
+        .training = summary,
+    };
+
+    return adapter_write(folder, e, &model->weights->config, as_asked, &notes, err);
+}
+
+static const struct lora_options *as_asked(const struct job *job, size_t domain)
+{
+    return job->r->domains[domain].adapter ? NULL : &job->r->lora;
+}
+
+/* Where the expert of DOMAIN lies, seen from the folder of S's mixture. */
+static void folder_text(char *out, size_t size, const struct job *job,
+                        const struct stage *s, size_t domain)
+{
+    const char *name = job->r->domains[domain].name;
+
+    if (s->kind == STAGE_MIXED)
+        snprintf(out, size, "experts/mixed");
+    else if (s->kind == STAGE_ROUTER && !job->r->router.router_only)
+        snprintf(out, size, "experts/%s", name);
+    else
+        snprintf(out, size, "../experts/%s", name);
+}
+
+static int copy(char **out, const char *text, struct artel_error *err)
+{
+    *out = text ? strdup(text) : NULL;
+    return text && !*out ? error_nomem(err, strlen(text)) : 0;
+}
+
+static int store_sample(char **out, const struct job *job, size_t i, const char *folder,
+                        struct artel_error *err)
+{
+    char name[EXPERT_NAME_MAX + 16];
+    char *data = path_join(folder, "data"), *path = NULL;
+    int rc = data ? make_folder(data, err) : error_nomem(err, strlen(folder));
+
+    snprintf(name, sizeof(name), "data/%s.jsonl", job->r->domains[i].name);
+    if (rc == 0) {
+        path = path_join(folder, name);
+        rc = path ? sample_write(path, job->texts.trains[i], job->r->domains[i].train,
+                                 job->r->store_sample, err)
+                  : error_nomem(err, strlen(folder));
+    }
+    if (rc == 1)
+        rc = copy(out, name, err);
+    free(data);
+    free(path);
+    return rc;
+}
+
+static int fill_domains(struct mixture_file *f, const struct job *job,
+                        const struct stage *s, struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    int rc = 0;
+
+    f->domains = calloc(r->n_domains, sizeof(*f->domains));
+    if (!f->domains)
+        return error_nomem(err, r->n_domains * sizeof(*f->domains));
+    f->n_domains = r->n_domains;
+    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
+        struct domain_notes *d = &f->domains[i];
+        char folder[EXPERT_NAME_MAX + 32];
+
+        folder_text(folder, sizeof(folder), job, s, i);
+        snprintf(d->name, sizeof(d->name), "%s", r->domains[i].name);
+        snprintf(d->train_digest, sizeof(d->train_digest), "%s", job->train_digest[i]);
+        rc = copy(&d->folder, folder, err);
+        if (rc == 0)
+            rc = copy(&d->train, r->domains[i].train, err);
+        if (rc == 0)
+            rc = copy(&d->valid, r->domains[i].valid, err);
+        if (rc == 0)
+            rc = copy(&d->test, r->domains[i].test, err);
+        if (rc == 0)
+            rc = copy(&d->score, r->domains[i].score, err);
+        if (rc == 0 && s->kind == STAGE_ROUTER && r->store_sample)
+            rc = store_sample(&d->sample, job, i, f->folder, err);
+    }
+    return rc;
+}
+
+/* Every setting but what mixture.json says elsewhere. */
+static json_t *settings_new(const struct recipe *r)
+{
+    json_t *o = recipe_json(r);
+
+    json_object_del(o, "model");
+    json_object_del(o, "output");
+    json_object_del(o, "method");
+    json_object_del(o, "domains");
+    return o;
+}
+
+/* Summaries of all stages that led here, by their names. */
+static json_t *training_new(const struct job *job, const struct stage *s,
+                            const json_t *summary)
+{
+    json_t *stages = json_object();
+
+    for (size_t i = 0; s->kind != STAGE_MIXED && i < job->n_stages; i++) {
+        const struct stage *earlier = &job->stages[i];
+        struct stamp stamp = {0};
+        json_t *none = json_object();
+
+        if ((earlier->kind == STAGE_EXPERT || earlier->kind == STAGE_ADAPTER) &&
+            stamp_read(&stamp, earlier->folder, none, "", NULL) == 0 && stamp.summary)
+            json_object_set(stages, earlier->name, stamp.summary);
+        stamp_release(&stamp);
+        json_decref(none);
+    }
+    json_object_set_new(stages, s->name, json_deep_copy(summary));
+    return json_pack("{s:o}", "stages", stages);
+}
+
+static int write_mixture(const struct job *job, const struct stage *s,
+                         struct mixture *m, const json_t *summary,
+                         struct artel_error *err)
+{
+    struct mixture_file f = {0};
+    int rc;
+
+    f.folder = output_path(job, s->method, NULL);
+    f.base_path = strdup(job->r->model);
+    f.settings = settings_new(job->r);
+    f.training = training_new(job, s, summary);
+    if (!f.folder || !f.base_path || !f.settings || !f.training)
+        rc = error_nomem(err, 4096);
+    else
+        rc = make_folder(f.folder, err);
+    memcpy(f.base_digest, job->model->base_digest, DIGEST_SIZE);
+    memcpy(f.tokenizer_digest, job->model->tokenizer_digest, DIGEST_SIZE);
+    memcpy(f.chat_digest, job->model->chat_digest, DIGEST_SIZE);
+    if (rc == 0)
+        rc = fill_domains(&f, job, s, err);
+    if (rc == 0) {
+        f.mixture = *m;
+        rc = mixture_file_write(&f, err);
+        f.mixture = (struct mixture){0};
+    }
+    if (rc == 0)
+        job_tell(job, s, RUN_DONE, f.folder);
+    mixture_file_release(&f);
+    return rc;
+}
+
+static int write_own_experts(const struct job *job, const struct stage *s,
+                             const struct mixture *m, const json_t *summary,
+                             struct artel_error *err)
+{
+    int rc = 0;
+
+    for (size_t e = 0; rc == 0 && e < m->n_experts; e++) {
+        const bool mixed = s->kind == STAGE_MIXED;
+        char *experts = output_path(job, s->method, "experts");
+        char *folder = experts ? path_join(experts, m->experts[e].name) : NULL;
+
+        rc = folder ? results_expert(folder, &m->experts[e], job->model, job->r->model,
+                                     mixed ? &job->r->lora : as_asked(job, e),
+                                     mixed ? NULL : job->train_digest[e], summary, err)
+                    : error_nomem(err, 256);
+        free(experts);
+        free(folder);
+    }
+    return rc;
+}
+
+int results_write(struct job *job, const struct stage *s, struct mixture *m,
+                  const json_t *summary, struct artel_error *err)
+{
+    char *folder;
+    int rc = 0;
+
+    if (s->kind == STAGE_EXPERT || s->kind == STAGE_ADAPTER) {
+        folder = expert_folder(job, s->domain);
+        rc = folder ? results_expert(folder, &m->experts[0], job->model, job->r->model,
+                                     as_asked(job, s->domain),
+                                     job->train_digest[s->domain], summary, err)
+                    : error_nomem(err, 256);
+        if (rc == 0)
+            job_tell(job, s, RUN_DONE, folder);
+        free(folder);
+        return rc;
+    }
+    if (s->kind == STAGE_MIXED ||
+        (s->kind == STAGE_ROUTER && !job->r->router.router_only))
+        rc = write_own_experts(job, s, m, summary, err);
+    return rc < 0 ? rc : write_mixture(job, s, m, summary, err);
+}

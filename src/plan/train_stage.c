@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One stage carried out: build the mixture it trains, run the loop, write what
+ * came of it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "files/write.h"
+#include "plan/results.h"
+#include "plan/stages.h"
+#include "save/adapter.h"
+
+#define MIXED_NAME "mixed" /* of the one expert of that method */
+
+/* FNV-1a: an expert starts the same wherever its domain stands in the recipe. */
+uint64_t name_stream(const char *name)
+{
+    uint64_t h = 0xcbf29ce484222325;
+
+    for (; *name; name++)
+        h = (h ^ (unsigned char)*name) * 0x100000001b3;
+    return h;
+}
+
+static int add_fresh(struct mixture *m, const struct job *job, const char *name,
+                     struct artel_error *err)
+{
+    const struct model_config *c = &job->model->weights->config;
+    struct expert e = {0};
+    int rc = expert_init_uniform(&e, name, c, &job->r->lora, err);
+
+    if (rc == 0) {
+        expert_draw(&e, job->r->train.seed, name_stream(name));
+        rc = mixture_add(m, &e, c, err);
+    }
+    expert_release(&e);
+    return rc;
+}
+
+static int add_read(struct mixture *m, const struct job *job, size_t domain,
+                    struct artel_error *err)
+{
+    const struct recipe_domain *d = &job->r->domains[domain];
+    struct expert e = {0};
+    char *folder = expert_folder(job, domain);
+    int rc = folder ? adapter_read(&e, d->name, folder, job->model, job->o->force, err)
+                    : error_nomem(err, 256);
+
+    if (rc == 0) {
+        /* An adapter brought along keeps its own dropout; PEFT's file does not say ours. */
+        if (!d->adapter)
+            e.dropout = job->r->lora.dropout;
+        rc = mixture_add(m, &e, &job->model->weights->config, err);
+    }
+    expert_release(&e);
+    free(folder);
+    return rc;
+}
+
+int stage_mixture(struct mixture *out, const struct job *job, const struct stage *s,
+                  bool read, struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    const char *method = s->method ? s->method : "single";
+    struct gate_rule rule;
+    int rc = method_rule(&rule, method);
+
+    *out = (struct mixture){0};
+    if (rc < 0)
+        return error_set(err, ARTEL_EBUG, "BUG01", method, "no such method");
+    if (rule.place != ROUTER_NONE) {
+        rule.pool = r->router.pool;
+        rule.selector = r->router.selector;
+    }
+    rc = mixture_init(out, method, &job->model->weights->config, &rule, err);
+    if (s->kind == STAGE_EXPERT || s->kind == STAGE_MIXED) {
+        if (rc == 0)
+            rc = add_fresh(
+                out, job,
+                s->kind == STAGE_MIXED ? MIXED_NAME : r->domains[s->domain].name, err);
+    } else {
+        for (size_t i = 0; rc == 0 && i < r->n_domains; i++)
+            rc = read && (s->kind == STAGE_BUNDLE || r->router.init == INIT_STAGE1)
+                     ? add_read(out, job, i, err)
+                     : add_fresh(out, job, r->domains[i].name, err);
+    }
+    if (rc < 0)
+        mixture_release(out);
+    return rc;
+}
+
+static void set_train_options(struct train_options *t, const struct job *job,
+                              const struct stage *s)
+{
+    const struct recipe_train *from = &job->r->train;
+    const struct recipe_router *router = &job->r->router;
+
+    train_options_default(t);
+    t->learning_rate = (float)from->learning_rate;
+    t->beta1 = (float)from->beta1;
+    t->beta2 = (float)from->beta2;
+    t->eps = (float)from->eps;
+    t->weight_decay = (float)from->weight_decay;
+    t->max_grad_norm = (float)from->max_grad_norm;
+    t->seed = from->seed;
+    t->max_row_tokens = job->texts.longest;
+    t->routing = ROUTE_GIVEN;
+    t->forced_expert = 0;
+    t->lm_loss = true;
+    t->eta = 0;
+    if (s->kind != STAGE_ROUTER)
+        return;
+    t->router_learning_rate = (float)router->learning_rate;
+    t->forced_expert = -1;
+    t->eta = (float)router->eta;
+    t->detach_router = router->detach_router_input;
+    t->lm_loss = !router->router_only;
+    if (router->label == LABEL_ARGMAX) {
+        t->routing = ROUTE_ROUTER;
+        t->straight = true;
+    }
+}
+
+void stage_loop_input(struct loop_input *out, const struct job *job,
+                      const struct stage *s, struct mixture *m, bool *trained)
+{
+    const struct recipe *r = job->r;
+    const struct texts *t = &job->texts;
+    const bool one = s->kind == STAGE_EXPERT;
+    const size_t first = one ? s->domain : 0;
+    const size_t last = one ? s->domain + 1 : t->n;
+
+    *out = (struct loop_input){
+        .stage = s->name,
+        .folder = s->folder,
+        .stage_idx = (size_t)(s - job->stages),
+        .n_stages = job->n_stages,
+        .model = job->model,
+        .mixture = m,
+        .trained = trained,
+        .train_routers = s->kind == STAGE_ROUTER,
+        .settings = &r->train,
+        .epochs = r->train.epochs,
+        .max_steps = r->train.max_steps,
+        .mix = s->kind == STAGE_ROUTER ? BATCH_EVEN : BATCH_EACH,
+        .corpora = t->trains + first,
+        .n_corpora = last - first,
+        .valid = t->valid + t->valid_first[first],
+        .n_valid = t->valid_first[last] - t->valid_first[first],
+        .held = t->held,
+        .n_held = t->n_held,
+        .run = job->o,
+        .lock = &job->lock,
+    };
+    if (s->kind == STAGE_ROUTER) {
+        if (r->router.epochs > 0)
+            out->epochs = r->router.epochs;
+        if (r->router.max_steps)
+            out->max_steps = r->router.max_steps;
+    }
+    for (size_t e = 0; e < m->n_experts; e++)
+        trained[e] = s->kind != STAGE_ROUTER || !r->router.router_only;
+    set_train_options(&out->train, job, s);
+}
+
+/* What a reader of results wants to know of a training. */
+static json_t *loop_summary(const struct job *job, const struct loop_input *in,
+                            const struct loop_result *l)
+{
+    size_t parameters = in->train_routers ? in->mixture->n_router_params : 0;
+    json_t *data = json_object(), *o;
+
+    for (size_t e = 0; e < in->mixture->n_experts; e++)
+        parameters += in->trained[e] ? in->mixture->experts[e].n_params : 0;
+    for (size_t i = 0; i < job->texts.n; i++)
+        for (size_t k = 0; k < in->n_corpora; k++)
+            if (in->corpora[k] && in->corpora[k] == job->texts.trains[i])
+                json_object_set_new(data, job->texts.of[i].name,
+                                    texts_summary(&job->texts, i));
+    o = json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:b, s:s, s:I, s:o}",
+                  "parameters", (json_int_t)parameters, "steps", (json_int_t)l->steps,
+                  "tokens", (json_int_t)l->tokens, "answer_tokens",
+                  (json_int_t)l->answer_tokens, "seconds", l->seconds, "first_loss",
+                  l->first_loss, "last_loss", l->last_loss, "skipped_steps",
+                  (json_int_t)l->skipped, "clipped_steps", (json_int_t)l->clipped,
+                  "early_stopped", l->early_stopped, "precision",
+                  job->precision == PRECISION_BF16 ? "bf16" : "fp32", "threads",
+                  (json_int_t)cpu_threads(), "data", data);
+    if (o && in->n_valid)
+        json_object_set_new(o, "valid_loss", json_real(l->valid_loss));
+    if (o && l->best_step)
+        json_object_set_new(o, "best_step", json_integer((json_int_t)l->best_step));
+    return o;
+}
+
+static int train(json_t **summary, struct job *job, const struct stage *s,
+                 struct mixture *m, const json_t *inputs, struct artel_error *err)
+{
+    bool *trained = calloc(m->n_experts + 1, sizeof(*trained));
+    struct loop_result result = {0};
+    struct loop_input in;
+    int rc;
+
+    if (!trained)
+        return error_nomem(err, m->n_experts);
+    stage_loop_input(&in, job, s, m, trained);
+    in.inputs = inputs;
+    in.watch = &job->watch;
+    rc = loop_run(&in, &result, err);
+    if (rc == 0) {
+        *summary = loop_summary(job, &in, &result);
+        rc = *summary ? 0 : error_nomem(err, 1024);
+    }
+    free(trained);
+    return rc;
+}
+
+static int take_adapter(struct mixture *m, const struct job *job, const struct stage *s,
+                        struct artel_error *err)
+{
+    const struct recipe_domain *d = &job->r->domains[s->domain];
+    struct gate_rule rule;
+    struct expert e = {0};
+    int rc;
+
+    method_rule(&rule, "single");
+    rc = mixture_init(m, "single", &job->model->weights->config, &rule, err);
+    if (rc == 0)
+        rc = adapter_read(&e, d->name, d->adapter, job->model, job->o->force, err);
+    if (rc == 0)
+        rc = mixture_add(m, &e, &job->model->weights->config, err);
+    expert_release(&e);
+    return rc;
+}
+
+int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
+                    const json_t *inputs, struct artel_error *err)
+{
+    struct mixture m = {0};
+    int rc;
+
+    *summary = NULL;
+    rc = s->kind == STAGE_ADAPTER ? take_adapter(&m, job, s, err)
+                                  : stage_mixture(&m, job, s, true, err);
+    if (rc == 0 && s->kind != STAGE_ADAPTER && s->kind != STAGE_BUNDLE)
+        rc = train(summary, job, s, &m, inputs, err);
+    if (rc == 0 && !*summary) {
+        *summary = json_object();
+        rc = *summary ? 0 : error_nomem(err, 64);
+    }
+    if (rc == 0)
+        rc = results_write(job, s, &m, *summary, err);
+    mixture_release(&m);
+    if (rc < 0) {
+        json_decref(*summary);
+        *summary = NULL;
+    }
+    return rc;
+}
