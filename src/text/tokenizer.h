@@ -47,9 +47,9 @@ int tokenizer_encode(const struct tokenizer *t, struct ids *ids, const char *tex
  * TEMPLATE_MASK (N bytes) is 1 for bytes the template wrote, 0 for content. A
  * control token is recognised only where all of its bytes are the template's.
  */
-int tokenizer_encode_masked(const struct tokenizer *t, struct ids *ids, const char *text,
-                            const unsigned char *template_mask, size_t n,
-                            struct artel_error *err);
+int tokenizer_encode_masked(const struct tokenizer *t, struct ids *ids,
+                            const char *text, const unsigned char *template_mask,
+                            size_t n, struct artel_error *err);
 
 /* Bytes of one token (borrowed, may be partial UTF-8); *N its length. Control
  * tokens give their text. ID must be below tokenizer_size(). */
@@ -61,7 +61,8 @@ size_t tokenizer_size(const struct tokenizer *t); /* ids are below this */
 int32_t tokenizer_bos(const struct tokenizer *t); /* -1: none */
 int32_t tokenizer_eos(const struct tokenizer *t);
 bool tokenizer_adds_bos(const struct tokenizer *t); /* for plain text and --raw */
-int32_t tokenizer_find(const struct tokenizer *t, const char *piece); /* control or plain; -1 */
+int32_t tokenizer_find(const struct tokenizer *t,
+                       const char *piece); /* control or plain; -1 */
 /* SHA-256 over kind, pieces, types and merges: same vocabulary, same digest. */
 void tokenizer_digest(const struct tokenizer *t, char out[DIGEST_SIZE]);
 
