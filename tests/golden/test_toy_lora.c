@@ -60,6 +60,27 @@ static struct decoder_pass *pass_over(const struct fixture *f, bool backward)
     return pass;
 }
 
+/* The session's cached decoding, step by step. */
+static void check_decoding(const struct fixture *f, const json_t *greedy)
+{
+    const json_t *ids = json_object_get(greedy, "ids"), *id;
+    struct artel_session *s;
+    struct artel_error err;
+    size_t i;
+
+    assert_int_equal(session_open(&s, f->model, &f->mixture, 64, &err), 0);
+    assert_int_equal(session_prefill(s, f->rows.ids[1], f->rows.answer_start[1], 0, 0,
+                                     f->rows.answer_start[1], &err),
+                     0);
+    json_array_foreach(ids, i, id)
+    {
+        golden_greedy(session_logits(s), greedy, i);
+        assert_int_equal(session_step(s, (int32_t)json_integer_value(id), &err), 0);
+    }
+    assert_int_equal(i, 12);
+    session_close(s);
+}
+
 static void check_adapter(const char *base, const char *name)
 {
     const json_t *facts = json_object_get(golden.facts, name);
@@ -88,6 +109,7 @@ static void check_adapter(const char *base, const char *name)
                     json_number_value(json_array_get(json_object_get(facts, "nll"), i)),
                     5e-4);
     pass_close(pass);
+    check_decoding(&f, json_object_get(facts, "greedy"));
     fixture_close(&f);
 }
 
@@ -103,31 +125,6 @@ static void rslora_with_patterns_agrees_with_peft(void **state)
     (void)state;
     check_adapter("toy-tied", "rslora");
     check_adapter("toy-tied.gguf", "rslora");
-}
-
-/* The session's cached decoding, with the adapter, step by step. */
-static void decoding_with_lora_agrees_with_peft(void **state)
-{
-    const json_t *greedy =
-        json_object_get(json_object_get(golden.facts, "lora"), "greedy");
-    struct fixture f;
-    struct artel_session *s;
-    struct artel_error err;
-
-    (void)state;
-    fixture_open(&f, "toy-tied.gguf", GOLDEN "lora");
-    assert_int_equal(session_open(&s, f.model, &f.mixture, 64, &err), 0);
-    assert_int_equal(session_prefill(s, f.rows.ids[1], f.rows.answer_start[1], 0, 0,
-                                     f.rows.answer_start[1], &err),
-                     0);
-    for (size_t i = 0; i < json_array_size(json_object_get(greedy, "ids")); i++) {
-        const json_t *id = json_array_get(json_object_get(greedy, "ids"), i);
-
-        golden_greedy(session_logits(s), greedy, i);
-        assert_int_equal(session_step(s, (int32_t)json_integer_value(id), &err), 0);
-    }
-    session_close(s);
-    fixture_close(&f);
 }
 
 /* Row I of B as we hold it is row hugging_face_row() of B in the file: a GGUF base holds
@@ -293,7 +290,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lora_agrees_with_peft),
         cmocka_unit_test(rslora_with_patterns_agrees_with_peft),
-        cmocka_unit_test(decoding_with_lora_agrees_with_peft),
         cmocka_unit_test(gradients_of_every_a_and_b_agree_with_pytorch),
         cmocka_unit_test(ten_adamw_steps_agree_with_pytorch),
     };
