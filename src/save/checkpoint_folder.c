@@ -155,7 +155,7 @@ int checkpoint_remove(const char *path)
     if (!d) {
         if (fd >= 0)
             close(fd);
-        return -1;
+        return unlink(path); /* a link or a file; a folder stays */
     }
     while ((entry = readdir(d)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)

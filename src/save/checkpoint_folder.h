@@ -32,7 +32,7 @@ int checkpoint_check_place(const char *path, struct artel_error *err);
 int checkpoint_place(const char *temporary, const char *path, const char *aside,
                      struct artel_error *err);
 
-/* Removes a folder and the files in it, links not followed. 0 or -1 with errno. */
+/* Removes a folder and the files in it, or a link, which is not followed. 0 or -1, errno. */
 int checkpoint_remove(const char *path);
 /* Hides it first, so that a kill leaves no half checkpoint under its name. */
 int checkpoint_retire(const char *stage_folder, uint64_t step);

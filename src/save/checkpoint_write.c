@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -111,7 +112,11 @@ static void retire_older(const char *stage_folder, uint64_t step, size_t keep)
     if (checkpoint_list(&steps, &n, stage_folder, NULL) < 0)
         return;
     for (size_t i = 0; i < n; i++) {
-        if (steps[i] > step || n_kept++ < keep)
+        char *path = steps[i] > step ? NULL : checkpoint_path(stage_folder, steps[i]);
+        const bool counts = path && checkpoint_check_place(path, NULL) == 1;
+
+        free(path);
+        if (!counts || n_kept++ < keep)
             continue;
         if (checkpoint_retire(stage_folder, steps[i]) < 0)
             log_warn("%s: checkpoint-%" PRIu64 " could not be removed: %s",
