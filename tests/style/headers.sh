@@ -6,14 +6,20 @@
 cd "$1" || exit 2
 cc=${2:-cc}
 bad=0
-flags="-D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -Iinclude -Isrc -Itests
+flags="-D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -DARTEL_TESTS=\"t\" -DARTEL_SOURCE=\"s\"
+    -Iinclude -Isrc -Itests
     $(pkg-config --cflags jansson yaml-0.1 libcrypto libpcre2-8 libutf8proc cmocka)"
 
 for header in $(find src include tests -name '*.h' | sort); do
+    case $header in
+    *_avx2.h) isa='-mavx2 -mfma -mf16c' ;;
+    *_avx512.h) isa='-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl' ;;
+    *) isa= ;;
+    esac
     # Through standard input: a header given as the main file has warnings of its own.
     # shellcheck disable=SC2086
     if ! echo "#include \"$header\"" |
-        "$cc" -std=c11 -Wall -Wextra -Werror -fsyntax-only $flags -I. -x c -; then
+        "$cc" -std=c11 -Wall -Wextra -Werror -fsyntax-only $flags $isa -I. -x c -; then
         echo "$header does not compile alone"
         bad=1
     fi
