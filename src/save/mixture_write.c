@@ -94,11 +94,11 @@ static json_t *domains_new(const struct mixture_file *f)
     return list;
 }
 
-static int build(json_t **out, const struct mixture_file *f, const char *router_digest,
-                 struct artel_error *err)
+/* Everything but the routers' digest. */
+static int build(json_t **out, const struct mixture_file *f, struct artel_error *err)
 {
     const struct mixture *m = &f->mixture;
-    json_t *experts = json_array(), *router = NULL;
+    json_t *experts = json_array();
     int rc = experts ? 0 : error_nomem(err, 0);
 
     *out = NULL;
@@ -108,16 +108,14 @@ static int build(json_t **out, const struct mixture_file *f, const char *router_
         json_decref(experts);
         return rc;
     }
-    if (*router_digest)
-        router = json_pack("{s:s, s:s}", "file", ROUTER_FILE, "digest", router_digest);
     *out = json_pack(
-        "{s:i, s:s, s:s, s:o, s:{s:s?, s:s, s:s, s:s}, s:o, s:o, s:o?,"
+        "{s:i, s:s, s:s, s:o, s:{s:s?, s:s, s:s, s:s}, s:o, s:o, s:n,"
         " s:O?, s:O?}",
         "format_version", SAVE_FORMAT_VERSION, "artel_version", ARTEL_VERSION, "method",
         m->method, "rule", gate_rule_new(&m->rule), "base", "path", f->base_path,
         "digest", f->base_digest, "tokenizer_digest", f->tokenizer_digest,
         "chat_digest", f->chat_digest, "experts", experts, "domains", domains_new(f),
-        "router", router, "settings", f->settings, "training", f->training);
+        "router", "settings", f->settings, "training", f->training);
     return *out ? 0 : error_nomem(err, 0);
 }
 
@@ -138,22 +136,38 @@ static void digest_in_use(char out[DIGEST_SIZE], const char *path)
     json_decref(root);
 }
 
+/* The routers to their file, its digest to ROOT. IN_USE as router_file_write has it. */
+static int write_routers(json_t *root, const struct mixture_file *f, const char *in_use,
+                         struct artel_error *err)
+{
+    char digest[DIGEST_SIZE];
+    int rc;
+
+    if (!f->mixture.n_router_params)
+        return 0;
+    rc =
+        router_file_write(digest, f->folder, &f->mixture, *in_use ? in_use : NULL, err);
+    if (rc == 0 && json_object_set_new(
+                       root, "router",
+                       json_pack("{s:s, s:s}", "file", ROUTER_FILE, "digest", digest)))
+        rc = error_nomem(err, 0);
+    return rc;
+}
+
 int mixture_file_write(const struct mixture_file *f, struct artel_error *err)
 {
     char *path = path_join(f->folder, MIXTURE_JSON);
-    char digest[DIGEST_SIZE] = "", in_use[DIGEST_SIZE];
+    char in_use[DIGEST_SIZE];
     json_t *root = NULL;
     int rc = path ? make_folder(f->folder, err) : error_nomem(err, strlen(f->folder));
 
+    if (rc == 0)
+        rc = build(&root, f, err);
     if (rc == 0) {
         remove_leftovers(f->folder);
         digest_in_use(in_use, path);
-        if (f->mixture.n_router_params)
-            rc = router_file_write(digest, f->folder, &f->mixture,
-                                   *in_use ? in_use : NULL, err);
+        rc = write_routers(root, f, in_use, err);
     }
-    if (rc == 0)
-        rc = build(&root, f, digest, err);
     if (rc == 0)
         rc = json_write_file(path, root, false, err);
     if (rc == 0)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/map.h"
 #include "check.h"
 #include "decoder/frozen.h"
 #include "files/digest.h"
