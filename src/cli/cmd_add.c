@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * artel add MIXTURE name=[ADAPTER,]DATA and artel remove MIXTURE NAME.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/signals.h"
+#include "cli/training.h"
+
+/* "name=[ADAPTER,]DATA" in pieces; ADAPTER NULL where it is not given. Borrowed from the
+ * copy in *TEXT, which the caller frees. */
+struct addition {
+    char *text;
+    const char *name, *adapter, *data;
+};
+
+static int parse_addition(struct addition *a, const char *word)
+{
+    char *equals, *comma;
+
+    *a = (struct addition){.text = strdup(word)};
+    if (!a->text)
+        return EXIT_LIMIT;
+    equals = strchr(a->text, '=');
+    if (!equals || equals == a->text || !equals[1])
+        return usage_error("add", "", "USE07",
+                           "usage: artel add MIXTURE name=[ADAPTER,]DATA");
+    *equals = '\0';
+    a->name = a->text;
+    a->data = equals + 1;
+    comma = strchr(equals + 1, ',');
+    if (comma) {
+        *comma = '\0';
+        a->adapter = equals + 1;
+        a->data = comma + 1;
+    }
+    if (!*a->data || (a->adapter && !*a->adapter))
+        return usage_error("add", "", "USE07", "an empty path in name=[ADAPTER,]DATA");
+    return 0;
+}
+
+static double real_of(const json_t *o, const char *key)
+{
+    return json_number_value(json_object_get(o, key));
+}
+
+static void print_report(const json_t *r)
+{
+    const json_t *const cost = json_object_get(r, "cost");
+    const json_t *const all = json_object_get(r, "everything_anew");
+    static const char *const keys[] = {"parameters", "tokens", "steps", "seconds"};
+    const json_t *d;
+    size_t i;
+
+    printf("%-12s %14s %14s\n", "", "this call", "all anew");
+    for (i = 0; i < 4; i++)
+        printf("%-12s %14.0f %14.0f\n", keys[i], real_of(cost, keys[i]),
+               real_of(all, keys[i]));
+    printf("\n%-20s %-10s %10s %10s %9s %9s\n", "domain", "expert", "ppl before",
+           "after", "routed", "after");
+    json_array_foreach(json_object_get(r, "domains"), i, d)
+        printf("%-20s %-10s %10.4f %10.4f %7.1f %% %7.1f %%\n",
+               json_string_value(json_object_get(d, "name")),
+               json_is_true(json_object_get(d, "unchanged")) ? "unchanged" : "CHANGED",
+               real_of(d, "perplexity_before"), real_of(d, "perplexity_after"),
+               100 * real_of(d, "routing_before"), 100 * real_of(d, "routing_after"));
+    printf("\n%s\n", json_is_true(json_object_get(r, "others_unchanged"))
+                         ? "No byte of the other experts has changed."
+                         : "Other experts have changed.");
+}
+
+static int add(struct addition *a, const char *path, const struct common *c,
+               const struct artel_train_options *to, struct training *t)
+{
+    struct artel_error err = {0};
+    char *json = NULL;
+    json_t *report;
+    int rc = 0;
+
+    if (artel_add(&json, path, a->name, a->adapter, a->data, to, &err) < 0) {
+        progress_clear(&t->progress);
+        return report_error(&err);
+    }
+    progress_clear(&t->progress);
+    report = json_loads(json, 0, NULL);
+    if (!json_takes_stdout(c))
+        print_report(report);
+    if (c->json)
+        rc = json_write(c->json, json_incref(report));
+    json_decref(report);
+    artel_free(json);
+    return rc;
+}
+
+static void set_options(struct artel_train_options *to, const struct common *c,
+                        struct training *t)
+{
+    to->progress = training_show;
+    to->user = t;
+    to->stopped = &stop_signal;
+    to->memory_bytes = c->memory;
+    to->force = c->force;
+    to->model = c->model;
+}
+
+int cmd_add(int argc, char **argv)
+{
+    struct options o = {
+        .command = "add",
+        .usage = "MIXTURE name=[ADAPTER,]DATA",
+        .about = "Adds a domain: trains an expert on DATA (or takes the PEFT folder "
+                 "ADAPTER) and the routers, and proves that the other experts did not "
+                 "move. Stopped or killed, the same command continues.",
+        .examples = "  artel add runs/eight/moa legal=data/legal.jsonl\n"
+                    "  artel add runs/eight/moa code=adapters/code,data/code.jsonl\n",
+        .min_words = 2,
+        .max_words = 2};
+    struct artel_train_options to;
+    struct common c = {0};
+    struct addition a = {0};
+    struct training t;
+    struct words words;
+    uint64_t max_rows = 0;
+    bool joint = false, quiet = false;
+    int rc = 0;
+
+    artel_train_options_default(&to);
+    option_text(&o, "valid", &to.valid, "FILE", "validation rows of the domain");
+    option_text(&o, "test", &to.test, "FILE", "test rows of the domain");
+    option_text(&o, "score", &to.score, "NAME", "how its answers are scored");
+    option_whole(&o, "max-rows", &max_rows, 1, 1000000000,
+                 "only the first N rows of DATA");
+    option_flag(&o, "joint", &joint, "the old experts move too");
+    option_flag(&o, "quiet", &quiet, "warnings and errors alone");
+    common_options(&o, &c);
+    if (!options_parse(&o, argc, argv, &words, &rc))
+        return rc;
+    if (!(rc = parse_addition(&a, words.at[1])) &&
+        !(rc = json_check_target("add", c.json, &a.data, 1)) &&
+        !(rc = common_start(&c))) {
+        signals_ignore_pipe();
+        training_init(&t, quiet);
+        set_options(&to, &c, &t);
+        to.max_rows = (size_t)max_rows;
+        to.joint = joint;
+        rc = add(&a, words.at[0], &c, &to, &t);
+        training_release(&t);
+    }
+    free(a.text);
+    return rc;
+}
+
+int cmd_remove(int argc, char **argv)
+{
+    struct options o = {
+        .command = "remove",
+        .usage = "MIXTURE NAME",
+        .about =
+            "Takes a domain out: its expert and its row of every router. The other "
+            "experts and rows stay as they are.",
+        .examples = "  artel remove runs/eight/moa legal\n",
+        .min_words = 2,
+        .max_words = 2};
+    struct artel_train_options to;
+    struct artel_error err = {0};
+    struct common c = {0};
+    struct training t;
+    struct words words;
+    int rc = 0;
+
+    artel_train_options_default(&to);
+    common_options(&o, &c);
+    if (!options_parse(&o, argc, argv, &words, &rc))
+        return rc;
+    if ((rc = json_check_target("remove", c.json, words.at, 1)) ||
+        (rc = common_start(&c)))
+        return rc;
+    training_init(&t, true);
+    set_options(&to, &c, &t);
+    if (artel_remove(words.at[0], words.at[1], &to, &err) < 0)
+        rc = report_error(&err);
+    else if (c.json)
+        rc = json_write(c.json, json_pack("{s:s, s:s}", "path", words.at[0], "removed",
+                                          words.at[1]));
+    else
+        printf("%s is no longer in %s\n", words.at[1], words.at[0]);
+    training_release(&t);
+    return rc;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stopping in order, and what the surroundings may do to a program.
+ */
+#ifndef ARTEL_CLI_SIGNALS_H
+#define ARTEL_CLI_SIGNALS_H
+
+#include <signal.h>
+#include <stdbool.h>
+
+/* 0, or the signal that asked to stop. The second one ends the program at once. */
+extern volatile sig_atomic_t stop_signal;
+
+/* Descriptors 0 to 2 are open, SIGBUS (a mapped file was cut) is told, SIGXFSZ becomes
+ * a write error. */
+void signals_init(void);
+/* SIGINT, SIGTERM, SIGHUP and SIGQUIT set stop_signal from now on. */
+void signals_stop_in_order(void);
+/* A closed reader of standard output does not end the program. */
+void signals_ignore_pipe(void);
+/* The name told when a mapped file is cut under us. Borrowed. */
+void signals_name_file(const char *path);
+/* Answered: the next signal counts as the first again. */
+void signals_forget(void);
+/* 128 + the signal, or 0. */
+int signals_exit_code(void);
+
+#endif
