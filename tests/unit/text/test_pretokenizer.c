@@ -6,6 +6,7 @@
 #include "check.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -92,12 +93,31 @@ static void space_is_that_of_unicode_without_u180e(void **state)
     check(PRETOKENIZER_LLAMA3, "'\u017fx", "['\u017fx]");
 }
 
-static void letters_newer_than_the_library_are_letters(void **state)
+/* Ends of the ranges that Unicode 15 and 15.1 added, as UTF-8. */
+static void characters_newer_than_the_library_have_their_class(void **state)
 {
+    static const char *const letters[] = {
+        "\U0001123f", "\U00011240", "\U00011f02", "\U00011f04", "\U00011f10",
+        "\U00011f12", "\U00011f33", "\U0001342f", "\U00013441", "\U00013446",
+        "\U0001b132", "\U0001b155", "\U0001df25", "\U0001df2a", "\U0001e030",
+        "\U0001e06d", "\U0001e4d0", "\U0001e4eb", "\U0002b739", "\U0002ebf0",
+        "\U0002ee5d", "\U00031350", "\U000323af"};
+    static const char *const numbers[] = {"\U00011f50", "\U00011f59", "\U0001d2c0",
+                                          "\U0001d2d3", "\U0001e4f0", "\U0001e4f9"};
+    char text[32], want[32];
+
     (void)state;
-    check(PRETOKENIZER_GPT2, "!\U00031350\U0002ebf0\U0001e030a!",
-          "[!][\U00031350\U0002ebf0\U0001e030a][!]");
-    check(PRETOKENIZER_SMOLLM, "\U0001e4f0\U00011f50", "[\U0001e4f0][\U00011f50]");
+    for (size_t i = 0; i < sizeof(letters) / sizeof(*letters); i++) {
+        snprintf(text, sizeof(text), "!%sa!", letters[i]);
+        snprintf(want, sizeof(want), "[!][%sa][!]", letters[i]);
+        check(PRETOKENIZER_GPT2, text, want);
+    }
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+        snprintf(text, sizeof(text), "%s1a", numbers[i]);
+        snprintf(want, sizeof(want), "[%s1][a]", numbers[i]);
+        check(PRETOKENIZER_LLAMA3, text, want);
+    }
+    check(PRETOKENIZER_GPT2, "a\U00011f11a", "[a][\U00011f11][a]"); /* none of them */
 }
 
 static void random_texts_are_cut_as_the_golden_pieces_say(void **state)
@@ -218,7 +238,7 @@ int main(void)
         cmocka_unit_test(published_examples_are_cut_as_published),
         cmocka_unit_test(number_like_characters_are_numbers),
         cmocka_unit_test(space_is_that_of_unicode_without_u180e),
-        cmocka_unit_test(letters_newer_than_the_library_are_letters),
+        cmocka_unit_test(characters_newer_than_the_library_have_their_class),
         cmocka_unit_test(random_texts_are_cut_as_the_golden_pieces_say),
         cmocka_unit_test(aliases_lead_to_the_four),
         cmocka_unit_test(J29_a_megabyte_of_anything_is_split_in_linear_time),
