@@ -16,16 +16,17 @@ struct artel_model;
 /* What artel.json tells of an expert beside its shape. Strings are borrowed. */
 struct adapter_notes {
     const char *domain;
-    const char *base_path;     /* base_model_name_or_path */
-    const char *base_digest, *tokenizer_digest, *chat_digest, *data_digest; /* or NULL */
-    const json_t *training;    /* summary object, or NULL; borrowed */
+    const char *base_path; /* base_model_name_or_path */
+    const char *base_digest, *tokenizer_digest, *chat_digest,
+        *data_digest;       /* or NULL */
+    const json_t *training; /* summary object, or NULL; borrowed */
 };
 
 /* FOLDER is made. Q and K rows of B are turned to Hugging Face's order where the base
  * holds its heads interleaved (GGUF llama), so PEFT computes the same. Weights in F32. */
-int adapter_write(const char *folder, const struct expert *e, const struct model_config *c,
-                  const struct lora_options *as_asked, const struct adapter_notes *notes,
-                  struct artel_error *err);
+int adapter_write(const char *folder, const struct expert *e,
+                  const struct model_config *c, const struct lora_options *as_asked,
+                  const struct adapter_notes *notes, struct artel_error *err);
 
 /* Any PEFT LoRA folder of this base: prefixes, adapter names in keys, f16/bf16, rsLoRA,
  * rank and alpha patterns, target_modules in each form. The tensors decide the ranks and

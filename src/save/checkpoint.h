@@ -17,15 +17,15 @@ struct tensor;
 struct safetensors;
 
 /* STATE (borrowed) goes into state.json beside our own fields. Keeps the newest KEEP. */
-int checkpoint_write(const char *stage_folder, uint64_t step, const struct tensor *tensors,
-                     size_t n_tensors, const json_t *state, size_t keep,
-                     struct artel_error *err);
+int checkpoint_write(const char *stage_folder, uint64_t step,
+                     const struct tensor *tensors, size_t n_tensors,
+                     const json_t *state, size_t keep, struct artel_error *err);
 
 struct checkpoint {
     uint64_t step;
-    char *path;                /* owned */
-    json_t *state;             /* owned */
-    struct safetensors *file;  /* owned */
+    char *path;               /* owned */
+    json_t *state;            /* owned */
+    struct safetensors *file; /* owned */
 };
 
 /*

@@ -16,10 +16,10 @@ struct artel_model;
 /* One domain of a mixture as mixture.json keeps it. */
 struct domain_notes {
     char name[EXPERT_NAME_MAX + 1];
-    char *folder;                 /* of its expert, relative to the mixture's folder; owned */
-    char *train, *valid, *test;   /* paths, or NULL; owned */
-    char *score;                  /* how answers are scored, or NULL; owned */
-    char *sample;                 /* stored sample of rows, relative, or NULL; owned */
+    char *folder; /* of its expert, relative to the mixture's folder; owned */
+    char *train, *valid, *test; /* paths, or NULL; owned */
+    char *score;                /* how answers are scored, or NULL; owned */
+    char *sample;               /* stored sample of rows, relative, or NULL; owned */
     char train_digest[DIGEST_SIZE];
 };
 
@@ -27,29 +27,31 @@ struct domain_notes {
 struct expert_notes {
     char name[EXPERT_NAME_MAX + 1];
     enum expert_kind kind;
-    char *folder;                 /* relative to the mixture's folder, NULL: identity; owned */
+    char *folder; /* relative to the mixture's folder, NULL: identity; owned */
 };
 
 struct mixture_file {
     struct mixture mixture;
-    char *folder;                 /* owned */
-    char *base_path;              /* as the recipe named it, absolute; owned */
-    char base_digest[DIGEST_SIZE], tokenizer_digest[DIGEST_SIZE], chat_digest[DIGEST_SIZE];
-    size_t n_domains;             /* = n_experts for the methods with one expert a domain */
+    char *folder;    /* owned */
+    char *base_path; /* as the recipe named it, absolute; owned */
+    char base_digest[DIGEST_SIZE], tokenizer_digest[DIGEST_SIZE],
+        chat_digest[DIGEST_SIZE];
+    size_t n_domains; /* = n_experts for the methods with one expert a domain */
     struct domain_notes *domains; /* owned */
     /* Filled by mixture_file_open, with or without a model. The write takes an expert's
      * folder from the domain of its name, else from here, else from the domain whose folder
      * ends in its name, else it is "experts/NAME". */
     size_t n_notes;
-    struct expert_notes *notes;   /* owned */
-    json_t *settings;             /* every setting of the method and its training; owned */
-    json_t *training;             /* summary: steps, tokens, seconds, per stage; owned */
+    struct expert_notes *notes; /* owned */
+    json_t *settings; /* every setting of the method and its training; owned */
+    json_t *training; /* summary: steps, tokens, seconds, per stage; owned */
 };
 
 /* PATH: a mixture folder, or a folder that holds exactly one. Without MODEL only the
  * description is read: no expert, no router. FORCE as in adapter_read. */
 int mixture_file_open(struct mixture_file *f, const char *path,
-                      const struct artel_model *model, bool force, struct artel_error *err);
+                      const struct artel_model *model, bool force,
+                      struct artel_error *err);
 void mixture_file_release(struct mixture_file *f);
 /* Writes routers first, mixture.json last: a crash leaves the old mixture. Experts are
  * written by adapter_write before. */

@@ -5,46 +5,8 @@
  */
 #include <math.h>
 
-#include "base/log.h"
 #include "save/adapter_parts.h"
-#include "unit/save/fixture.h"
-
-/* What a test works with. */
-struct bench {
-    char *scratch, *folder;
-    struct toy_base base;
-    struct toy_adapter toy;
-    struct artel_error err;
-};
-
-static struct bench *bench_open(bool interleaved)
-{
-    struct bench *b = calloc(1, sizeof(*b));
-
-    assert_non_null(b);
-    b->scratch = scratch_open();
-    b->folder = path_join(b->scratch, "adapter");
-    toy_base_init(&b->base, interleaved);
-    toy_adapter_init(&b->toy);
-    return b;
-}
-
-static void bench_close(struct bench *b)
-{
-    toy_adapter_release(&b->toy);
-    free(b->folder);
-    scratch_close(b->scratch);
-    free(b);
-}
-
-static void read_ok(struct bench *b, struct expert *e)
-{
-    const int rc = adapter_read(e, "toy", b->folder, &b->base.model, false, &b->err);
-
-    if (rc < 0)
-        fail_msg("%s: %s: %s [%s]", b->err.file, b->err.where, b->err.reason,
-                 b->err.code);
-}
+#include "unit/save/adapter_bench.h"
 
 /* An expert of odd shape: ranks, scales and layers that differ. */
 static void make_expert(struct expert *e, const struct model_config *c, int shape)
@@ -284,83 +246,6 @@ static void ranks_and_scales_follow_their_patterns(void **state)
     bench_close(b);
 }
 
-/* Standard error of FN as text; the caller frees. */
-static char *warnings_of(void (*fn)(struct bench *), struct bench *b)
-{
-    char *path = path_join(b->scratch, "stderr"), *text = calloc(1, 4096);
-    const int kept = dup(2);
-    FILE *f = fopen(path, "w+");
-
-    assert_true(f && text && kept >= 0 && dup2(fileno(f), 2) == 2);
-    log_set_level(LOG_WARN);
-    fn(b);
-    log_set_level(LOG_QUIET);
-    fflush(stderr);
-    dup2(kept, 2);
-    close(kept);
-    rewind(f);
-    (void)!fread(text, 1, 4095, f);
-    fclose(f);
-    free(path);
-    return text;
-}
-
-static void read_and_drop(struct bench *b)
-{
-    struct expert e;
-
-    read_ok(b, &e);
-    expert_release(&e);
-}
-
-static void A04_alpha_zero_is_read_with_a_warning(void **state)
-{
-    struct bench *b = bench_open(false);
-    char *text;
-
-    (void)state;
-    toy_configure(&b->toy, "{\"lora_alpha\": 0}");
-    toy_adapter_write(&b->toy, b->folder);
-    text = warnings_of(read_and_drop, b);
-    assert_non_null(strstr(text, "lora_alpha is 0"));
-    free(text);
-    bench_close(b);
-}
-
-static void A11_enormous_values_are_read_with_a_warning(void **state)
-{
-    struct bench *b = bench_open(false);
-    char *text;
-
-    (void)state;
-    b->toy.data[4].f32[3] = 1e38f;
-    toy_adapter_write(&b->toy, b->folder);
-    text = warnings_of(read_and_drop, b);
-    assert_non_null(strstr(text, "layers.1.self_attn.q_proj.lora_A.weight: enormous"));
-    assert_non_null(strstr(text, "norm 1e+38"));
-    free(text);
-    bench_close(b);
-}
-
-static void A14_another_name_of_the_base_is_a_warning(void **state)
-{
-    struct bench *b = bench_open(false);
-    char *text;
-
-    (void)state;
-    toy_configure(&b->toy, "{\"base_model_name_or_path\": \"org/other-7b\"}");
-    toy_adapter_write(&b->toy, b->folder);
-    text = warnings_of(read_and_drop, b);
-    assert_non_null(strstr(text, "other-7b"));
-    free(text);
-    toy_configure(&b->toy, "{\"base_model_name_or_path\": \"org/toy\"}");
-    toy_adapter_write(&b->toy, b->folder);
-    text = warnings_of(read_and_drop, b);
-    assert_string_equal(text, "");
-    free(text);
-    bench_close(b);
-}
-
 static void A14_force_passes_over_another_base(void **state)
 {
     struct bench *b = bench_open(false);
@@ -587,9 +472,6 @@ int main(void)
         cmocka_unit_test(every_form_of_targets_is_read),
         cmocka_unit_test(half_and_double_numbers_are_read),
         cmocka_unit_test(ranks_and_scales_follow_their_patterns),
-        cmocka_unit_test(A04_alpha_zero_is_read_with_a_warning),
-        cmocka_unit_test(A11_enormous_values_are_read_with_a_warning),
-        cmocka_unit_test(A14_another_name_of_the_base_is_a_warning),
         cmocka_unit_test(A14_force_passes_over_another_base),
         cmocka_unit_test(A29_a_zero_adapter_is_zero),
         cmocka_unit_test(the_configuration_is_as_peft_writes_it),
