@@ -193,6 +193,9 @@ static int judge(const struct job *job, const struct stage *s,
 
 static bool is_wanted(const struct job *job, const struct stage *s)
 {
+    if (job->grow)
+        return s->kind == STAGE_ROUTER ||
+               (s->kind != STAGE_BUNDLE && s->domain == job->grow->domain);
     return !job->o->only || !strcmp(job->o->only, s->name);
 }
 
@@ -202,7 +205,11 @@ static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
     const bool needs_stage1 = s->kind == STAGE_ROUTER || s->kind == STAGE_BUNDLE;
     struct stamp stamp = {0};
     json_t *inputs = NULL;
-    int rc = stage_inputs(&inputs, job, s, false, err);
+    int rc;
+
+    if (job->grow && !is_wanted(job, s))
+        return 0;
+    rc = stage_inputs(&inputs, job, s, false, err);
 
     if (rc == 0)
         rc = stamp_read(&stamp, s->folder, inputs, "expert.", err);
@@ -307,10 +314,16 @@ static int measure_stage(const struct job *job, const struct stage *s, size_t *m
 
 static const int use = MATRIX_FORWARD | MATRIX_BACKWARD;
 
+static size_t positions(const struct job *job)
+{
+    return job->texts.longest > job->n_positions ? job->texts.longest
+                                                 : job->n_positions;
+}
+
 static int check_room(const struct job *job, struct artel_error *err)
 {
     const size_t base =
-        model_prepared_bytes(job->model, job->precision, use, job->texts.longest);
+        model_prepared_bytes(job->model, job->precision, use, positions(job));
     size_t most = 0;
     uint64_t disk = 0;
     int rc;
@@ -382,6 +395,8 @@ static int watch_inputs(struct job *job, struct artel_error *err)
     struct stat st;
     int rc = 0;
 
+    if (!job->texts.of)
+        return 0;
     if (stat(r->model, &st) == 0 && S_ISREG(st.st_mode))
         rc = watch_add(&job->watch, r->model, NULL, err);
     for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
@@ -415,7 +430,7 @@ int job_begin(struct job *job, struct artel_error *err)
             trains || (job->stages[i].pending && job->stages[i].kind != STAGE_ADAPTER &&
                        job->stages[i].kind != STAGE_BUNDLE);
     if (rc == 0 && trains)
-        rc = model_prepare(job->model, job->precision, use, job->texts.longest, err);
+        rc = model_prepare(job->model, job->precision, use, positions(job), err);
     return rc;
 }
 

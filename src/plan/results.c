@@ -117,8 +117,13 @@ static int fill_domains(struct mixture_file *f, const struct job *job,
 /* Every setting but what mixture.json says elsewhere. */
 static json_t *settings_new(const struct recipe *r)
 {
-    json_t *o = recipe_json(r);
+    json_t *o = recipe_json(r), *rows = json_object();
 
+    for (size_t i = 0; i < r->n_domains; i++)
+        if (r->domains[i].max_rows)
+            json_object_set_new(rows, r->domains[i].name,
+                                json_integer((json_int_t)r->domains[i].max_rows));
+    json_object_set_new(o, "domain_max_rows", rows);
     json_object_del(o, "model");
     json_object_del(o, "output");
     json_object_del(o, "method");

@@ -52,6 +52,8 @@ char *output_path(const struct job *job, const char *part, const char *rest)
 
 char *expert_folder(const struct job *job, size_t domain)
 {
+    if (job->grow && job->grow->folder[domain])
+        return strdup(job->grow->folder[domain]);
     return output_path(job, "experts", job->r->domains[domain].name);
 }
 
@@ -222,6 +224,10 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
         rc = put_file(o, "", "adapter", r->domains[s->domain].adapter, err);
     if (s->kind == STAGE_ROUTER)
         put_section(o, r, "router", not_here, 1);
+    if (s->kind == STAGE_ROUTER && job->grow) {
+        put(o, "", "grow.joint", json_boolean(job->grow->joint));
+        put(o, "", "grow.routers", json_string(job->grow->digest));
+    }
     if (s->kind == STAGE_ROUTER || s->kind == STAGE_BUNDLE)
         rc = put_experts(o, job, experts, err);
     if (rc < 0) {

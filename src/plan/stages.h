@@ -34,6 +34,15 @@ struct stage {
     bool pending;
 };
 
+/* A mixture that grows: its domains come first in the recipe, the new one last. */
+struct growth {
+    const char *path; /* of the mixture's folder; borrowed */
+    size_t domain;    /* the new one */
+    bool joint;       /* old experts move too */
+    char **folder; /* (n_domains) where old experts lie, NULL for the new one; owned */
+    char digest[DIGEST_SIZE]; /* of the routers before */
+};
+
 /* Everything that the stages of one run share. */
 struct job {
     const struct recipe *r;
@@ -44,6 +53,8 @@ struct job {
         *train_digest)[DIGEST_SIZE]; /* (n_domains) "" where there is no text; owned */
     char (*valid_digest)[DIGEST_SIZE];
     struct texts texts;
+    const struct growth *grow; /* NULL: a recipe is carried out */
+    size_t n_positions;        /* prepare the base for rows of this length at least */
     struct run_lock lock;
     struct watch watch;
     size_t n_stages;
@@ -76,6 +87,9 @@ void stage_loop_input(struct loop_input *out, const struct job *job,
 /* A stream of random numbers of one's own for NAME. */
 uint64_t name_stream(const char *name);
 
+/* The loop of stage S over M; *SUMMARY is new. */
+int stage_train(json_t **summary, struct job *job, const struct stage *s,
+                struct mixture *m, const json_t *inputs, struct artel_error *err);
 /* Do the stage's work and write its result; *SUMMARY is new. */
 int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
                     const json_t *inputs, struct artel_error *err);

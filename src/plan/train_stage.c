@@ -163,7 +163,9 @@ void stage_loop_input(struct loop_input *out, const struct job *job,
             out->max_steps = r->router.max_steps;
     }
     for (size_t e = 0; e < m->n_experts; e++)
-        trained[e] = s->kind != STAGE_ROUTER || !r->router.router_only;
+        trained[e] = s->kind != STAGE_ROUTER ||
+                     (!r->router.router_only &&
+                      (!job->grow || job->grow->joint || e == job->grow->domain));
     set_train_options(&out->train, job, s);
 }
 
@@ -197,8 +199,8 @@ static json_t *loop_summary(const struct job *job, const struct loop_input *in,
     return o;
 }
 
-static int train(json_t **summary, struct job *job, const struct stage *s,
-                 struct mixture *m, const json_t *inputs, struct artel_error *err)
+int stage_train(json_t **summary, struct job *job, const struct stage *s,
+                struct mixture *m, const json_t *inputs, struct artel_error *err)
 {
     bool *trained = calloc(m->n_experts + 1, sizeof(*trained));
     struct loop_result result = {0};
@@ -247,7 +249,7 @@ int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
     rc = s->kind == STAGE_ADAPTER ? take_adapter(&m, job, s, err)
                                   : stage_mixture(&m, job, s, true, err);
     if (rc == 0 && s->kind != STAGE_ADAPTER && s->kind != STAGE_BUNDLE)
-        rc = train(summary, job, s, &m, inputs, err);
+        rc = stage_train(summary, job, s, &m, inputs, err);
     if (rc == 0 && !*summary) {
         *summary = json_object();
         rc = *summary ? 0 : error_nomem(err, 64);

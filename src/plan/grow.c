@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Adding a domain: its expert alone, then the routers over all domains with one
+ * zero row more. The work lies in MIXTURE/adding/NAME until the last moment;
+ * writing mixture.json is the moment.
+ */
+#include "plan/grow.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "files/write.h"
+#include "plan/grow_parts.h"
+#include "plan/job.h"
+#include "plan/results.h"
+#include "save/adapter.h"
+
+/* Everything one call holds. */
+struct add {
+    struct newcomer who;
+    struct grow_report *report;
+    struct mixture_file file; /* before; then with the new expert */
+    struct growth growth;
+    struct recipe *recipe;
+    struct run_lock lock;
+    struct job job;
+    bool job_open;
+    struct grow_rows rows;
+    char *work; /* MIXTURE/adding/NAME */
+    json_t *expert_summary, *router_summary;
+    const struct stage *expert_stage, *router_stage;
+};
+
+void grow_report_release(struct grow_report *r)
+{
+    free(r->path);
+    free(r->domains);
+    *r = (struct grow_report){0};
+}
+
+int grow_lock(struct run_lock *lock, const char *folder, struct artel_error *err)
+{
+    char *parent = path_join(folder, "..");
+    char *real = parent ? realpath(parent, NULL) : NULL;
+    const bool in_run = real && run_folder_check(real, NULL) == 1;
+    int rc = parent ? run_lock_take(lock, in_run ? real : folder, err)
+                    : error_nomem(err, strlen(folder));
+
+    free(parent);
+    free(real);
+    return rc;
+}
+
+static int check_name(const struct mixture_file *f, const char *name,
+                      struct artel_error *err)
+{
+    char shown[200];
+
+    escape_text(shown, sizeof(shown), name, strnlen(name, 80));
+    if (!expert_name_valid(name) || !strcasecmp(name, "auto") ||
+        !strcasecmp(name, "base"))
+        return error_set(err, ARTEL_EUSAGE, "ADD01", "name",
+                         "'%s' cannot name a domain: 1 to %d letters, digits, dots, "
+                         "dashes, underscores, not starting with a dot or dash",
+                         shown, EXPERT_NAME_MAX);
+    for (size_t i = 0; i < f->n_domains; i++)
+        if (!strcasecmp(f->domains[i].name, name))
+            return error_in(err,
+                            error_set(err, ARTEL_ECONFLICT, "ADD02", "name",
+                                      "the mixture has a domain '%s' already",
+                                      f->domains[i].name),
+                            f->folder);
+    return 0;
+}
+
+/* One expert a domain is what can grow. */
+static int check_method(const struct mixture_file *f, struct artel_error *err)
+{
+    if (f->n_notes == f->n_domains)
+        return 0;
+    error_set(err, ARTEL_EUSAGE, "ADD04", "method",
+              "'%s' has %zu experts for %zu domains: it is trained anew, not grown",
+              f->mixture.method, f->n_notes, f->n_domains);
+    return error_in(err, ARTEL_EUSAGE, f->folder);
+}
+
+static int start_report(struct grow_report *report, const struct mixture_file *f,
+                        const char *name, struct artel_error *err)
+{
+    *report = (struct grow_report){0};
+    snprintf(report->name, sizeof(report->name), "%s", name);
+    report->path = strdup(f->folder);
+    report->domains = calloc(f->n_domains + 1, sizeof(*report->domains));
+    if (!report->path || !report->domains)
+        return error_nomem(err, f->n_domains * sizeof(*report->domains));
+    report->n_domains = f->n_domains;
+    for (size_t i = 0; i < f->n_domains; i++) {
+        snprintf(report->domains[i].name, sizeof(report->domains[i].name), "%s",
+                 f->domains[i].name);
+        report->domains[i].text = "";
+    }
+    return 0;
+}
+
+/* Where each expert of the recipe lies; a recipe of the new domain alone has none. */
+static int set_growth(struct add *a, struct artel_error *err)
+{
+    const size_t n = a->recipe->n_domains;
+
+    a->growth.domain = n - 1;
+    a->growth.path = a->file.folder;
+    a->growth.joint = a->who.o->joint || !a->recipe->router.freeze_old;
+    a->growth.folder = calloc(n + 1, sizeof(*a->growth.folder));
+    if (!a->growth.folder)
+        return error_nomem(err, n * sizeof(*a->growth.folder));
+    for (size_t i = 0; i + 1 < n; i++) {
+        a->growth.folder[i] = path_join(a->file.folder, a->file.domains[i].folder);
+        if (!a->growth.folder[i])
+            return error_nomem(err, 256);
+    }
+    return 0;
+}
+
+/* Description, names, recipe, lock: nothing is computed yet. */
+static int add_open(struct add *a, const char *path, struct artel_error *err)
+{
+    char name[EXPERT_NAME_MAX + 16];
+    const char *model;
+    int rc = mixture_file_open(&a->file, path, NULL, false, err);
+
+    if (rc == 0)
+        rc = check_method(&a->file, err);
+    if (rc == 0)
+        rc = check_name(&a->file, a->who.name, err);
+    if (rc == 0)
+        rc = start_report(a->report, &a->file, a->who.name, err);
+    if (rc < 0)
+        return rc;
+    snprintf(name, sizeof(name), "adding/%s", a->who.name);
+    a->work = path_join(a->report->path, name);
+    model = a->who.o->model ? a->who.o->model : a->file.base_path;
+    if (!a->work)
+        return error_nomem(err, 256);
+    rc = grow_lock(&a->lock, a->file.folder, err);
+    if (rc == 0)
+        rc = grow_recipe(&a->recipe, &a->file, &a->who, model, a->work, a->report, err);
+    return rc < 0 ? rc : set_growth(a, err);
+}
+
+static void find_stages(struct add *a)
+{
+    for (size_t i = 0; i < a->job.n_stages; i++) {
+        struct stage *s = &a->job.stages[i];
+
+        if (s->kind == STAGE_ROUTER)
+            a->router_stage = s;
+        else if (s->kind != STAGE_BUNDLE && s->domain == a->growth.domain)
+            a->expert_stage = s;
+    }
+}
+
+/* The job over the new recipe, with the mixture as it is loaded beside it. */
+static int add_begin(struct add *a, struct artel_error *err)
+{
+    struct mixture_file loaded;
+    char *path;
+    int rc = job_open(&a->job, a->recipe, &a->who.o->run, err);
+
+    a->job_open = true;
+    if (rc < 0)
+        return rc;
+    path = a->file.folder;
+    rc = mixture_file_open(&loaded, path, a->job.model, a->who.o->run.force, err);
+    if (rc < 0)
+        return rc;
+    mixture_file_release(&a->file);
+    a->file = loaded;
+    a->growth.path = a->file.folder;
+    digest_bytes(a->growth.digest, a->file.mixture.router_params,
+                 a->file.mixture.n_router_params * sizeof(float));
+    a->job.grow = &a->growth;
+    a->job.n_positions = a->recipe->train.cutoff_len;
+    if (a->job.n_positions > a->job.model->weights->config.context)
+        a->job.n_positions = a->job.model->weights->config.context;
+    rc = grow_digests(a->report, &a->file, true, err);
+    if (rc == 0)
+        rc = job_plan(&a->job, err);
+    if (rc == 0)
+        rc = job_begin(&a->job, err);
+    if (rc == 0)
+        rc = model_prepare(a->job.model, a->job.precision,
+                           MATRIX_FORWARD | MATRIX_BACKWARD, a->job.n_positions, err);
+    if (rc == 0)
+        find_stages(a);
+    return rc;
+}
+
+/* Stage 1, or the adapter taken over, as in any run; *SUMMARY is new. */
+static int add_expert(struct add *a, struct artel_error *err)
+{
+    const struct stage *s = a->expert_stage;
+    struct stamp stamp = {0};
+    json_t *inputs = NULL;
+    int rc = job_stage_ready(&a->job, s, &inputs, err);
+
+    if (rc == 1) {
+        job_tell(&a->job, s, RUN_SKIPPED, "up to date");
+        rc = stamp_read(&stamp, s->folder, inputs, NULL, err);
+        if (rc == 0)
+            a->expert_summary = json_incref(stamp.summary);
+        stamp_release(&stamp);
+    } else if (rc == 0) {
+        job_tell(&a->job, s, RUN_STAGE, NULL);
+        rc = stage_carry_out(&a->expert_summary, &a->job, s, inputs, err);
+        if (rc == 0)
+            rc = stamp_write(s->folder, s->name, inputs, true, a->expert_summary, err);
+    }
+    json_decref(inputs);
+    return rc;
+}
+
+/* The old mixture and the new expert, with its zero row. */
+static int join(struct add *a, struct artel_error *err)
+{
+    const struct recipe_domain *d = &a->recipe->domains[a->growth.domain];
+    struct expert e = {0};
+    char *folder = expert_folder(&a->job, a->growth.domain);
+    int rc = folder ? adapter_read(&e, d->name, folder, a->job.model,
+                                   a->who.o->run.force, err)
+                    : error_nomem(err, 256);
+
+    free(folder);
+    if (rc == 0) {
+        if (!d->adapter)
+            e.dropout = a->recipe->lora.dropout;
+        rc = mixture_add(&a->file.mixture, &e, &a->job.model->weights->config, err);
+    }
+    expert_release(&e);
+    return rc;
+}
+
+static int add_router(struct add *a, struct artel_error *err)
+{
+    const struct stage *s = a->router_stage;
+    json_t *inputs = NULL;
+    int rc;
+
+    if (!s)
+        return 0;
+    rc = job_stage_ready(&a->job, s, &inputs, err);
+    if (rc >= 0) {
+        job_tell(&a->job, s, RUN_STAGE, NULL);
+        rc = stage_train(&a->router_summary, &a->job, s, &a->file.mixture, inputs, err);
+    }
+    json_decref(inputs);
+    return rc;
+}
+
+static size_t trained_parameters(const struct add *a)
+{
+    const struct mixture *m = &a->file.mixture;
+    size_t n = a->recipe->domains[a->growth.domain].adapter && !a->router_stage
+                   ? 0
+                   : m->experts[m->n_experts - 1].n_params;
+
+    if (a->router_stage)
+        n += m->n_router_params;
+    for (size_t e = 0; a->router_stage && a->growth.joint && e + 1 < m->n_experts; e++)
+        n += m->experts[e].n_params;
+    return n;
+}
+
+static int add_all(struct add *a, struct artel_error *err)
+{
+    int rc = add_begin(a, err);
+
+    if (rc == 0)
+        rc = grow_rows_open(&a->rows, &a->file, a->recipe, a->job.model, err);
+    if (rc == 0)
+        rc = grow_measure(a->report, &a->rows, &a->file, a->job.model, true, err);
+    if (rc == 0)
+        rc = add_expert(a, err);
+    if (rc == 0)
+        rc = join(a, err);
+    if (rc == 0)
+        rc = add_router(a, err);
+    if (rc == 0)
+        rc = grow_measure(a->report, &a->rows, &a->file, a->job.model, false, err);
+    if (rc < 0)
+        return rc;
+    grow_costs(a->report, &a->file, a->expert_summary, a->router_summary);
+    a->report->cost.parameters = trained_parameters(a);
+    rc = grow_write(&a->file, &a->job, a->expert_summary, a->router_summary, err);
+    if (rc == 0)
+        rc = grow_digests(a->report, &a->file, false, err);
+    return rc;
+}
+
+int run_add(const char *path, const char *name, const char *adapter, const char *data,
+            const struct grow_options *o, struct grow_report *report,
+            struct artel_error *err)
+{
+    struct add a = {.who = {name, adapter, data, o}, .report = report};
+    bool done;
+    int rc;
+
+    *report = (struct grow_report){0};
+    a.lock = RUN_LOCK_NONE;
+    if (!data)
+        return error_set(err, ARTEL_EUSAGE, "ADD03", "data",
+                         "text of the new domain is needed");
+    rc = add_open(&a, path, err);
+    if (rc == 0)
+        rc = add_all(&a, err);
+    done = rc == 0;
+    grow_rows_close(&a.rows);
+    if (a.job_open)
+        job_close(&a.job);
+    if (done) {
+        remove_tree(a.work, NULL);
+        *strrchr(a.work, '/') = '\0';
+        rmdir(a.work); /* while another domain is being added it stays */
+    }
+    for (size_t i = 0; a.growth.folder && i < a.recipe->n_domains; i++)
+        free(a.growth.folder[i]);
+    free(a.growth.folder);
+    recipe_close(a.recipe);
+    mixture_file_release(&a.file);
+    json_decref(a.expert_summary);
+    json_decref(a.router_summary);
+    free(a.work);
+    run_lock_release(&a.lock);
+    if (rc < 0)
+        grow_report_release(report);
+    return rc;
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The proof that growing left the other domains alone: the digests of their
+ * files, and how well and by which expert their own rows are answered.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "eval/opened.h"
+#include "eval/score.h"
+#include "files/write.h"
+#include "plan/grow_parts.h"
+
+#define MEASURED_ROWS 200 /* a domain at most: a check, not an evaluation */
+
+/* What a domain is measured on: rows that were not trained on where there are any. */
+static char *measured_path(const struct mixture_file *f, const struct domain_notes *d)
+{
+    char *sample;
+
+    if (d->test && access(d->test, R_OK) == 0)
+        return strdup(d->test);
+    if (d->valid && access(d->valid, R_OK) == 0)
+        return strdup(d->valid);
+    sample = d->sample ? path_join(f->folder, d->sample) : NULL;
+    if (sample && access(sample, R_OK) == 0)
+        return sample;
+    free(sample);
+    return d->train && access(d->train, R_OK) == 0 ? strdup(d->train) : NULL;
+}
+
+int grow_rows_open(struct grow_rows *g, const struct mixture_file *f,
+                   const struct recipe *r, const struct artel_model *model,
+                   struct artel_error *err)
+{
+    const size_t context = model->weights->config.context;
+    struct corpus_options o = {.max_rows = MEASURED_ROWS,
+                               .cutoff_len = r->train.cutoff_len,
+                               .skip_bad = MEASURED_ROWS};
+    int rc = 0;
+
+    if (context && o.cutoff_len > context)
+        o.cutoff_len = context;
+    *g = (struct grow_rows){.n = f->n_domains};
+    g->of = calloc(g->n + 1, sizeof(*g->of));
+    if (!g->of)
+        return error_nomem(err, g->n * sizeof(*g->of));
+    for (size_t i = 0; rc == 0 && i < g->n; i++) {
+        char *path = measured_path(f, &f->domains[i]);
+
+        /* A test file that cannot be read is no reason not to grow. */
+        if (path)
+            rc = corpus_open(&g->of[i], path, model->tokenizer, model->chat, &o, NULL);
+        if (rc < 0)
+            rc = 0;
+        free(path);
+    }
+    return rc;
+}
+
+void grow_rows_close(struct grow_rows *g)
+{
+    for (size_t i = 0; g->of && i < g->n; i++)
+        corpus_close(g->of[i]);
+    free(g->of);
+    *g = (struct grow_rows){0};
+}
+
+static int measure_one(double *perplexity, double *routing, const struct corpus *c,
+                       const struct artel_mixture *m, int expert,
+                       struct artel_error *err)
+{
+    const size_t n = corpus_count(c);
+    const struct example **rows = calloc(n + 1, sizeof(*rows));
+    struct artel_score_row *out = calloc(n + 1, sizeof(*out));
+    struct artel_score_options o;
+    double nll = 0;
+    size_t tokens = 0, right = 0;
+    int rc = rows && out ? 0 : error_nomem(err, n * sizeof(*out));
+
+    artel_score_options_default(&o);
+    o.expert = m->mixture->n_routers ? ARTEL_AUTO : expert;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rows[i] = corpus_at(c, i);
+    if (rc == 0)
+        rc = score_examples(out, m, rows, n, &o, err);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        nll += out[i].nll;
+        tokens += out[i].answer_tokens;
+        right += out[i].expert == expert;
+    }
+    if (rc == 0 && tokens)
+        *perplexity = exp(nll / (double)tokens);
+    if (rc == 0 && n)
+        *routing = (double)right / (double)n;
+    free(rows);
+    free(out);
+    return rc;
+}
+
+int grow_measure(struct grow_report *report, const struct grow_rows *g,
+                 struct mixture_file *f, struct artel_model *model, bool before,
+                 struct artel_error *err)
+{
+    struct artel_mixture m = {.model = model, .file = *f, .mixture = &f->mixture};
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < report->n_domains; i++) {
+        struct grow_domain *d = &report->domains[i];
+        const int expert = mixture_find(&f->mixture, d->name);
+
+        if (expert >= 0 && g->of[i])
+            rc = measure_one(before ? &d->perplexity_before : &d->perplexity_after,
+                             before ? &d->routing_before : &d->routing_after, g->of[i],
+                             &m, expert, err);
+    }
+    return rc;
+}
+
+int grow_digests(struct grow_report *report, const struct mixture_file *f, bool before,
+                 struct artel_error *err)
+{
+    int rc = 0;
+
+    if (!before)
+        report->others_unchanged = true;
+    for (size_t i = 0; rc == 0 && i < report->n_domains; i++) {
+        struct grow_domain *d = &report->domains[i];
+        char *folder = path_join(f->folder, f->domains[i].folder);
+        char *path = folder ? path_join(folder, "adapter_model.safetensors") : NULL;
+
+        rc = path ? digest_file(before ? d->digest_before : d->digest_after, path, err)
+                  : error_nomem(err, 256);
+        d->unchanged = !before && !strcmp(d->digest_before, d->digest_after);
+        if (!before && !d->unchanged)
+            report->others_unchanged = false;
+        free(folder);
+        free(path);
+    }
+    return rc;
+}
+
+static void add_cost(struct grow_cost *c, const json_t *summary, double times)
+{
+    const json_t *steps = json_object_get(summary, "steps");
+
+    c->tokens +=
+        (size_t)(times * json_number_value(json_object_get(summary, "tokens")));
+    c->steps += (size_t)(times * json_number_value(steps));
+    c->seconds += times * json_number_value(json_object_get(summary, "seconds"));
+}
+
+void grow_costs(struct grow_report *report, const struct mixture_file *f,
+                const json_t *expert, const json_t *router)
+{
+    const double more = (double)(report->n_domains + 1) / (double)report->n_domains;
+    json_t *stages = json_object_get(f->training, "stages");
+    const char *name;
+    json_t *summary;
+
+    add_cost(&report->cost, expert, 1);
+    add_cost(&report->cost, router, 1);
+    /* Training all afresh: every stage 1 again, the new one, and a stage 2 over one domain
+     * more than was recorded. */
+    json_object_foreach(stages, name, summary)
+    {
+        if (!strncmp(name, "expert-", 7))
+            add_cost(&report->everything, summary, 1);
+        else if (strncmp(name, "add-", 4) != 0)
+            add_cost(&report->everything, summary, more);
+    }
+    add_cost(&report->everything, expert, 1);
+    report->everything.parameters = f->mixture.n_router_params;
+    for (size_t e = 0; e < f->mixture.n_experts; e++)
+        report->everything.parameters += f->mixture.experts[e].n_params;
+}

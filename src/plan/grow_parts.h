@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What growing a mixture is made of: its settings as a recipe again, the text
+ * of its domains, and the measurements before and after.
+ */
+#ifndef ARTEL_PLAN_GROW_PARTS_H
+#define ARTEL_PLAN_GROW_PARTS_H
+
+#include "plan/grow.h"
+#include "plan/stages.h"
+#include "save/mixture_file.h"
+
+/* The new domain, as asked for. */
+struct newcomer {
+    const char *name, *adapter, *data;
+    const struct grow_options *o;
+};
+
+/*
+ * The recipe that F was made by, with the new domain at the end, its run going to OUTPUT.
+ * Domains whose text is gone or changed take their stored sample; REPORT's domains say
+ * so. A method without routers needs the new domain alone.
+ */
+int grow_recipe(struct recipe **out, const struct mixture_file *f,
+                const struct newcomer *n, const char *model, const char *output,
+                struct grow_report *report, struct artel_error *err);
+
+/* Rows on which the old domains are measured. */
+struct grow_rows {
+    size_t n;
+    struct corpus **of; /* (n) NULL: no text */
+};
+int grow_rows_open(struct grow_rows *g, const struct mixture_file *f,
+                   const struct recipe *r, const struct artel_model *model,
+                   struct artel_error *err);
+void grow_rows_close(struct grow_rows *g);
+/* Perplexity and routing of each old domain under F (loaded) into REPORT, as BEFORE or after. */
+int grow_measure(struct grow_report *report, const struct grow_rows *g,
+                 struct mixture_file *f, struct artel_model *model, bool before,
+                 struct artel_error *err);
+/* Digests of the old experts' weights. */
+int grow_digests(struct grow_report *report, const struct mixture_file *f, bool before,
+                 struct artel_error *err);
+
+/* Cost of this call from the stages' summaries, and of everything from F's record. */
+void grow_costs(struct grow_report *report, const struct mixture_file *f,
+                const json_t *expert, const json_t *router);
+
+/* F with the new expert in its mixture to disk. */
+int grow_write(struct mixture_file *f, const struct job *job, const json_t *expert,
+               const json_t *router, struct artel_error *err);
+
+/* The lock of the run that the mixture belongs to, or of its own folder. */
+int grow_lock(struct run_lock *lock, const char *folder, struct artel_error *err);
+
+#endif

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Changing a mixture on disk: new files beside the old ones, then mixture.json,
+ * then what it no longer names is removed. A crash leaves the old mixture or the
+ * new one.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "files/write.h"
+#include "plan/grow_parts.h"
+#include "plan/results.h"
+#include "plan/recipe_keys.h"
+
+static bool lies_within(const char *folder)
+{
+    return strncmp(folder, "..", 2) != 0 && *folder != '/';
+}
+
+static void drop_folder(const struct mixture_file *f, const char *folder)
+{
+    char *path = folder && lies_within(folder) ? path_join(f->folder, folder) : NULL;
+    char *slash;
+
+    if (path) {
+        remove_tree(path, NULL);
+        slash = strrchr(path, '/');
+        *slash = '\0';
+        rmdir(path); /* "experts", where it was the last */
+    }
+    free(path);
+}
+
+/* "experts-N" that no domain uses, for experts that all move. */
+static void free_generation(char *out, size_t size, const struct mixture_file *f)
+{
+    bool used = true;
+
+    for (unsigned n = 2; used; n++) {
+        snprintf(out, size, "experts-%u/", n);
+        used = false;
+        for (size_t i = 0; i < f->n_domains; i++)
+            used = used || !strncmp(f->domains[i].folder, out, strlen(out));
+    }
+}
+
+static int copy(char **out, const char *text, struct artel_error *err)
+{
+    *out = text ? strdup(text) : NULL;
+    return text && !*out ? error_nomem(err, strlen(text)) : 0;
+}
+
+static int write_expert(const struct mixture_file *f, const struct job *job,
+                        size_t domain, const char *folder, const json_t *summary,
+                        struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    char *path = path_join(f->folder, folder);
+    const bool newcomer = domain + 1 == f->mixture.n_experts;
+    int rc =
+        path ? results_expert(
+                   path, &f->mixture.experts[domain], job->model, r->model,
+                   newcomer && !r->domains[job->grow->domain].adapter ? &r->lora : NULL,
+                   newcomer ? job->train_digest[job->grow->domain]
+                            : f->domains[domain].train_digest,
+                   summary, err)
+             : error_nomem(err, 256);
+
+    free(path);
+    return rc;
+}
+
+/* Old experts that moved too, to folders of their own; the old folders' names go to OLD. */
+static int write_moved(struct mixture_file *f, const struct job *job, char **old,
+                       const json_t *summary, struct artel_error *err)
+{
+    char generation[32];
+    int rc = 0;
+
+    free_generation(generation, sizeof(generation), f);
+    for (size_t i = 0; rc == 0 && i < f->n_domains; i++) {
+        char folder[EXPERT_NAME_MAX + 48];
+
+        snprintf(folder, sizeof(folder), "%s%s", generation, f->domains[i].name);
+        rc = write_expert(f, job, i, folder, summary, err);
+        if (rc < 0)
+            return rc;
+        old[i] = f->domains[i].folder;
+        rc = copy(&f->domains[i].folder, folder, err);
+    }
+    return rc;
+}
+
+static int add_notes(struct mixture_file *f, const struct job *job,
+                     struct artel_error *err)
+{
+    const struct recipe_domain *d = &job->r->domains[job->grow->domain];
+    const bool routed = f->mixture.n_routers > 0;
+    struct domain_notes *notes =
+        realloc(f->domains, (f->n_domains + 1) * sizeof(*notes));
+    char name[EXPERT_NAME_MAX + 16], *path;
+    int rc;
+
+    if (!notes)
+        return error_nomem(err, (f->n_domains + 1) * sizeof(*notes));
+    f->domains = notes;
+    notes += f->n_domains++;
+    *notes = (struct domain_notes){0};
+    snprintf(notes->name, sizeof(notes->name), "%s", d->name);
+    memcpy(notes->train_digest, job->train_digest[job->grow->domain], DIGEST_SIZE);
+    snprintf(name, sizeof(name), "experts/%s", d->name);
+    rc = copy(&notes->folder, name, err);
+    if (rc == 0)
+        rc = copy(&notes->train, d->train, err);
+    if (rc == 0)
+        rc = copy(&notes->valid, d->valid, err);
+    if (rc == 0)
+        rc = copy(&notes->test, d->test, err);
+    if (rc == 0)
+        rc = copy(&notes->score, d->score, err);
+    if (rc < 0 || !routed || !job->r->store_sample)
+        return rc;
+    path = path_join(f->folder, "data");
+    rc = path ? make_folder(path, err) : error_nomem(err, 256);
+    free(path);
+    snprintf(name, sizeof(name), "data/%s.jsonl", d->name);
+    path = path_join(f->folder, name);
+    if (rc == 0 && path)
+        rc = sample_write(path, job->texts.trains[job->grow->domain], d->train,
+                          job->r->store_sample, err);
+    free(path);
+    return rc == 1 ? copy(&notes->sample, name, err) : rc;
+}
+
+static int record(struct mixture_file *f, const struct job *job, const json_t *expert,
+                  const json_t *router, struct artel_error *err)
+{
+    const char *name = job->r->domains[job->grow->domain].name;
+    char key[EXPERT_NAME_MAX + 16];
+    json_t *stages;
+    int bad = 0;
+
+    if (!f->training)
+        f->training = json_object();
+    stages = json_object_get(f->training, "stages");
+    if (!stages && !json_object_set_new(f->training, "stages", json_object()))
+        stages = json_object_get(f->training, "stages");
+    snprintf(key, sizeof(key), "expert-%s", name);
+    if (expert)
+        bad = json_object_set_new(stages, key, json_deep_copy(expert));
+    snprintf(key, sizeof(key), "add-%s", name);
+    if (!bad && router)
+        bad = json_object_set_new(stages, key, json_deep_copy(router));
+    return bad ? error_nomem(err, 1024) : 0;
+}
+
+int grow_write(struct mixture_file *f, const struct job *job, const json_t *expert,
+               const json_t *router, struct artel_error *err)
+{
+    const size_t n_old = f->n_domains;
+    const bool moved = job->grow->joint && router && !job->r->router.router_only;
+    char **old = calloc(n_old + 1, sizeof(*old));
+    char folder[EXPERT_NAME_MAX + 16];
+    int rc = old ? 0 : error_nomem(err, n_old * sizeof(*old));
+
+    snprintf(folder, sizeof(folder), "experts/%s",
+             job->r->domains[job->grow->domain].name);
+    if (rc == 0)
+        rc = write_expert(f, job, n_old, folder, router ? router : expert, err);
+    if (rc == 0 && moved)
+        rc = write_moved(f, job, old, router, err);
+    if (rc == 0)
+        rc = add_notes(f, job, err);
+    if (rc == 0)
+        rc = record(f, job, expert, router, err);
+    if (rc == 0)
+        rc = mixture_file_write(f, err);
+    for (size_t i = 0; old && i < n_old; i++) {
+        if (rc == 0)
+            drop_folder(f, old[i]);
+        free(old[i]);
+    }
+    free(old);
+    return rc;
+}
+
+/* ---- removing ---- */
+
+static int find_domain(size_t *out, const struct mixture_file *f, const char *name,
+                       struct artel_error *err)
+{
+    const char **names = calloc(f->n_domains + 1, sizeof(*names));
+    const char *near;
+    char shown[200];
+
+    if (!names)
+        return error_nomem(err, f->n_domains * sizeof(*names));
+    for (size_t i = 0; i < f->n_domains; i++) {
+        names[i] = f->domains[i].name;
+        if (!strcmp(names[i], name)) {
+            *out = i;
+            free(names);
+            return 0;
+        }
+    }
+    near = nearest_name(name, names, f->n_domains);
+    free(names);
+    escape_text(shown, sizeof(shown), name, strnlen(name, 80));
+    return error_set(
+        err, ARTEL_EUSAGE, "ADD05", "name", "the mixture has no domain '%s'%s%s%s",
+        shown, near ? ": did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+static void take_notes(struct mixture_file *f, struct domain_notes *out, size_t i)
+{
+    *out = f->domains[i];
+    memmove(&f->domains[i], &f->domains[i + 1],
+            (f->n_domains - 1 - i) * sizeof(*f->domains));
+    f->n_domains--;
+}
+
+static void notes_release(struct domain_notes *d)
+{
+    free(d->folder);
+    free(d->train);
+    free(d->valid);
+    free(d->test);
+    free(d->score);
+    free(d->sample);
+}
+
+static int remove_one(struct mixture_file *f, const char *name, struct artel_error *err)
+{
+    struct domain_notes gone;
+    size_t i = 0;
+    int expert, rc = find_domain(&i, f, name, err);
+
+    if (rc < 0)
+        return rc;
+    expert = mixture_find(&f->mixture, name);
+    if (expert < 0 || f->mixture.n_experts != f->n_domains)
+        return error_set(err, ARTEL_EUSAGE, "ADD04", "method",
+                         "'%s' has no expert a domain: it is trained anew",
+                         f->mixture.method);
+    if (f->mixture.n_experts == 1)
+        return error_set(err, ARTEL_EUSAGE, "ADD06", "name",
+                         "'%s' is the only domain: remove the folder instead", name);
+    rc = mixture_remove(&f->mixture, (size_t)expert, err);
+    if (rc < 0)
+        return rc;
+    take_notes(f, &gone, i);
+    rc = mixture_file_write(f, err);
+    if (rc == 0) {
+        char *sample = gone.sample ? path_join(f->folder, gone.sample) : NULL;
+
+        drop_folder(f, gone.folder);
+        if (sample)
+            unlink(sample);
+        free(sample);
+    }
+    notes_release(&gone);
+    return rc;
+}
+
+int run_remove(const char *path, const char *name, const struct grow_options *o,
+               struct artel_error *err)
+{
+    struct mixture_file f = {0};
+    struct artel_model *model = NULL;
+    struct run_lock lock = RUN_LOCK_NONE;
+    char *folder = NULL;
+    int rc = mixture_file_open(&f, path, NULL, false, err);
+
+    if (rc == 0)
+        rc = grow_lock(&lock, f.folder, err);
+    if (rc == 0)
+        rc = model_open(&model, o->model ? o->model : f.base_path, err);
+    if (rc == 0)
+        rc = copy(&folder, f.folder, err);
+    if (rc == 0) {
+        mixture_file_release(&f);
+        rc = mixture_file_open(&f, folder, model, o->run.force, err);
+    }
+    if (rc == 0)
+        rc = remove_one(&f, name, err);
+    if (rc < 0)
+        error_in(err, rc, folder ? folder : path);
+    mixture_file_release(&f);
+    model_close(model);
+    run_lock_release(&lock);
+    free(folder);
+    return rc;
+}
