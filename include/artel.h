@@ -37,12 +37,13 @@ extern "C" {
 
 /* What went wrong; the program's exit code is minus the number. */
 enum {
-    ARTEL_EBUG = -1,       /* a fault of the library itself */
-    ARTEL_EUSAGE = -2,     /* wrong use: unknown name, value out of range */
-    ARTEL_EFORMAT = -3,    /* the content of a file is not what it should be */
-    ARTEL_EIO = -4,        /* reading or writing failed */
-    ARTEL_ELIMIT = -5,     /* memory, threads, descriptors, CPU features */
-    ARTEL_ECONFLICT = -6,  /* run folder in use, output exists, another run's checkpoint */
+    ARTEL_EBUG = -1,    /* a fault of the library itself */
+    ARTEL_EUSAGE = -2,  /* wrong use: unknown name, value out of range */
+    ARTEL_EFORMAT = -3, /* the content of a file is not what it should be */
+    ARTEL_EIO = -4,     /* reading or writing failed */
+    ARTEL_ELIMIT = -5,  /* memory, threads, descriptors, CPU features */
+    ARTEL_ECONFLICT =
+        -6, /* run folder in use, output exists, another run's checkpoint */
     ARTEL_ENONFINITE = -7, /* training met a value that is not finite */
     ARTEL_ESTOPPED = -8    /* asked to stop; everything is saved */
 };
@@ -89,14 +90,15 @@ ARTEL_API void artel_model_close(struct artel_model *m); /* NULL is fine */
 
 struct artel_model_info {
     const char *architecture; /* "llama"; these strings live as long as the model */
-    const char *digest;       /* SHA-256 over names, shapes and samples, 64 hex digits */
+    const char *digest; /* SHA-256 over names, shapes and samples, 64 hex digits */
     size_t n_layers, dim, n_vocab;
     size_t context; /* tokens it was made for */
     size_t n_parameters;
     size_t file_bytes;
     int has_chat_template;
 };
-ARTEL_API void artel_model_info(const struct artel_model *m, struct artel_model_info *out);
+ARTEL_API void artel_model_info(const struct artel_model *m,
+                                struct artel_model_info *out);
 
 /* Ids of TEXT (N bytes, NUL allowed) in *IDS (freed with artel_free) and *N_IDS. No BOS
  * or EOS is added. SPECIAL not 0: control tokens spelled in TEXT count as such. */
@@ -106,12 +108,13 @@ ARTEL_API int artel_tokenize(const struct artel_model *m, int32_t **ids, size_t 
 
 /* The bytes of N_IDS tokens in *TEXT (ended, freed with artel_free), their number in *N. */
 ARTEL_API int artel_detokenize(const struct artel_model *m, char **text, size_t *n,
-                               const int32_t *ids, size_t n_ids, struct artel_error *err);
+                               const int32_t *ids, size_t n_ids,
+                               struct artel_error *err);
 
 /* ---- mixture ---- */
 
 struct artel_open_options {
-    const char *model;     /* base to use instead of the recorded one; NULL: the recorded */
+    const char *model; /* base to use instead of the recorded one; NULL: the recorded */
     const char *precision; /* "auto", "fp32", "bf16" */
     size_t memory_bytes;   /* that may be used; 0: what the machine has */
     int force;             /* accept experts made for another base */
@@ -131,8 +134,9 @@ ARTEL_API void artel_mixture_close(struct artel_mixture *m); /* NULL is fine */
 ARTEL_API const struct artel_model *artel_mixture_model(const struct artel_mixture *m);
 
 struct artel_mixture_info {
-    const char *path, *method; /* live as long as the mixture; method "base": no experts */
-    const char *precision;     /* "fp32" or "bf16" */
+    const char *path,
+        *method;           /* live as long as the mixture; method "base": no experts */
+    const char *precision; /* "fp32" or "bf16" */
     size_t n_experts, n_routers;
     size_t n_parameters; /* of experts and routers */
     int routes;          /* it can choose an expert by itself */
@@ -148,23 +152,24 @@ enum { ARTEL_AUTO = -2, ARTEL_BASE = -1 }; /* or the index of an expert */
 /* "auto", "base" or a name to its number in *IDX. "auto" (or NULL) becomes the only
  * choice where a mixture cannot route and has one expert or none; with several
  * experts and no router, or for an unknown name, ARTEL_EUSAGE lists the names. */
-ARTEL_API int artel_expert_find(const struct artel_mixture *m, int *idx, const char *name,
-                                struct artel_error *err);
+ARTEL_API int artel_expert_find(const struct artel_mixture *m, int *idx,
+                                const char *name, struct artel_error *err);
 
 /* ---- generation ---- */
 
 struct artel_generate_options {
-    int expert;        /* ARTEL_AUTO, ARTEL_BASE or an index */
-    size_t max_tokens; /* 256 */
-    float temperature; /* 0: always the likeliest token */
-    size_t top_k;      /* 0: all tokens */
-    float top_p;       /* 1: all */
-    float min_p;       /* 0: all; else of the likeliest token's probability */
-    float repetition_penalty;          /* 1: none */
-    uint64_t seed;                     /* same seed, same text */
-    const char *const *stop;           /* (n_stop) text that ends the answer; left out of it */
-    size_t n_stop;                     /* at most 16 of 1 to 256 bytes */
-    const volatile sig_atomic_t *stopped; /* may be NULL; not 0: end at the next token */
+    int expert;               /* ARTEL_AUTO, ARTEL_BASE or an index */
+    size_t max_tokens;        /* 256 */
+    float temperature;        /* 0: always the likeliest token */
+    size_t top_k;             /* 0: all tokens */
+    float top_p;              /* 1: all */
+    float min_p;              /* 0: all; else of the likeliest token's probability */
+    float repetition_penalty; /* 1: none */
+    uint64_t seed;            /* same seed, same text */
+    const char *const *stop;  /* (n_stop) text that ends the answer; left out of it */
+    size_t n_stop;            /* at most 16 of 1 to 256 bytes */
+    const volatile sig_atomic_t
+        *stopped; /* may be NULL; not 0: end at the next token */
     /* Text as it comes, whole UTF-8 characters; not 0 ends the answer. May be NULL. */
     int (*on_text)(void *user, const char *text, size_t n);
     /* artel_generate_all: row ROW is done; calls come one at a time. May be NULL. */
@@ -176,10 +181,12 @@ ARTEL_API void artel_generate_options_default(struct artel_generate_options *o,
                                               const struct artel_mixture *m);
 
 struct artel_prompt {
-    char *text;   /* JSON array of {"role", "content"} for the chat template, or plain text */
-    size_t n;     /* bytes */
-    int raw;      /* TEXT is plain text that the model continues */
-    size_t line;  /* where it was read, from 1; 0: not from a file */
+    char
+        *text; /* for the chat template: JSON array of {"role", "content"}, or an object
+                   * with "messages" and "tools"; or plain text */
+    size_t n;  /* bytes */
+    int raw;   /* TEXT is plain text that the model continues */
+    size_t line; /* where it was read, from 1; 0: not from a file */
 };
 
 struct artel_answer {
@@ -191,28 +198,32 @@ struct artel_answer {
     int expert;                /* that answered, ARTEL_BASE: none */
     const char *finish_reason; /* "stop", "length" or "stopped" (asked to) */
     size_t n_routers, n_experts;
-    float *probabilities;   /* (n_routers, n_experts), NULL where nothing was routed; owned */
+    float *
+        probabilities; /* (n_routers, n_experts), NULL where nothing was routed; owned */
     size_t layers_agreeing; /* routers whose first choice is EXPERT */
     double prefill_seconds, decode_seconds;
 };
 ARTEL_API void artel_answer_release(struct artel_answer *a);
 
 /* A conversation of up to N_CONTEXT tokens; 0: what the model was made for, at most 4096. */
-ARTEL_API int artel_session_open(struct artel_session **out, const struct artel_mixture *m,
-                                 size_t n_context, struct artel_error *err);
+ARTEL_API int artel_session_open(struct artel_session **out,
+                                 const struct artel_mixture *m, size_t n_context,
+                                 struct artel_error *err);
 ARTEL_API void artel_session_close(struct artel_session *s); /* NULL is fine */
 ARTEL_API void artel_session_reset(struct artel_session *s); /* forget the cache */
 
 /* One answer. What the session's cache shares with the prompt is not computed again.
  * ARTEL_ELIMIT where the prompt does not fit the session. */
 ARTEL_API int artel_generate(struct artel_session *s, struct artel_answer *out,
-                             const struct artel_mixture *m, const struct artel_prompt *prompt,
+                             const struct artel_mixture *m,
+                             const struct artel_prompt *prompt,
                              const struct artel_generate_options *o,
                              struct artel_error *err);
 
 /* N prompts, several at a time; ANSWERS (n) are filled in order and all released on
  * failure. They do not depend on the number of threads. */
-ARTEL_API int artel_generate_all(struct artel_answer *answers, const struct artel_mixture *m,
+ARTEL_API int artel_generate_all(struct artel_answer *answers,
+                                 const struct artel_mixture *m,
                                  const struct artel_prompt *prompts, size_t n,
                                  const struct artel_generate_options *o,
                                  struct artel_error *err);
@@ -236,7 +247,8 @@ struct artel_score_options {
     size_t cutoff_len; /* tokens of a row; 0: what the model was made for */
     size_t skip_bad;   /* malformed rows passed over */
     const volatile sig_atomic_t *stopped; /* may be NULL */
-    void (*on_rows)(void *user, size_t n_done, size_t n); /* one at a time; may be NULL */
+    void (*on_rows)(void *user, size_t n_done,
+                    size_t n); /* one at a time; may be NULL */
     void *user;
 };
 ARTEL_API void artel_score_options_default(struct artel_score_options *o);
@@ -264,24 +276,27 @@ ARTEL_API void artel_score_release(struct artel_score *s);
 /* ---- evaluation ---- */
 
 struct artel_eval_set {
-    const char *name;  /* of the domain */
-    const char *path;  /* rows to measure */
-    const char *score; /* NULL or "loss": perplexity alone; else see artel_score_names() */
+    const char *name; /* of the domain */
+    const char *path; /* rows to measure */
+    const char
+        *score; /* NULL or "loss": perplexity alone; else see artel_score_names() */
 };
 struct artel_eval_options {
-    const char *expert;  /* "auto", "base" or a name */
-    size_t max_rows;     /* of each set; 0: all */
-    size_t max_tokens;   /* of a generated answer, 256 */
-    size_t cutoff_len;   /* tokens of a row; 0: what the model was made for */
-    int generate;        /* 1: answers are generated and scored; 0: perplexity and routing */
-    int base;            /* 1: the base alone stands first in the table */
-    const struct artel_eval_set *sets; /* (n_sets); none: those that the mixtures name */
+    const char *expert; /* "auto", "base" or a name */
+    size_t max_rows;    /* of each set; 0: all */
+    size_t max_tokens;  /* of a generated answer, 256 */
+    size_t cutoff_len;  /* tokens of a row; 0: what the model was made for */
+    int generate; /* 1: answers are generated and scored; 0: perplexity and routing */
+    int base;     /* 1: the base alone stands first in the table */
+    const struct artel_eval_set
+        *sets; /* (n_sets); none: those that the mixtures name */
     size_t n_sets;
     const struct artel_eval_set *general; /* (n_general) measured for base and all */
     size_t n_general;
     struct artel_open_options open;
     const volatile sig_atomic_t *stopped; /* may be NULL */
-    void (*on_note)(void *user, const char *line); /* what is being measured; may be NULL */
+    void (*on_note)(void *user,
+                    const char *line); /* what is being measured; may be NULL */
     void *user;
 };
 ARTEL_API void artel_eval_options_default(struct artel_eval_options *o);
@@ -290,7 +305,8 @@ ARTEL_API const char *artel_score_names(size_t idx);
 
 /* Measure the mixtures at PATHS (n). *JSON is the text of {"methods": [...]}. */
 ARTEL_API int artel_evaluate(char **json, const char *const *paths, size_t n,
-                             const struct artel_eval_options *o, struct artel_error *err);
+                             const struct artel_eval_options *o,
+                             struct artel_error *err);
 /* That JSON as a table: KIND "text", "markdown" or "csv". */
 ARTEL_API int artel_eval_table(char **out, const char *json, const char *kind,
                                struct artel_error *err);
@@ -298,15 +314,17 @@ ARTEL_API int artel_eval_table(char **out, const char *json, const char *kind,
 /* ---- looking at things ---- */
 
 struct artel_inspect_options {
-    const char *model;   /* base for a dataset's token counts or an adapter's check, or NULL */
-    int verify;          /* read every byte: digests in full, values finite, notes kept */
-    size_t preview;      /* rows of a dataset shown with their loss mask */
-    size_t cutoff_len;   /* 0: no bound */
+    const char
+        *model; /* base for a dataset's token counts or an adapter's check, or NULL */
+    int verify; /* read every byte: digests in full, values finite, notes kept */
+    size_t preview;    /* rows of a dataset shown with their loss mask */
+    size_t cutoff_len; /* 0: no bound */
     size_t skip_bad;
 };
 /* *JSON describes a model, adapter, mixture or dataset: {"kind": ...}. O may be NULL. */
 ARTEL_API int artel_inspect(char **json, const char *path,
-                            const struct artel_inspect_options *o, struct artel_error *err);
+                            const struct artel_inspect_options *o,
+                            struct artel_error *err);
 
 /* ---- training from a recipe ---- */
 
@@ -338,10 +356,10 @@ struct artel_train_options {
     void (*progress)(void *user, const struct artel_progress *p); /* may be NULL */
     void *user;
     const volatile sig_atomic_t *stopped; /* may be NULL; not 0: save and stop */
-    size_t memory_bytes; /* 0: what the machine has */
-    int changes;     /* of settings since: 0 refuse, 1 safe ones may differ, 2 train anew */
-    int must_resume; /* ARTEL_ECONFLICT where there is nothing to continue */
-    int force;       /* read adapters of another base */
+    size_t memory_bytes;                  /* 0: what the machine has */
+    int changes; /* of settings since: 0 refuse, 1 safe ones may differ, 2 train anew */
+    int must_resume;  /* ARTEL_ECONFLICT where there is nothing to continue */
+    int force;        /* read adapters of another base */
     const char *only; /* one stage, or NULL */
     /* For artel_add() alone. */
     const char *valid, *test, *score; /* of the new domain; may be NULL */
@@ -366,7 +384,8 @@ ARTEL_API int artel_add(char **json, const char *path, const char *name,
                         const struct artel_train_options *o, struct artel_error *err);
 /* Take a domain out; the others stay as they are. */
 ARTEL_API int artel_remove(const char *path, const char *name,
-                           const struct artel_train_options *o, struct artel_error *err);
+                           const struct artel_train_options *o,
+                           struct artel_error *err);
 
 #ifdef __cplusplus
 }

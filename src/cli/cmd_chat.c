@@ -114,7 +114,7 @@ static void command(struct chat *c, const char *line)
     } else if (!strcmp(line, "/quit") || !strcmp(line, "/exit")) {
         c->quit = true;
     } else {
-        near = nearest_name(line, names, sizeof(names) / sizeof(names[0]));
+        near = option_nearest(line, names, sizeof(names) / sizeof(names[0]));
         if (strcmp(line, "/help"))
             printf("unknown command%s%s\n", near ? "; did you mean " : "",
                    near ? near : "");

@@ -42,7 +42,7 @@ static int unknown_command(const char *word)
 
     for (const struct command *c = commands; c->name; c++)
         names[n++] = c->name;
-    near = nearest_name(word, names, n);
+    near = option_nearest(word, names, n);
     artel_escape(given, sizeof(given), word, strlen(word));
     return near ? usage_error("", "", "USE01", "unknown command '%s'; did you mean %s?",
                               given, near)

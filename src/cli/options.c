@@ -70,7 +70,7 @@ bool option_given(const struct options *o, const char *name)
 {
     for (size_t i = 0; i < o->n; i++)
         if (!strcmp(o->at[i].name, name))
-            return o->at[i].given;
+            return o->at[i].given != NULL;
     return false;
 }
 
@@ -115,7 +115,7 @@ static size_t distance(const char *x, const char *y)
     return row[n];
 }
 
-const char *nearest_name(const char *word, const char *const *names, size_t n)
+const char *option_nearest(const char *word, const char *const *names, size_t n)
 {
     const char *best = NULL;
     size_t least = 4;
@@ -133,7 +133,8 @@ const char *nearest_name(const char *word, const char *const *names, size_t n)
     return best;
 }
 
-static bool unknown(const struct options *o, const char *word, size_t n, int *exit_code)
+static bool unknown(const struct options *o, const char *dashes, const char *word,
+                    size_t n, int *exit_code)
 {
     const char *names[OPTIONS_MAX + 1], *near = NULL;
     char given[160], bare[NAME_MAX_LENGTH + 1];
@@ -144,17 +145,17 @@ static bool unknown(const struct options *o, const char *word, size_t n, int *ex
     if (n <= NAME_MAX_LENGTH) {
         memcpy(bare, word, n);
         bare[n] = '\0';
-        near = nearest_name(bare, names, o->n + 1);
+        near = option_nearest(bare, names, o->n + 1);
     }
     artel_escape(given, sizeof(given), word, n);
     if (near)
         *exit_code =
             usage_error(o->command, "", "USE02",
-                        "unknown option --%s; did you mean --%s?", given, near);
+                        "unknown option %s%s; did you mean --%s?", dashes, given, near);
     else
         *exit_code = usage_error(o->command, "", "USE02",
-                                 "unknown option --%s; artel %s -h lists them", given,
-                                 o->command);
+                                 "unknown option %s%s; artel %s -h lists them", dashes,
+                                 given, o->command);
     return false;
 }
 
@@ -281,6 +282,7 @@ static bool take_value(const struct options *o, struct option *p, const char *va
             return bad_value(o, p, value, "a size such as 512M or 4G", exit_code);
         return true;
     case OPTION_FLAG:
+        *(bool *)p->out = true;
         break;
     }
     return true;
@@ -293,35 +295,40 @@ static bool take_option(struct options *o, int argc, char **argv, int *i,
     const char *const word = argv[*i] + 2, *const equals = strchr(word, '=');
     const size_t n = equals ? (size_t)(equals - word) : strlen(word);
     struct option *p = NULL;
+    const char *value;
     char where[NAME_MAX_LENGTH + 3];
 
     for (size_t k = 0; k < o->n && !p; k++)
         if (strlen(o->at[k].name) == n && !memcmp(o->at[k].name, word, n))
             p = &o->at[k];
     if (!p)
-        return unknown(o, word, n, exit_code);
+        return unknown(o, "--", word, n, exit_code);
     snprintf(where, sizeof(where), "--%s", p->name);
-    if (p->given && p->kind != OPTION_TEXTS) {
-        *exit_code = usage_error(o->command, where, "USE04",
-                                 "given twice, as '%.80s' too", argv[*i]);
-        return false;
-    }
-    p->given = true;
     if (p->kind == OPTION_FLAG) {
         if (equals)
             return bad_value(o, p, equals + 1, "expected: this option has no value",
                              exit_code);
-        *(bool *)p->out = true;
-        return true;
-    }
-    if (equals)
-        return take_value(o, p, equals + 1, exit_code);
-    if (*i + 1 >= argc || !strncmp(argv[*i + 1], "--", 2)) {
+        value = "on";
+    } else if (equals) {
+        value = equals + 1;
+    } else if (*i + 1 >= argc || !strncmp(argv[*i + 1], "--", 2)) {
         *exit_code = usage_error(o->command, where, "USE03", "needs a value: --%s %s",
                                  p->name, p->arg);
         return false;
+    } else {
+        value = argv[++*i];
     }
-    return take_value(o, p, argv[++*i], exit_code);
+    if (p->given && p->kind != OPTION_TEXTS) {
+        char first[160], second[160];
+
+        artel_escape(first, sizeof(first), p->given, strlen(p->given));
+        artel_escape(second, sizeof(second), value, strlen(value));
+        *exit_code = usage_error(o->command, where, "USE04",
+                                 "given twice: '%s' and '%s'", first, second);
+        return false;
+    }
+    p->given = value;
+    return take_value(o, p, value, exit_code);
 }
 
 bool options_parse(struct options *o, int argc, char **argv, struct words *words,
@@ -349,7 +356,7 @@ bool options_parse(struct options *o, int argc, char **argv, struct words *words
             if (!take_option(o, argc, argv, &i, exit_code))
                 return false;
         } else if (!only_words && word[0] == '-' && word[1]) {
-            return unknown(o, word + 1, strlen(word + 1), exit_code);
+            return unknown(o, "-", word + 1, strlen(word + 1), exit_code);
         } else if (words->n < o->max_words && words->n < WORDS_MAX) {
             words->at[words->n++] = word;
         } else {

@@ -40,8 +40,8 @@ struct option {
     void *out;       /* bool, const char *, struct words, uint64_t, double, size_t */
     const char *arg; /* "N" in the help; for OPTION_TEXT "a|b|c" lists what may stand */
     const char *help;
-    double min, max; /* of numbers, both included */
-    bool given;
+    double min, max;   /* of numbers, both included */
+    const char *given; /* its value on the command line, or NULL */
 };
 
 struct options {
@@ -80,6 +80,6 @@ int usage_error(const char *command, const char *where, const char *code,
                 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 /* The name of NAMES (n) nearest to WORD, or NULL where none is near. */
-const char *nearest_name(const char *word, const char *const *names, size_t n);
+const char *option_nearest(const char *word, const char *const *names, size_t n);
 
 #endif

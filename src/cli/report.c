@@ -126,6 +126,7 @@ int json_check_target(const char *command, const char *json, const char *const *
                       size_t n)
 {
     char folder[4096];
+    struct stat st;
 
     if (!json || !strcmp(json, "-"))
         return 0;
@@ -133,6 +134,10 @@ int json_check_target(const char *command, const char *json, const char *const *
         if (inputs[i] && is_same_file(json, inputs[i]))
             return usage_error(command, "--json", "USE06",
                                "the output is an input at the same time");
+    if (stat(json, &st) == 0 && S_ISDIR(st.st_mode)) {
+        errno = EISDIR;
+        return report_errno(json, "cannot write there");
+    }
     folder_of(folder, sizeof(folder), json);
     if (access(folder, W_OK) < 0)
         return report_errno(json, "cannot write there");

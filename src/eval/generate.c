@@ -92,6 +92,22 @@ static int check_options(const struct artel_generate_options *o,
     return bad ? error_set(err, ARTEL_EUSAGE, "USE05", NULL, "%s", bad) : 0;
 }
 
+/* An array of messages, or an object that holds "messages" and "tools". */
+static int encode_json(struct prompt *p, const struct artel_model *model,
+                       const json_t *asked, struct artel_error *err)
+{
+    const json_t *messages = asked, *tools = NULL;
+
+    if (json_is_object(asked)) {
+        messages = json_object_get(asked, "messages");
+        tools = json_object_get(asked, "tools");
+    }
+    if (!json_is_array(messages) || !json_array_size(messages))
+        return error_set(err, ARTEL_EFORMAT, "PRM02", NULL,
+                         "a prompt needs a list of messages");
+    return prompt_encode(p, model->tokenizer, model->chat, messages, tools, NULL, err);
+}
+
 int generate_encode(struct prompt *p, const struct artel_model *model,
                     const struct artel_prompt *from, struct artel_error *err)
 {
@@ -107,8 +123,7 @@ int generate_encode(struct prompt *p, const struct artel_model *model,
     } else {
         rc = json_parse(&messages, from->text, from->n, "messages", 0, err);
         if (rc == 0)
-            rc = prompt_encode(p, model->tokenizer, model->chat, messages, NULL, NULL,
-                               err);
+            rc = encode_json(p, model, messages, err);
         json_decref(messages);
     }
     if (rc == 0 && !p->ids.n)
@@ -353,27 +368,18 @@ static size_t longest(const struct prompt *p, size_t n)
     return most;
 }
 
-int artel_generate_all(struct artel_answer *answers, const struct artel_mixture *m,
-                       const struct artel_prompt *prompts, size_t n,
-                       const struct artel_generate_options *o, struct artel_error *err)
+int generate_encoded(struct artel_answer *answers, const struct artel_mixture *m,
+                     const struct prompt *prompts, size_t n,
+                     const struct artel_generate_options *o, struct artel_error *err)
 {
     const size_t context = m->model->weights->config.context;
-    struct prompt *const encoded = calloc(n ? n : 1, sizeof(*encoded));
-    struct crowd c = {.answers = answers, .m = m, .prompts = encoded, .o = o, .n = n};
-    int rc;
+    struct crowd c = {.answers = answers, .m = m, .prompts = prompts, .o = o, .n = n};
+    int rc = check_options(o, err);
 
     memset(answers, 0, n * sizeof(*answers));
-    if (!encoded)
-        return error_nomem(err, n * sizeof(*encoded));
-    rc = check_options(o, err);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        rc = generate_encode(&encoded[i], m->model, &prompts[i], err);
-        if (rc == 0)
-            rc = check_room(&encoded[i], context, prompts[i].line, err);
-    }
     if (rc < 0 || !n)
-        goto done;
-    c.room = longest(encoded, n) + o->max_tokens;
+        return rc;
+    c.room = longest(prompts, n) + o->max_tokens;
     if (c.room > context)
         c.room = context;
     if (n >= (size_t)omp_get_max_threads() && n > 1) {
@@ -382,16 +388,35 @@ int artel_generate_all(struct artel_answer *answers, const struct artel_mixture 
     } else {
         crowd_work(&c);
     }
-    rc = c.rc;
-    if (rc < 0 && err)
-        *err = c.err;
-
-done:
-    for (size_t i = 0; i < n; i++) {
-        prompt_release(&encoded[i]);
-        if (rc < 0)
+    if (c.rc < 0) {
+        for (size_t i = 0; i < n; i++)
             artel_answer_release(&answers[i]);
+        if (err)
+            *err = c.err;
     }
+    return c.rc;
+}
+
+int artel_generate_all(struct artel_answer *answers, const struct artel_mixture *m,
+                       const struct artel_prompt *prompts, size_t n,
+                       const struct artel_generate_options *o, struct artel_error *err)
+{
+    const size_t context = m->model->weights->config.context;
+    struct prompt *const encoded = calloc(n ? n : 1, sizeof(*encoded));
+    int rc = 0;
+
+    memset(answers, 0, n * sizeof(*answers));
+    if (!encoded)
+        return error_nomem(err, n * sizeof(*encoded));
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        rc = generate_encode(&encoded[i], m->model, &prompts[i], err);
+        if (rc == 0)
+            rc = check_room(&encoded[i], context, prompts[i].line, err);
+    }
+    if (rc == 0)
+        rc = generate_encoded(answers, m, encoded, n, o, err);
+    for (size_t i = 0; i < n; i++)
+        prompt_release(&encoded[i]);
     free(encoded);
     return rc;
 }

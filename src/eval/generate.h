@@ -14,4 +14,9 @@ struct artel_model;
 int generate_encode(struct prompt *p, const struct artel_model *model,
                     const struct artel_prompt *from, struct artel_error *err);
 
+/* artel_generate_all() from prompts that are encoded already. */
+int generate_encoded(struct artel_answer *answers, const struct artel_mixture *m,
+                     const struct prompt *prompts, size_t n,
+                     const struct artel_generate_options *o, struct artel_error *err);
+
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "data/corpus.h"
+#include "eval/generate.h"
 #include "eval/score.h"
 
 void measured_release(struct measured *r)
@@ -61,41 +62,44 @@ done:
     return rc;
 }
 
-/* Generated answers against the file's. */
-static int judge(struct measured *out, const struct artel_mixture *m,
-                 const struct corpus *c, const struct measure_options *o,
-                 const struct artel_prompt *prompts, struct artel_answer *answers,
-                 struct artel_error *err)
+static void judge(struct measured *out, const struct corpus *c, enum answer_score score,
+                  struct artel_answer *answers)
 {
-    const size_t n = out->n_rows;
-    struct artel_generate_options go;
-    int rc;
+    const double n = (double)out->n_rows;
 
-    artel_generate_options_default(&go, NULL); /* greedy, whatever the model likes */
-    go.expert = o->expert;
-    go.max_tokens = o->max_tokens ? o->max_tokens : 256;
-    go.stopped = o->stopped;
-    rc = artel_generate_all(answers, m, prompts, n, &go, err);
-    if (rc < 0)
-        return rc;
-    if (o->stopped && *o->stopped)
-        rc = error_set(err, ARTEL_ESTOPPED, "STOP", NULL, "asked to stop");
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < out->n_rows; i++) {
         const struct answer_verdict v =
-            answer_judge(o->score, answers[i].text, corpus_answer_text(c, i));
+            answer_judge(score, answers[i].text, corpus_answer_text(c, i));
 
-        out->score += v.right;
-        out->json_valid += v.json_valid;
-        out->json_name += v.json_name;
+        out->score += v.right / n;
+        out->json_valid += v.json_valid / n;
+        out->json_name += v.json_name / n;
         out->generated_tokens += (double)answers[i].n_ids;
         out->generate_seconds += answers[i].prefill_seconds + answers[i].decode_seconds;
         artel_answer_release(&answers[i]);
     }
-    out->score /= (double)n;
-    out->json_valid /= (double)n;
-    out->json_name /= (double)n;
-    out->n_judged = n;
-    return rc;
+    out->n_judged = out->n_rows;
+}
+
+/* The row's own tokens before its last answer, so that what is measured is exactly what
+ * was trained. */
+static int row_prompt(struct prompt *p, const struct corpus *c, size_t i,
+                      struct artel_error *err)
+{
+    const struct example *const e = corpus_at(c, i);
+
+    if (!e->n_prompt || !corpus_answer_text(c, i))
+        return error_set(err, ARTEL_EFORMAT, "EVL02", NULL,
+                         "row %zu has no prompt and answer to be scored", e->row);
+    for (size_t k = 0; k < e->n_prompt; k++) {
+        const int rc = ids_push(&p->ids, e->ids[k], err);
+
+        if (rc < 0)
+            return rc;
+    }
+    p->pool_first = e->pool_first;
+    p->pool_n = e->pool_n;
+    return 0;
 }
 
 static int generation(struct measured *out, const struct artel_mixture *m,
@@ -103,33 +107,25 @@ static int generation(struct measured *out, const struct artel_mixture *m,
                       struct artel_error *err)
 {
     const size_t n = out->n_rows;
-    struct artel_prompt *const prompts = calloc(n, sizeof(*prompts));
+    struct prompt *const prompts = calloc(n, sizeof(*prompts));
     struct artel_answer *const answers = calloc(n, sizeof(*answers));
-    int rc = 0;
+    struct artel_generate_options go;
+    int rc = prompts && answers ? 0 : error_nomem(err, n * sizeof(*answers));
 
-    if (!prompts || !answers)
-        rc = error_nomem(err, n * sizeof(*answers));
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        const json_t *const messages = corpus_messages(c, i);
-
-        if (messages) {
-            prompts[i].text = json_dumps(messages, JSON_COMPACT);
-        } else if (corpus_prompt_text(c, i)) {
-            prompts[i].raw = 1;
-            prompts[i].text = strdup(corpus_prompt_text(c, i));
-        }
-        prompts[i].line = corpus_at(c, i)->row;
-        if (!prompts[i].text || !corpus_answer_text(c, i))
-            rc = error_set(err, ARTEL_EFORMAT, "EVL02", NULL,
-                           "row %zu has no prompt and answer to be scored",
-                           prompts[i].line);
-        else
-            prompts[i].n = strlen(prompts[i].text);
-    }
+    artel_generate_options_default(&go, NULL); /* greedy, whatever the model likes */
+    go.expert = o->expert;
+    go.max_tokens = o->max_tokens ? o->max_tokens : 256;
+    go.stopped = o->stopped;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = row_prompt(&prompts[i], c, i, err);
     if (rc == 0)
-        rc = judge(out, m, c, o, prompts, answers, err);
+        rc = generate_encoded(answers, m, prompts, n, &go, err);
+    if (rc == 0)
+        judge(out, c, o->score, answers);
+    if (rc == 0 && o->stopped && *o->stopped)
+        rc = error_set(err, ARTEL_ESTOPPED, "STOP", NULL, "asked to stop");
     for (size_t i = 0; prompts && i < n; i++)
-        free(prompts[i].text);
+        prompt_release(&prompts[i]);
     free(prompts);
     free(answers);
     return rc;

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prompts from a person or a file, as messages for the chat template.
- *
- *     {"messages": [...]}           a last assistant turn is left out
- *     {"conversations": [...]}      human, gpt, system: the same
- *     {"prompt": "..." or [...]}    {"question": "..."}
- *     {"instruction", "input"}      joined by a line break
- *     anything else that is text    one prompt a line, blank lines left out
+ * Prompts from a person or a file, as messages for the chat template: chat JSONL in
+ * any format that training reads, each line by itself, or text with one prompt a line.
  */
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "data/rows.h"
 #include "files/json.h"
 #include "files/lines.h"
 
@@ -59,102 +55,50 @@ int artel_prompt_user(struct artel_prompt *out, const char *text, const char *sy
     return user_prompt(out, text, strlen(text), system, err);
 }
 
-static const char *sharegpt_role(const char *from)
+/* A row of chat data without its last answer, with SYSTEM in front where it has none. */
+static int row_prompt(struct artel_prompt *out, const struct row *row,
+                      const char *system, struct artel_error *err)
 {
-    static const char *const roles[][2] = {{"human", "user"},
-                                           {"user", "user"},
-                                           {"gpt", "assistant"},
-                                           {"assistant", "assistant"},
-                                           {"system", "system"}};
-
-    for (size_t i = 0; from && i < sizeof(roles) / sizeof(roles[0]); i++)
-        if (!strcmp(roles[i][0], from))
-            return roles[i][1];
-    return NULL;
-}
-
-/* Messages of a ShareGPT conversation, or NULL. */
-static json_t *from_sharegpt(const json_t *turns)
-{
-    json_t *const messages = json_array();
-    json_t *turn;
-    size_t i;
-
-    json_array_foreach(turns, i, turn)
-    {
-        const char *const role =
-            sharegpt_role(json_string_value(json_object_get(turn, "from")));
-        const char *const value = json_string_value(json_object_get(turn, "value"));
-
-        if (!role || !value || add_turn(messages, role, value, strlen(value)) < 0) {
-            json_decref(messages);
-            return NULL;
-        }
-    }
-    return messages;
-}
-
-/* Messages as given, with SYSTEM in front where they have none and no last answer. */
-static int messages_prompt(struct artel_prompt *out, json_t *messages,
-                           const char *system, struct artel_error *err)
-{
-    size_t n = json_array_size(messages);
+    json_t *messages;
     const char *role;
+    size_t n;
 
-    if (!messages || !n)
-        goto bad;
+    if (row->kind == ROW_CHOICES)
+        return user_prompt(out, row->text, row->text_n, system, err);
+    messages = json_deep_copy(row->messages);
+    n = json_array_size(messages);
     role = json_string_value(json_object_get(json_array_get(messages, n - 1), "role"));
     if (role && !strcmp(role, "assistant"))
         json_array_remove(messages, --n);
-    if (!n)
-        goto bad;
+    if (!n) {
+        json_decref(messages);
+        return error_set(err, ARTEL_EFORMAT, "PRM02", NULL,
+                         "the row has no turn before an answer");
+    }
     role = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
     if (system && (!role || strcmp(role, "system")))
         json_array_insert_new(
             messages, 0, json_pack("{s:s, s:s}", "role", "system", "content", system));
+    if (row->tools)
+        messages = json_pack("{s:o, s:O}", "messages", messages, "tools", row->tools);
     return finish(out, messages, err);
-
-bad:
-    json_decref(messages);
-    return error_set(err, ARTEL_EFORMAT, "PRM02", NULL,
-                     "the row has no turn before the answer");
 }
 
-static int row_prompt(struct artel_prompt *out, json_t *row, const char *system,
-                      struct artel_error *err)
+static int json_prompt(struct artel_prompt *out, const json_t *object,
+                       const char *system, struct artel_error *err)
 {
-    json_t *const messages = json_object_get(row, "messages");
-    json_t *const turns = json_object_get(row, "conversations");
-    const json_t *prompt = json_object_get(row, "prompt");
-    const json_t *const input = json_object_get(row, "input");
+    enum row_kind kind = ROW_UNKNOWN;
+    struct row row = {0};
+    int rc = row_read(&row, &kind, object, true, false, err);
 
-    if (json_is_array(messages))
-        return messages_prompt(out, json_deep_copy(messages), system, err);
-    if (json_is_array(turns))
-        return messages_prompt(out, from_sharegpt(turns), system, err);
-    if (json_is_array(prompt))
-        return messages_prompt(out, json_deep_copy(prompt), system, err);
-    if (!json_is_string(prompt))
-        prompt = json_object_get(row, "question");
-    if (json_is_string(prompt))
-        return user_prompt(out, json_string_value(prompt), json_string_length(prompt),
-                           system, err);
-    prompt = json_object_get(row, "instruction");
-    if (json_is_string(prompt) && json_string_length(input)) {
-        const json_t *const both =
-            json_sprintf("%s\n%s", json_string_value(prompt), json_string_value(input));
-        const int rc = user_prompt(out, json_string_value(both),
-                                   json_string_length(both), system, err);
-
-        json_decref((json_t *)(size_t)both);
-        return rc;
-    }
-    if (json_is_string(prompt))
-        return user_prompt(out, json_string_value(prompt), json_string_length(prompt),
-                           system, err);
-    return error_set(
-        err, ARTEL_EFORMAT, "PRM03", NULL,
-        "expected messages, prompt, instruction, conversations or question");
+    if (rc == 0 && !row.messages && row.kind != ROW_CHOICES)
+        rc = error_set(err, ARTEL_EFORMAT, "PRM03", NULL,
+                       "a row of %s is no prompt; --raw takes lines as they are",
+                       row_kind_name(row.kind));
+    if (rc == 0)
+        rc = row_prompt(out, &row, system, err);
+    row_release(&row);
+    return rc;
 }
 
 static int line_prompt(struct artel_prompt *out, const char *text, size_t n,
@@ -178,7 +122,7 @@ static int line_prompt(struct artel_prompt *out, const char *text, size_t n,
     if (rc == 0 && !json_is_object(row))
         rc = error_set(err, ARTEL_EFORMAT, "PRM04", NULL, "a line must be an object");
     if (rc == 0)
-        rc = row_prompt(out, row, system, err);
+        rc = json_prompt(out, row, system, err);
     json_decref(row);
     return rc;
 }
