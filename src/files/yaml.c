@@ -18,6 +18,7 @@
 
 #define MAX_DEPTH 64
 #define MAX_BYTES ((size_t)4 << 20)
+#define KEY_BYTES 200 /* escaped, a key still fits libyaml's 1024 characters */
 
 struct builder {
     yaml_parser_t parser;
@@ -112,6 +113,8 @@ static int take_key(struct builder *b, const yaml_event_t *e, struct artel_error
 
     if (e->type != YAML_SCALAR_EVENT)
         return refuse(&e->start_mark, "YAML07", "a key must be a plain word", err);
+    if (e->data.scalar.length > KEY_BYTES)
+        return refuse(&e->start_mark, "YAML07", "a key of more than 200 bytes", err);
     rc = take_text(&b->key, e, err);
     if (rc < 0)
         return rc;

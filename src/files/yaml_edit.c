@@ -148,11 +148,32 @@ static void print_quoted(FILE *f, const char *text)
     fputc('"', f);
 }
 
-/* A plain scalar was plain where it was read and stays so, unless it ran over lines
- * or its text depends on being alone in one. */
+/* May TEXT stand without quotes in a block? What was plain between braces may not
+ * ("-"), so this is asked again, and answered carefully: quoting what is no word and
+ * no number changes nothing. */
+static bool is_plain_text(const char *text)
+{
+    const char first = text[0];
+
+    if (!first)
+        return true;
+    if (!isalnum((unsigned char)first) && !strchr("_/~", first) &&
+        !(strchr("+-.", first) && isalnum((unsigned char)text[1])) &&
+        !(strchr("+-", first) && text[1] == '.' && isdigit((unsigned char)text[2])))
+        return false;
+    for (const char *c = text; *c; c++) {
+        if ((unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f)
+            return false;
+        if ((*c == ':' && (c[1] == ' ' || !c[1])) ||
+            (*c == ' ' && (c[1] == '#' || !c[1])))
+            return false;
+    }
+    return true;
+}
+
 static void print_scalar(FILE *f, const struct yaml_node *n)
 {
-    if (n->quoted || strpbrk(n->text, "\n\t"))
+    if (n->quoted || !is_plain_text(n->text))
         print_quoted(f, n->text);
     else
         fputs(n->text, f);

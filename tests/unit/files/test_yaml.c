@@ -165,6 +165,7 @@ static void printed_text_reads_back_the_same(void **state)
         "{}",
         "[]",
         "\"\"",
+        "{a: -, b: [--- x, ..., -.5, -1, +.5, .5, -x]}\n",
         "url: http://x/y?z=1#q\nneg: -1\nt: 12:30\nw: c:/x\n"};
 
     (void)state;
