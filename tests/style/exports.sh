@@ -11,7 +11,7 @@ for library in "$@"; do
     esac
     # shellcheck disable=SC2086
     strange=$(nm -g $dynamic --defined-only "$library" |
-        awk 'NF == 3 && $3 !~ /^(artel_|__asan_|__odr_asan)/ { print "  " $3 }')
+        awk 'NF == 3 && $3 !~ /^(artel_|[.]gomp_critical_user_artel_|__asan_|__odr_asan)/ { print "  " $3 }')
     if [ -n "$strange" ]; then
         echo "$library exports names that do not begin with artel_:"
         echo "$strange"
