@@ -50,13 +50,33 @@ void mixture_file_release(struct mixture_file *f)
     *f = (struct mixture_file){0};
 }
 
-static bool has_mixture(const char *folder)
+/* 1 or 0, or there was no memory to ask. */
+static int has_mixture(const char *folder, struct artel_error *err)
 {
     char *path = path_join(folder, MIXTURE_JSON);
-    const bool there = path && access(path, F_OK) == 0;
+    const int rc = path ? access(path, F_OK) == 0 : error_nomem(err, strlen(folder));
 
     free(path);
-    return there;
+    return rc;
+}
+
+/* PATH/NAME goes to *FOUND where it holds a mixture; a second one is an error. */
+static int try_inner(char **found, const char *path, const char *name,
+                     struct artel_error *err)
+{
+    char *inner = path_join(path, name), shown[100];
+    int rc = inner ? has_mixture(inner, err) : error_nomem(err, strlen(path));
+
+    if (rc == 1 && *found) {
+        rc = error_set(err, ARTEL_EUSAGE, "MIX11", NULL,
+                       "holds several mixtures, name one of them: '%s'",
+                       escape_text(shown, sizeof(shown), name, strlen(name)));
+    } else if (rc == 1) {
+        *found = inner;
+        return 0;
+    }
+    free(inner);
+    return rc;
 }
 
 /* The one folder inside PATH that holds a mixture, in new memory. */
@@ -64,28 +84,16 @@ static int find_only(char **out, const char *path, struct artel_error *err)
 {
     DIR *d = opendir(path);
     struct dirent *entry;
-    char *found = NULL, shown[100];
+    char *found = NULL;
     int rc = d ? 0 : error_errno(err, path, "cannot open the folder");
 
-    while (rc == 0 && (entry = readdir(d)) != NULL) {
-        char *inner = entry->d_name[0] == '.' ? NULL : path_join(path, entry->d_name);
-
-        if (!inner || !has_mixture(inner)) {
-            free(inner);
-            continue;
-        }
-        if (found)
-            rc = error_set(err, ARTEL_EUSAGE, "MIX01", NULL,
-                           "holds several mixtures, name one of them: '%s'",
-                           escape_text(shown, sizeof(shown), entry->d_name,
-                                       strlen(entry->d_name)));
-        free(found);
-        found = inner;
-    }
+    while (rc == 0 && (entry = readdir(d)) != NULL)
+        if (entry->d_name[0] != '.')
+            rc = try_inner(&found, path, entry->d_name, err);
     if (d)
         closedir(d);
     if (rc == 0 && !found)
-        rc = error_set(err, ARTEL_EIO, "MIX01", NULL,
+        rc = error_set(err, ARTEL_EIO, "MIX11", NULL,
                        "no " MIXTURE_JSON " in this folder or the folders in it");
     if (rc < 0) {
         free(found);
@@ -97,8 +105,12 @@ static int find_only(char **out, const char *path, struct artel_error *err)
 
 static int find_folder(char **out, const char *path, struct artel_error *err)
 {
+    const int there = has_mixture(path, err);
+
     *out = NULL;
-    if (!has_mixture(path))
+    if (there < 0)
+        return there;
+    if (!there)
         return find_only(out, path, err);
     *out = strdup(path);
     return *out ? 0 : error_nomem(err, strlen(path));
@@ -127,7 +139,7 @@ static int copy_digest(char out[DIGEST_SIZE], const json_t *o, const char *key,
         return rc;
     if (*text && (strlen(text) != DIGEST_SIZE - 1 ||
                   strspn(text, "0123456789abcdef") != DIGEST_SIZE - 1))
-        return error_set(err, ARTEL_EFORMAT, "MIX02", key,
+        return error_set(err, ARTEL_EFORMAT, "MIX12", key,
                          "expected 64 hexadecimal digits");
     snprintf(out, DIGEST_SIZE, "%s", text);
     return 0;
@@ -173,10 +185,10 @@ static int list_of(const json_t **out, size_t *n, const json_t *root, const char
     *out = json_object_get(root, key);
     *n = json_array_size(*out);
     if (!json_is_array(*out) || *n > MAX_EXPERTS)
-        return error_set(err, ARTEL_EFORMAT, "MIX02", key,
+        return error_set(err, ARTEL_EFORMAT, "MIX12", key,
                          "expected a list of at most %d objects", MAX_EXPERTS);
     json_array_foreach(*out, i, entry) if (!json_is_object(entry)) return error_set(
-        err, ARTEL_EFORMAT, "MIX02", key, "entry %zu is no object", i);
+        err, ARTEL_EFORMAT, "MIX12", key, "entry %zu is no object", i);
     return 0;
 }
 
@@ -193,10 +205,10 @@ static int read_expert(struct expert_notes *e, const json_t *o, struct artel_err
         return rc;
     e->kind = !strcmp(kind, "identity") ? EXPERT_IDENTITY : EXPERT_LORA;
     if (strcmp(kind, "identity") != 0 && strcmp(kind, "lora") != 0)
-        return error_set(err, ARTEL_EFORMAT, "MIX02", e->name,
+        return error_set(err, ARTEL_EFORMAT, "MIX12", e->name,
                          "kind is \"lora\" or \"identity\"");
     if (!e->folder != (e->kind == EXPERT_IDENTITY))
-        return error_set(err, ARTEL_EFORMAT, "MIX02", e->name,
+        return error_set(err, ARTEL_EFORMAT, "MIX12", e->name,
                          "a lora has a folder, an identity has none");
     return check_stays(e->folder, e->name, err);
 }
@@ -278,7 +290,7 @@ static int read_base(struct mixture_file *f, const json_t *root,
     int rc;
 
     if (!json_is_object(base))
-        return error_set(err, ARTEL_EFORMAT, "MIX02", "base", "expected an object");
+        return error_set(err, ARTEL_EFORMAT, "MIX12", "base", "expected an object");
     rc = copy_text(&f->base_path, base, "path", err);
     if (rc == 0)
         rc = copy_digest(f->base_digest, base, "digest", err);
@@ -321,7 +333,7 @@ static int read_objects(struct mixture_file *f, json_t *root, struct artel_error
 
     if ((settings && !json_is_object(settings) && !json_is_null(settings)) ||
         (training && !json_is_object(training) && !json_is_null(training)))
-        return error_set(err, ARTEL_EFORMAT, "MIX02", "settings",
+        return error_set(err, ARTEL_EFORMAT, "MIX12", "settings",
                          "settings and training are objects");
     f->settings = json_is_object(settings) ? json_incref(settings) : NULL;
     f->training = json_is_object(training) ? json_incref(training) : NULL;
@@ -410,7 +422,7 @@ static int load(struct mixture_file *f, const json_t *root,
         return rc;
     rc = copy_digest(digest, router, "digest", err);
     if (rc == 0 && !*digest)
-        rc = error_set(err, ARTEL_EFORMAT, "MIX02", "router",
+        rc = error_set(err, ARTEL_EFORMAT, "MIX12", "router",
                        "this method has routers, their digest is missing");
     return rc < 0 ? rc : router_file_read(&f->mixture, f->folder, digest, err);
 }

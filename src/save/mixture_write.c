@@ -60,12 +60,13 @@ static int add_expert(json_t *list, const struct mixture_file *f,
         return error_set(err, ARTEL_EUSAGE, "MIX03", e->name,
                          "the expert's folder is not inside the run's folder");
     path = path_join(f->folder, folder);
-    rc = path && access(path, F_OK) == 0
-             ? 0
-             : error_in(err,
-                        error_set(err, ARTEL_EIO, "ADP01", e->name,
-                                  "the expert has not been written there"),
-                        path ? path : folder);
+    if (!path)
+        return error_nomem(err, strlen(folder));
+    rc = access(path, F_OK) == 0 ? 0
+                                 : error_set(err, ARTEL_EIO, "ADP01", e->name,
+                                             "the expert has not been written there");
+    if (rc < 0)
+        error_in(err, rc, path);
     free(path);
     if (rc == 0 &&
         json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", e->name,
@@ -120,20 +121,25 @@ static int build(json_t **out, const struct mixture_file *f, struct artel_error 
 }
 
 /* Digest of the routers that the mixture.json at PATH names; "" where there is none or it
- * cannot be read: then there is nothing to keep. */
-static void digest_in_use(char out[DIGEST_SIZE], const char *path)
+ * cannot be read for what it is: then there is nothing to keep. */
+static int digest_in_use(char out[DIGEST_SIZE], const char *path,
+                         struct artel_error *err)
 {
     json_t *root = NULL;
     const char *digest;
+    int rc;
 
     out[0] = '\0';
-    if (access(path, F_OK) < 0 ||
-        json_read_file(&root, path, MIXTURE_MAX_BYTES, NULL) < 0)
-        return;
+    if (access(path, F_OK) < 0)
+        return 0;
+    rc = json_read_file(&root, path, MIXTURE_MAX_BYTES, err);
+    if (rc < 0)
+        return rc == ARTEL_EFORMAT ? 0 : rc;
     digest =
         json_string_value(json_object_get(json_object_get(root, "router"), "digest"));
     snprintf(out, DIGEST_SIZE, "%s", digest ? digest : "");
     json_decref(root);
+    return 0;
 }
 
 /* The routers to their file, its digest to ROOT. IN_USE as router_file_write has it. */
@@ -165,9 +171,10 @@ int mixture_file_write(const struct mixture_file *f, struct artel_error *err)
         rc = build(&root, f, err);
     if (rc == 0) {
         remove_leftovers(f->folder);
-        digest_in_use(in_use, path);
-        rc = write_routers(root, f, in_use, err);
+        rc = digest_in_use(in_use, path, err);
     }
+    if (rc == 0)
+        rc = write_routers(root, f, in_use, err);
     if (rc == 0)
         rc = json_write_file(path, root, false, err);
     if (rc == 0)

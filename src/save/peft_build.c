@@ -205,37 +205,48 @@ static json_t *site_list_new(const struct expert *e)
     json_t *list = json_array();
 
     for (size_t i = 0; list && i < N_SITES; i++)
-        if (has_site(e, order[i]))
-            (void)json_array_append_new(list, json_string(site_name(order[i])));
+        if (has_site(e, order[i]) &&
+            json_array_append_new(list, json_string(site_name(order[i])))) {
+            json_decref(list);
+            list = NULL;
+        }
     return list;
+}
+
+static bool has_layer(const struct expert *e, size_t layer)
+{
+    for (int s = 0; s < N_SITES; s++)
+        if (expert_lora(e, layer, (enum site)s)->rank)
+            return true;
+    return false;
+}
+
+/* The adapted layers; null where that is all of them. */
+static json_t *layer_list_new(const struct expert *e)
+{
+    json_t *list = json_array();
+
+    for (size_t l = 0; list && l < e->n_layers; l++)
+        if (has_layer(e, l) &&
+            json_array_append_new(list, json_integer((json_int_t)l))) {
+            json_decref(list);
+            list = NULL;
+        }
+    if (!list || json_array_size(list) < e->n_layers)
+        return list;
+    json_decref(list);
+    return json_null();
 }
 
 /* Sets target_modules and layers_to_transform. */
 static int set_targets(json_t *root, const struct expert *e)
 {
-    json_t *layers = json_null();
-    size_t n_layers = 0;
+    const bool alike = layers_alike(e);
 
-    if (!layers_alike(e))
-        return json_object_set_new(root, "target_modules", path_pattern_new(e)) |
-               json_object_set_new(root, "layers_to_transform", layers);
-    for (size_t l = 0; l < e->n_layers; l++)
-        for (int s = 0; s < N_SITES; s++)
-            if (expert_lora(e, l, (enum site)s)->rank) {
-                n_layers++;
-                break;
-            }
-    if (n_layers && n_layers < e->n_layers) {
-        layers = json_array();
-        for (size_t l = 0; layers && l < e->n_layers; l++)
-            for (int s = 0; s < N_SITES; s++)
-                if (expert_lora(e, l, (enum site)s)->rank) {
-                    (void)json_array_append_new(layers, json_integer((json_int_t)l));
-                    break;
-                }
-    }
-    return json_object_set_new(root, "target_modules", site_list_new(e)) |
-           json_object_set_new(root, "layers_to_transform", layers);
+    return json_object_set_new(root, "target_modules",
+                               alike ? site_list_new(e) : path_pattern_new(e)) |
+           json_object_set_new(root, "layers_to_transform",
+                               alike ? layer_list_new(e) : json_null());
 }
 
 int peft_config_build(json_t **out, const struct expert *e,

@@ -155,29 +155,39 @@ static int read_numbers(struct peft_config *p, struct artel_error *err)
     return 0;
 }
 
-int peft_config_read(struct peft_config *p, const char *path, struct artel_error *err)
+int peft_config_parse(struct peft_config *p, json_t *root, struct artel_error *err)
 {
-    const json_t *base;
-    int rc;
+    const json_t *base = json_object_get(root, "base_model_name_or_path");
+    int rc = check_type(root, err);
 
     *p = (struct peft_config){0};
-    rc = json_read_file(&p->root, path, CONFIG_MAX_BYTES, err);
-    if (rc < 0)
-        return rc;
-    rc = check_type(p->root, err);
     if (rc == 0)
-        rc = refuse_features(p->root, err);
+        rc = refuse_features(root, err);
     if (rc == 0)
-        rc = refuse_changed_base(p->root, err);
+        rc = refuse_changed_base(root, err);
+    p->root = json_incref(root);
     if (rc == 0)
         rc = read_numbers(p, err);
     if (rc < 0) {
         peft_config_release(p);
-        return error_in(err, rc, path);
+        return rc;
     }
-    base = json_object_get(p->root, "base_model_name_or_path");
     p->base_path = json_is_string(base) ? json_string_value(base) : NULL;
     return 0;
+}
+
+int peft_config_read(struct peft_config *p, const char *path, struct artel_error *err)
+{
+    json_t *root;
+    int rc;
+
+    *p = (struct peft_config){0};
+    rc = json_read_file(&root, path, CONFIG_MAX_BYTES, err);
+    if (rc < 0)
+        return rc;
+    rc = peft_config_parse(p, root, err);
+    json_decref(root);
+    return rc < 0 ? error_in(err, rc, path) : 0;
 }
 
 void peft_config_release(struct peft_config *p)

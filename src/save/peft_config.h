@@ -24,6 +24,8 @@ struct peft_config {
 
 /* Refuses by its key whatever would change the mathematics and is not done here (A12). */
 int peft_config_read(struct peft_config *p, const char *path, struct artel_error *err);
+/* The same of the object ROOT, which P holds a reference of from then on. */
+int peft_config_parse(struct peft_config *p, json_t *root, struct artel_error *err);
 void peft_config_release(struct peft_config *p);
 
 /* What one linear gets. rank 0: nothing. */

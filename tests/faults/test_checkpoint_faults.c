@@ -10,7 +10,6 @@
 #include "unit/save/fixture.h"
 
 ssize_t __real_write(int fd, const void *data, size_t n);
-int __real_fsync(int fd);
 int __real_close(int fd);
 int __real_rename(const char *from, const char *to);
 int __real_mkdir(const char *path, mode_t mode);
@@ -51,9 +50,11 @@ ssize_t __wrap_write(int fd, const void *data, size_t n)
     return fault.short_ ? __real_write(fd, data, n > 1 ? n / 2 : n) : -1;
 }
 
+/* The disk itself is not under test: a sync that does not fail costs nothing here. */
 int __wrap_fsync(int fd)
 {
-    return fails(CALL_FSYNC) ? -1 : __real_fsync(fd);
+    (void)fd;
+    return fails(CALL_FSYNC) ? -1 : 0;
 }
 
 int __wrap_close(int fd)

@@ -80,11 +80,11 @@ static void a_folder_with_one_mixture_may_be_named(void **state)
     assert_int_equal(make_folder(other, NULL), 0);
     assert_int_equal(write_file(inner, "{}", 2, NULL), 0);
     assert_error(mixture_file_open(&f, r->scratch, NULL, false, &r->err), ARTEL_EUSAGE,
-                 r->err, "MIX01");
+                 r->err, "MIX11");
     free(other);
     other = path_join(r->scratch, "experts");
     assert_error(mixture_file_open(&f, other, NULL, false, &r->err), ARTEL_EIO, r->err,
-                 "MIX01");
+                 "MIX11");
     free(other);
     free(inner);
     run_close(r);
