@@ -198,6 +198,53 @@ static void published_blocks_have_their_values(void **state)
     }
 }
 
+/* What the gguf package of Python makes of the same blocks, bit for bit. */
+static void every_format_equals_the_gguf_package(void **state)
+{
+    static const struct {
+        enum dtype type;
+        uint64_t digest;
+    } golden[] = {
+#include "formats_golden.h"
+    };
+
+    (void)state;
+    assert_int_equal(sizeof(golden) / sizeof(*golden), N_WEIGHT_DTYPES);
+    for (size_t g = 0; g < N_WEIGHT_DTYPES; g++) {
+        enum { BLOCKS = 24 };
+        const enum dtype type = golden[g].type;
+        const size_t size = dtype_block_bytes(type),
+                     n = BLOCKS * dtype_block_elems(type);
+        const int first_scale = type == DTYPE_Q6_K ? 208 : 0;
+        const int n_scales = type == DTYPE_F32 || type == DTYPE_BF16 ? 0
+                             : type == DTYPE_Q4_1 || type == DTYPE_Q5_1 ||
+                                     type == DTYPE_Q4_K || type == DTYPE_Q5_K
+                                 ? 2
+                                 : 1;
+        static uint8_t in[BLOCKS * 256];
+        static float out[BLOCKS * 256];
+        uint32_t lcg = 1;
+        uint64_t h = 0xcbf29ce484222325u;
+
+        for (size_t b = 0; b < BLOCKS; b++) {
+            for (size_t i = 0; i < size; i++) {
+                lcg = lcg * 1664525u + 1013904223u;
+                in[b * size + i] = (uint8_t)(lcg >> 24);
+            }
+            for (int i = 0; i < n_scales; i++) {
+                uint8_t *high = in + b * size + first_scale + 2 * i + 1;
+
+                *high = (uint8_t)((*high & 0x8f) | 0x20);
+            }
+        }
+        kernels()->dequant[type](out, in, n);
+        for (size_t i = 0; i < n * sizeof(float); i++)
+            h = (h ^ ((const uint8_t *)out)[i]) * 0x100000001b3u;
+        if (h != golden[g].digest)
+            fail_msg("%s differs from the gguf package", dtype_name(type));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +252,7 @@ int main(void)
         cmocka_unit_test(half_floats_are_exact),
         cmocka_unit_test(products_equal_dot_of_the_dequantised_row),
         cmocka_unit_test(published_blocks_have_their_values),
+        cmocka_unit_test(every_format_equals_the_gguf_package),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
