@@ -73,7 +73,7 @@ void training_show(void *user, const struct artel_progress *p)
         break;
     case ARTEL_SKIPPED:
         begin_stage(t, p, "up to date");
-        say(t, p, "up to date");
+        say(t, p, p->message ? "" : "up to date");
         break;
     case ARTEL_STEP:
         step_line(t, p);

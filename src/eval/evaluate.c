@@ -191,30 +191,45 @@ static json_t *confusion_row(const struct measured *r, const struct artel_mixtur
     return row;
 }
 
+/* Sum of KEY over the stages that made the mixture, or null where none tells. */
+static json_t *training_sum(const json_t *training, const char *key)
+{
+    const json_t *const stages = json_object_get(training, "stages");
+    double sum = 0;
+    bool whole = true, any = false;
+    const char *name;
+    json_t *stage;
+
+    json_object_foreach((json_t *)(size_t)stages, name, stage)
+    {
+        const json_t *const v = json_object_get(stage, key);
+
+        any |= json_is_number(v);
+        whole &= !json_is_real(v);
+        sum += json_number_value(v);
+    }
+    return !any ? json_null() : whole ? json_integer((json_int_t)sum) : number(sum);
+}
+
 static void describe(json_t *method, const struct artel_mixture *m, bool is_base)
 {
-    static const char *const keys[] = {"seed", "tokens", "steps", "seconds"};
-    const json_t *const training = is_base ? NULL : m->file.training;
-    const json_t *const settings = is_base ? NULL : m->file.settings;
+    static const char *const keys[] = {"tokens", "steps", "seconds"};
+    json_t *const seed =
+        json_object_get(json_object_get(m->file.settings, "train"), "seed");
     struct artel_mixture_info info;
 
     artel_mixture_info(m, &info);
     json_object_set_new(method, "name", json_string(is_base ? "base" : info.method));
     json_object_set_new(method, "path",
                         json_string(is_base ? m->model->weights->path : m->path));
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        json_t *v = json_object_get(training, keys[i]);
-
-        if (!v)
-            v = json_object_get(settings, keys[i]);
-        if (v)
-            json_object_set(method, keys[i], v);
-        else
-            json_object_set_new(method, keys[i],
-                                is_base ? json_integer(0) : json_null());
-    }
+    json_object_set_new(method, "seed",
+                        is_base || !seed ? json_null() : json_incref(seed));
     json_object_set_new(method, "trainable_parameters",
                         json_integer(is_base ? 0 : (json_int_t)info.n_parameters));
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        json_object_set_new(method, keys[i],
+                            is_base ? json_integer(0)
+                                    : training_sum(m->file.training, keys[i]));
 }
 
 static int measure_general(json_t *method, struct evaluation *ev,
