@@ -20,9 +20,7 @@
 #include "plan/stamp.h"
 #include "plan/steplog.h"
 
-/* This many steps in a row at a loss no guess would have: the run has diverged. */
-#define DIVERGED_STEPS 10
-#define DIVERGED_LOSS  3.0  /* times that of a uniform guess over the vocabulary */
+#define DIVERGED_STEPS 10   /* in a row that teach nothing: the run has diverged */
 #define CHECK_SECONDS  20.0 /* between looks at the run folder and the data */
 
 struct loop {
@@ -327,15 +325,18 @@ static int not_finite(struct loop *l, struct artel_error *err)
     return 0;
 }
 
-/* The final norm bounds the logits, so a run at an absurd rate may stay finite for ever;
- * that nothing is being learnt still shows in the loss (R26). */
+/*
+ * The final norm bounds the logits, and what overflows before it may come out as zeros: a
+ * run at an absurd rate can stay finite for ever. That it is dead shows all the same, in a
+ * loss no better than a guess or a gradient that is exactly nothing (R26).
+ */
 static int check_diverged(struct loop *l, const struct step_report *r,
                           struct artel_error *err)
 {
     const double guess = log((double)l->in->model->weights->config.n_vocab);
-    const double bound = fmax(DIVERGED_LOSS * guess, 2 * l->s.start_loss);
+    const double bound = fmax(guess, 1.5 * l->s.start_loss);
 
-    if (!l->in->train.lm_loss || (double)r->loss <= bound) {
+    if (!l->in->train.lm_loss || ((double)r->loss <= bound && r->grad_norm > 0)) {
         l->s.diverged = 0;
         return 0;
     }
@@ -343,10 +344,10 @@ static int check_diverged(struct loop *l, const struct step_report *r,
         return 0;
     return error_set(
         err, ARTEL_ENONFINITE, "NAN02", "loss",
-        "diverged: %.4g at step %llu, above %.4g for %d steps; the learning "
-        "rate is %.3g",
-        (double)r->loss, (unsigned long long)l->s.position, bound, DIVERGED_STEPS,
-        (double)r->rate);
+        "diverged: %.4g with a gradient of %.3g at step %llu, %d steps like "
+        "this in a row; the learning rate is %.3g",
+        (double)r->loss, (double)r->grad_norm, (unsigned long long)l->s.position,
+        DIVERGED_STEPS, (double)r->rate);
 }
 
 static int step(struct loop *l, struct artel_error *err)
@@ -585,5 +586,5 @@ done:
     order_release(&l.order);
     if (rc < 0 && err)
         *err = own;
-    return rc;
+    return rc < 0 ? error_in(err, rc, in->folder) : 0;
 }

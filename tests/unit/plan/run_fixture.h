@@ -97,15 +97,15 @@ __attribute__((unused)) static void fixture_close(struct fixture *f)
     assert_int_equal(remove_tree(f->folder, NULL), 0);
 }
 
-#define RECIPE(output)                                                                 \
-    "model: " TOY "\noutput: " output "\n"                                             \
-    "lora: {rank: 4, alpha: 8}\n"                                                      \
+#define WITHOUT_OUTPUT                                                                 \
+    "model: " TOY "\nlora: {rank: 4, alpha: 8}\n"                                      \
     "domains:\n"                                                                       \
     "  one: {train: a.jsonl, valid: a-valid.jsonl}\n"                                  \
     "  two: {train: b.jsonl, valid: b-valid.jsonl}\n"                                  \
     "train: {batch_size: 4, epochs: 1, learning_rate: 1e-2, save_steps: 2,\n"          \
     "        cutoff_len: 64, precision: fp32}\n"                                       \
     "router: {learning_rate: 1e-2}\n"
+#define RECIPE(output) WITHOUT_OUTPUT "output: " output "\n"
 
 /* What a child is to do beside the recipe. */
 struct child {

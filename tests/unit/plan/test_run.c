@@ -353,16 +353,26 @@ static void the_best_weights_are_kept_and_patience_ends(void **state)
 
 static void a_rate_far_too_high_ends_with_exit_7(void **state)
 {
-    static const char *const set[] = {"train.learning_rate=1e4", "train.epochs=50",
-                                      "train.warmup_ratio=0"};
+    static const char *const rates[] = {
+        "train.learning_rate=1e4", "train.learning_rate=1e3", "train.learning_rate=30"};
     struct fixture f;
+    char name[32], recipe[32];
 
     (void)state;
     fixture_open(&f);
-    write_text(&f, "r.yaml", RECIPE("out"));
-    assert_int_equal(
-        run(&f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 3}),
-        -ARTEL_ENONFINITE);
+    for (size_t i = 0; i < 3; i++) {
+        const char *const set[] = {rates[i], "train.epochs=30", "train.warmup_ratio=0",
+                                   "method=single"};
+        char text[800];
+
+        snprintf(name, sizeof(name), "out%zu", i);
+        snprintf(recipe, sizeof(recipe), "r%zu.yaml", i);
+        snprintf(text, sizeof(text), "%soutput: %s\n", WITHOUT_OUTPUT, name);
+        write_text(&f, recipe, text);
+        assert_int_equal(
+            run(&f, &(struct child){.recipe = recipe, .set = set, .n_set = 4}),
+            -ARTEL_ENONFINITE);
+    }
     fixture_close(&f);
 }
 

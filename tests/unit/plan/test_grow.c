@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A third dialect joins two, and one leaves: what the report says, and that the
+ * old experts' files keep their bytes.
+ */
+#include "run_fixture.h"
+
+#include "plan/grow.h"
+#include "save/mixture_file.h"
+
+/* What a child of this test does. */
+struct act {
+    const char *mixture, *name, *adapter, *data;
+    bool joint, removes;
+    uint64_t stop_step; /* of the routers' stage; 0: never */
+};
+
+static void stop_at(void *user, const struct run_progress *p)
+{
+    struct listener *l = user;
+
+    if (p->event == RUN_STEP && l->c->stop_step && p->step == l->c->stop_step &&
+        !strcmp(p->stage, "moa-router"))
+        l->stop = 1;
+}
+
+/* What the parent cannot see, the child asserts by its exit code. */
+static int check_report(const struct act *a, const struct grow_report *r)
+{
+    if (strcmp(r->name, a->name) != 0 || r->n_domains < 2)
+        return 50;
+    if (r->others_unchanged == a->joint)
+        return 51;
+    for (size_t i = 0; i < r->n_domains; i++) {
+        const struct grow_domain *d = &r->domains[i];
+
+        fprintf(stderr, "%s: perplexity %.3f -> %.3f, routed %.2f -> %.2f (%s)\n",
+                d->name, d->perplexity_before, d->perplexity_after, d->routing_before,
+                d->routing_after, d->text);
+        if (strlen(d->digest_before) != 64 || !(d->perplexity_before > 1) ||
+            !(d->perplexity_after > 1))
+            return 52;
+        if (d->unchanged != !strcmp(d->digest_before, d->digest_after))
+            return 53;
+    }
+    fprintf(stderr, "cost %zu parameters, %zu tokens, %zu steps of %zu, %zu, %zu\n",
+            r->cost.parameters, r->cost.tokens, r->cost.steps, r->everything.parameters,
+            r->everything.tokens, r->everything.steps);
+    if (!r->cost.parameters || !r->cost.tokens || !r->cost.steps)
+        return 54;
+    if (r->everything.tokens <= r->cost.tokens ||
+        (!a->joint && r->everything.parameters <= r->cost.parameters))
+        return 55;
+    return 0;
+}
+
+static int act_out(const struct fixture *f, const struct act *a)
+{
+    const struct child c = {.stop_step = a->stop_step};
+    struct listener l = {.c = &c};
+    struct grow_options o = {.run = {.progress = stop_at, .user = &l, .stop = &l.stop},
+                             .joint = a->joint};
+    struct artel_error err = {0};
+    struct grow_report report;
+    char mixture[256], data[256], adapter[256];
+    int rc;
+
+    cpu_set_threads(1, &err);
+    path_in(mixture, sizeof(mixture), f, a->mixture);
+    path_in(data, sizeof(data), f, a->data ? a->data : "");
+    path_in(adapter, sizeof(adapter), f, a->adapter ? a->adapter : "");
+    if (a->removes) {
+        rc = run_remove(mixture, a->name, &o, &err);
+    } else {
+        rc = run_add(mixture, a->name, a->adapter ? adapter : NULL, data, &o, &report,
+                     &err);
+        if (rc == 0)
+            rc = -check_report(a, &report);
+        grow_report_release(&report);
+    }
+    if (rc < 0 && rc != ARTEL_ESTOPPED)
+        fprintf(stderr, "child: %s: %s: %s [%s]\n", err.file, err.where, err.reason,
+                err.code);
+    return -rc;
+}
+
+static int act(const struct fixture *f, struct act a)
+{
+    const pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        exit(act_out(f, &a));
+    return finish(pid);
+}
+
+static void open_run(struct fixture *f, const char *method)
+{
+    const char *const set[] = {method, "train.epochs=2"};
+
+    fixture_open(f);
+    write_dialect(f, "c.jsonl", "ghijkl", 24, 3);
+    write_text(f, "r.yaml", RECIPE("out"));
+    assert_int_equal(
+        run(f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2}), 0);
+}
+
+static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
+{
+    char one[DIGEST_SIZE], two[DIGEST_SIZE], after[DIGEST_SIZE];
+    struct mixture_file m;
+    struct artel_error err;
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_run(&f, "method=moa");
+    digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
+    digest_of(two, &f, "out/moa/experts/two/adapter_model.safetensors");
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 4}),
+        -ARTEL_ESTOPPED);
+    path_in(path, sizeof(path), &f, "out/moa");
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 2);
+    mixture_file_release(&m);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+    digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
+    assert_string_equal(one, after);
+    digest_of(after, &f, "out/moa/experts/two/adapter_model.safetensors");
+    assert_string_equal(two, after);
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 3);
+    assert_string_equal(m.domains[2].name, "three");
+    assert_string_equal(m.domains[2].sample, "data/three.jsonl");
+    mixture_file_release(&m);
+    path_in(path, sizeof(path), &f, "out/moa/adding");
+    assert_int_not_equal(access(path, F_OK), 0);
+    /* The recipe still finds its run in order. */
+    assert_int_equal(
+        run(&f, &(struct child){.recipe = "out/recipe.yaml", .notes = "notes"}), 0);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}),
+        -ARTEL_ECONFLICT);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "../x", NULL, "c.jsonl", false, false, 0}),
+        -ARTEL_EUSAGE);
+    fixture_close(&f);
+}
+
+static void a_stopped_addition_ends_in_the_same_bytes(void **state)
+{
+    struct fixture f;
+    char from[256], to[256], command[600];
+
+    (void)state;
+    open_run(&f, "method=moa");
+    path_in(from, sizeof(from), &f, "out");
+    path_in(to, sizeof(to), &f, "copy");
+    snprintf(command, sizeof(command), "cp -r %s %s", from, to);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+    for (uint64_t step = 3; step < 12; step += 4)
+        assert_int_equal(act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl",
+                                              false, false, step}),
+                         -ARTEL_ESTOPPED);
+    assert_int_equal(
+        act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl", false, false, 0}),
+        0);
+    same_bytes(&f, "out", "copy", "moa/experts/three/adapter_model.safetensors");
+    same_bytes(&f, "out", "copy", "moa/router.safetensors");
+    fixture_close(&f);
+}
+
+static void the_stored_sample_stands_in_for_lost_text(void **state)
+{
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_run(&f, "method=moa");
+    path_in(path, sizeof(path), &f, "a.jsonl");
+    assert_int_equal(unlink(path), 0);
+    write_dialect(&f, "b.jsonl", "uvwxyz", 9, 9);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+    path_in(path, sizeof(path), &f, "out/moa/data/one.jsonl");
+    assert_int_equal(unlink(path), 0);
+    write_dialect(&f, "d.jsonl", "mnopqr", 24, 4);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "four", NULL, "d.jsonl", false, false, 0}),
+        -ARTEL_EUSAGE);
+    fixture_close(&f);
+}
+
+static void jointly_the_old_experts_move_to_new_folders(void **state)
+{
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_run(&f, "method=moa");
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", true, false, 0}), 0);
+    path_in(path, sizeof(path), &f, "out/moa/experts-2/one/adapter_model.safetensors");
+    assert_int_equal(access(path, F_OK), 0);
+    path_in(path, sizeof(path), &f, "out/moa/experts/one");
+    assert_int_not_equal(access(path, F_OK), 0);
+    fixture_close(&f);
+}
+
+static void single_grows_without_routers(void **state)
+{
+    struct mixture_file m;
+    struct artel_error err;
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_run(&f, "method=single");
+    assert_int_equal(
+        act(&f, (struct act){"out/single", "three", NULL, "c.jsonl", false, false, 0}),
+        0);
+    path_in(path, sizeof(path), &f, "out/single");
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 3);
+    assert_string_equal(m.domains[0].folder, "../experts/one");
+    assert_string_equal(m.domains[2].folder, "experts/three");
+    mixture_file_release(&m);
+    fixture_close(&f);
+}
+
+static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
+{
+    struct mixture_file m;
+    struct artel_error err;
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_run(&f, "method=moa");
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "tow", NULL, NULL, false, true, 0}),
+        -ARTEL_EUSAGE);
+    assert_int_equal(
+        act(&f, (struct act){"out/moa", "two", NULL, NULL, false, true, 0}), 0);
+    path_in(path, sizeof(path), &f, "out/moa");
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 2);
+    assert_string_equal(m.domains[1].name, "three");
+    mixture_file_release(&m);
+    path_in(path, sizeof(path), &f, "out/moa/experts/two");
+    assert_int_not_equal(access(path, F_OK), 0);
+    assert_int_equal(act(&f, (struct act){"out/moa", "second", "out/experts/two",
+                                          "b.jsonl", false, false, 0}),
+                     0);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_domain_joins_and_the_others_keep_their_bytes),
+        cmocka_unit_test(a_stopped_addition_ends_in_the_same_bytes),
+        cmocka_unit_test(the_stored_sample_stands_in_for_lost_text),
+        cmocka_unit_test(jointly_the_old_experts_move_to_new_folders),
+        cmocka_unit_test(single_grows_without_routers),
+        cmocka_unit_test(a_domain_leaves_and_an_adapter_takes_its_place),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
