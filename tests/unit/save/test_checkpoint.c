@@ -207,7 +207,7 @@ static void cut_to(const char *file, off_t n)
 static void flip(const char *file, size_t byte, int bit)
 {
     FILE *f = fopen(file, "r+");
-    int c;
+    int c = EOF;
 
     assert_true(f && fseek(f, (long)byte, SEEK_SET) == 0 && (c = fgetc(f)) != EOF);
     assert_int_equal(fseek(f, (long)byte, SEEK_SET), 0);
