@@ -40,8 +40,10 @@ static int parse_sets(struct sets *s, const struct words *words, const char *whe
             return usage_error("eval", where, "USE07", "at most %d sets", SETS_MAX);
         text = s->text[s->n] = strdup(words->at[i]);
         equals = text ? strchr(text, '=') : NULL;
-        if (!equals || equals == text || !equals[1])
+        if (!equals || equals == text || !equals[1]) {
+            free(text);
             return usage_error("eval", where, "USE05", "expected NAME=FILE[:SCORE]");
+        }
         *equals = '\0';
         colon = strrchr(equals + 1, ':');
         if (colon && is_score_name(colon + 1))
@@ -119,7 +121,9 @@ static int write_tables(const char *json, const struct common *c, const char *ma
                         const char *csv)
 {
     const char *const kinds[] = {"text", "markdown", "csv"};
-    const char *const targets[] = {json_takes_stdout(c) ? NULL : "-", markdown, csv};
+    const bool taken = json_takes_stdout(c) || (markdown && !strcmp(markdown, "-")) ||
+                       (csv && !strcmp(csv, "-"));
+    const char *const targets[] = {taken ? NULL : "-", markdown, csv};
     struct artel_error err = {0};
     int rc = c->json ? text_write(c->json, json) : 0;
 
@@ -133,6 +137,91 @@ static int write_tables(const char *json, const struct common *c, const char *ma
         rc = text_write(targets[i], table);
         artel_free(table);
     }
+    return rc;
+}
+
+/* What the command line said. */
+struct asked {
+    struct words words, against, data, general;
+    const char *expert, *markdown, *csv;
+    uint64_t max_rows, max_tokens, cutoff;
+    bool no_base, no_generate;
+    struct common common;
+};
+
+static void eval_options(struct options *o, struct asked *a)
+{
+    a->expert = "auto";
+    a->max_tokens = 256;
+    option_texts(o, "against", &a->against, "MIXTURE",
+                 "another one for the table; repeatable");
+    option_texts(o, "data", &a->data, "NAME=FILE[:SCORE]",
+                 "rows to measure on instead of the domains' own; repeatable");
+    option_texts(o, "general", &a->general, "NAME=FILE[:SCORE]",
+                 "rows that show forgetting, compared with the base; repeatable");
+    option_text(o, "expert", &a->expert, "NAME",
+                "auto, base or an expert for all rows");
+    option_whole(o, "max-rows", &a->max_rows, 1, 1000000000,
+                 "only the first N rows of a set");
+    option_whole(o, "max-tokens", &a->max_tokens, 1, 1000000, "of a generated answer");
+    option_whole(o, "cutoff-len", &a->cutoff, 16, 1000000, "tokens of a row");
+    option_flag(o, "no-base", &a->no_base, "leave the base alone out of the table");
+    option_flag(o, "no-generate", &a->no_generate, "perplexity and routing alone");
+    option_text(o, "markdown", &a->markdown, "FILE",
+                "the table as Markdown; - is standard output");
+    option_text(o, "csv", &a->csv, "FILE", "the table as CSV");
+    common_options(o, &a->common);
+}
+
+static int check_targets(const struct asked *a)
+{
+    const char *const targets[] = {a->common.json, a->markdown, a->csv};
+    size_t n_stdout = 0;
+
+    for (size_t i = 0; i < 3; i++) {
+        const int rc = json_check_target("eval", targets[i], a->words.at, a->words.n);
+
+        if (rc)
+            return rc;
+        n_stdout += targets[i] && !strcmp(targets[i], "-");
+    }
+    return n_stdout > 1 ? usage_error("eval", "", "USE06",
+                                      "--json, --markdown and --csv cannot share "
+                                      "standard output")
+                        : 0;
+}
+
+static int evaluate(const struct asked *a, const struct paths *paths,
+                    const struct sets *sets, const struct sets *general)
+{
+    struct artel_eval_options eo;
+    struct artel_error err = {0};
+    struct progress p;
+    char *json = NULL;
+    int rc;
+
+    progress_init(&p);
+    signals_name_file(paths->at[0]);
+    artel_eval_options_default(&eo);
+    eo.expert = a->expert;
+    eo.max_rows = (size_t)a->max_rows;
+    eo.max_tokens = (size_t)a->max_tokens;
+    eo.cutoff_len = (size_t)a->cutoff;
+    eo.generate = !a->no_generate;
+    eo.base = !a->no_base;
+    eo.sets = sets->at;
+    eo.n_sets = sets->n;
+    eo.general = general->at;
+    eo.n_general = general->n;
+    eo.open = common_open(&a->common);
+    eo.stopped = &stop_signal;
+    eo.on_note = show_note;
+    eo.user = &p;
+    rc = artel_evaluate(&json, (const char *const *)paths->at, paths->n, &eo, &err);
+    progress_clear(&p);
+    rc = rc < 0 ? report_error(&err)
+                : write_tables(json, &a->common, a->markdown, a->csv);
+    artel_free(json);
     return rc;
 }
 
@@ -153,79 +242,24 @@ int cmd_eval(int argc, char **argv)
             "  artel eval model.gguf --data math=test.jsonl:last_number --json -\n",
         .min_words = 1,
         .max_words = PATHS_MAX};
-    static struct words words, against, data, general;
-    static struct sets sets, general_sets;
+    static struct asked a;
+    static struct sets sets, general;
     static struct paths paths;
-    struct artel_eval_options eo;
-    struct artel_error err = {0};
-    struct common c = {0};
-    struct progress p;
-    const char *expert = "auto", *markdown = NULL, *csv = NULL;
-    uint64_t max_rows = 0, max_tokens = 256, cutoff = 0;
-    bool no_base = false, no_generate = false;
-    char *json = NULL;
     int rc = 0;
 
-    option_texts(&o, "against", &against, "MIXTURE",
-                 "another one for the table; repeatable");
-    option_texts(&o, "data", &data, "NAME=FILE[:SCORE]",
-                 "rows to measure on instead of the domains' own; repeatable");
-    option_texts(&o, "general", &general, "NAME=FILE[:SCORE]",
-                 "rows that show forgetting, compared with the base; repeatable");
-    option_text(&o, "expert", &expert, "NAME", "auto, base or an expert for all rows");
-    option_whole(&o, "max-rows", &max_rows, 1, 1000000000,
-                 "only the first N rows of a set");
-    option_whole(&o, "max-tokens", &max_tokens, 1, 1000000, "of a generated answer");
-    option_whole(&o, "cutoff-len", &cutoff, 16, 1000000, "tokens of a row");
-    option_flag(&o, "no-base", &no_base, "leave the base alone out of the table");
-    option_flag(&o, "no-generate", &no_generate, "perplexity and routing alone");
-    option_text(&o, "markdown", &markdown, "FILE",
-                "the table as Markdown; - is standard "
-                "output");
-    option_text(&o, "csv", &csv, "FILE", "the table as CSV");
-    common_options(&o, &c);
-    if (!options_parse(&o, argc, argv, &words, &rc))
+    eval_options(&o, &a);
+    if (!options_parse(&o, argc, argv, &a.words, &rc))
         return rc;
-    artel_eval_options_default(&eo);
-    for (size_t i = 0; !rc && i < words.n; i++)
-        rc = add_path(&paths, words.at[i]);
-    for (size_t i = 0; !rc && i < against.n; i++)
-        rc = add_path(&paths, against.at[i]);
-    if (rc || (rc = parse_sets(&sets, &data, "--data")) ||
-        (rc = parse_sets(&general_sets, &general, "--general")) ||
-        (rc = json_check_target("eval", c.json, words.at, words.n)) ||
-        (rc = json_check_target("eval", markdown, words.at, words.n)) ||
-        (rc = json_check_target("eval", csv, words.at, words.n)) ||
-        (rc = common_start(&c)))
-        goto done;
-    progress_init(&p);
-    signals_name_file(words.at[0]);
-    eo.expert = expert;
-    eo.max_rows = (size_t)max_rows;
-    eo.max_tokens = (size_t)max_tokens;
-    eo.cutoff_len = (size_t)cutoff;
-    eo.generate = !no_generate;
-    eo.base = !no_base;
-    eo.sets = sets.at;
-    eo.n_sets = sets.n;
-    eo.general = general_sets.at;
-    eo.n_general = general_sets.n;
-    eo.open = common_open(&c);
-    eo.stopped = &stop_signal;
-    eo.on_note = show_note;
-    eo.user = &p;
-    if (artel_evaluate(&json, (const char *const *)paths.at, paths.n, &eo, &err) < 0) {
-        progress_clear(&p);
-        rc = report_error(&err);
-    } else {
-        progress_clear(&p);
-        rc = write_tables(json, &c, markdown, csv);
-    }
-    artel_free(json);
-
-done:
+    for (size_t i = 0; !rc && i < a.words.n; i++)
+        rc = add_path(&paths, a.words.at[i]);
+    for (size_t i = 0; !rc && i < a.against.n; i++)
+        rc = add_path(&paths, a.against.at[i]);
+    if (!rc && !(rc = parse_sets(&sets, &a.data, "--data")) &&
+        !(rc = parse_sets(&general, &a.general, "--general")) &&
+        !(rc = check_targets(&a)) && !(rc = common_start(&a.common)))
+        rc = evaluate(&a, &paths, &sets, &general);
     free_sets(&sets);
-    free_sets(&general_sets);
+    free_sets(&general);
     for (size_t i = 0; i < paths.n; i++)
         free(paths.at[i]);
     return rc;

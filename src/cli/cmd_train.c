@@ -94,13 +94,14 @@ int cmd_train(int argc, char **argv)
     to.force = c.force;
     if (artel_train(&output, recipe, words.at + 1, words.n - 1, &to, &err) < 0) {
         progress_clear(&t.progress);
-        return report_error(&err);
+        rc = report_error(&err);
+    } else {
+        progress_clear(&t.progress);
+        if (!json_takes_stdout(&c))
+            printf("done: %s\n", output);
+        if (c.json)
+            rc = json_write(c.json, training_json(&t, output));
     }
-    progress_clear(&t.progress);
-    if (!json_takes_stdout(&c))
-        printf("done: %s\n", output);
-    if (c.json)
-        rc = json_write(c.json, training_json(&t, output));
     artel_free(output);
     training_release(&t);
     return rc;
