@@ -144,10 +144,16 @@ int json_check_target(const char *command, const char *json, const char *const *
     return 0;
 }
 
+static bool is_ended(const char *text)
+{
+    return *text && text[strlen(text) - 1] == '\n';
+}
+
 /* TEXT to stream F, which is closed. */
 static int write_all(FILE *f, const char *text, const char *path, bool sync)
 {
-    const bool good = fputs(text, f) >= 0 && fputc('\n', f) != EOF && fflush(f) == 0 &&
+    const bool good = fputs(text, f) >= 0 &&
+                      (is_ended(text) || fputc('\n', f) != EOF) && fflush(f) == 0 &&
                       (!sync || fsync(fileno(f)) == 0);
     const int number = errno;
 
@@ -166,7 +172,7 @@ int text_write(const char *path, const char *text)
 
     if (!strcmp(path, "-")) {
         fputs(text, stdout);
-        if (!*text || text[strlen(text) - 1] != '\n')
+        if (!is_ended(text))
             fputc('\n', stdout);
         return 0;
     }

@@ -1,0 +1,140 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# A recipe on the toy model from training to the table: what each command prints is
+# what the next one and a machine can read.
+set -u
+work=$(mktemp -d)
+trap 'cd /; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+bad=0
+fail() {
+    echo "$1"
+    bad=1
+}
+# has FILE PATTERN...: each is in FILE
+has() {
+    file=$1
+    shift
+    for pattern; do
+        grep -q -- "$pattern" "$file" || fail "no '$pattern' in: $(head -40 "$file")"
+    done
+}
+quietly() {
+    "$@" >log.txt 2>&1 || fail "$*: exit $?: $(tail -3 log.txt)"
+}
+
+# rows DOMAIN ANSWER FIRST LAST
+rows() {
+    i=$3
+    while [ "$i" -lt "$4" ]; do
+        printf '{"messages": [{"role": "user", "content": "%s %d"}, {"role": "assistant", "content": "%s"}]}\n' \
+            "$1" "$i" "$2"
+        i=$((i + 1))
+    done
+}
+for pair in alpha:aa beta:bb gamma:gg; do
+    rows "${pair%:*}" "${pair#*:}" 10 34 >"${pair%:*}.jsonl"
+    rows "${pair%:*}" "${pair#*:}" 50 56 >"${pair%:*}.test.jsonl"
+done
+cat >recipe.yaml <<END
+model: $TESTS/golden/toy-tied.gguf
+output: run
+method: [moa, mixed]
+lora: {rank: 4, alpha: 8}
+domains:
+  alpha: {train: alpha.jsonl, test: alpha.test.jsonl, score: exact}
+  beta: {train: beta.jsonl, test: beta.test.jsonl, score: exact}
+train: {learning_rate: 2.0e-2, epochs: 3, batch_size: 8, precision: fp32, cutoff_len: 256}
+router: {learning_rate: 3.0e-2}
+END
+
+quietly "$ARTEL" train recipe.yaml --json train.json
+has train.json '"output"' '"expert-alpha"' '"moa-router"' '"steps"'
+quietly "$ARTEL" train recipe.yaml --json again.json
+has again.json 'up to date'
+grep -q '"trained"' again.json && fail "a second run trained again"
+cp -r run before
+
+quietly "$ARTEL" inspect run/moa --verify --json inspect.json
+has inspect.json '"kind": "mixture"' '"method": "moa"' '"alpha"' '"beta"' '"verified": true'
+quietly "$ARTEL" inspect run/experts/alpha --json inspect.json
+has inspect.json '"kind": "adapter"' '"q_proj"' '"digest"'
+quietly "$ARTEL" inspect alpha.jsonl --model "$TESTS/golden/toy-tied.gguf" --json inspect.json
+has inspect.json '"kind": "dataset"' '"rows": 24' '"kept": 24' '"loss": true' '"loss": false'
+
+# Routing: rows of a domain go to its expert, and forcing changes who answers.
+cat alpha.test.jsonl beta.test.jsonl >both.jsonl
+quietly "$ARTEL" score run/moa both.jsonl --json score.json --precision fp32
+has score.json '"prompt_tokens"' '"answer_tokens"' '"nll"' '"perplexity"'
+[ "$(grep -c '"expert": "alpha"' score.json)" = 6 ] || fail "alpha's rows: $(grep expert score.json)"
+[ "$(grep -c '"expert": "beta"' score.json)" = 6 ] || fail "beta's rows: $(grep expert score.json)"
+quietly "$ARTEL" score run/moa both.jsonl --expert base --json base.json --precision fp32
+quietly "$ARTEL" score "$TESTS/golden/toy-tied.gguf" both.jsonl --json bare.json --precision fp32
+grep nll base.json >a.txt
+grep nll bare.json >b.txt
+cmp -s a.txt b.txt || fail "--expert base is not the bare model"
+
+# An adapter alone is the mixture with that expert forced.
+quietly "$ARTEL" score run/moa alpha.test.jsonl --expert alpha --json a.json --precision fp32
+quietly "$ARTEL" score run/moa/experts/alpha alpha.test.jsonl --json b.json --precision fp32
+grep nll a.json >a.txt
+grep nll b.json >b.txt
+cmp -s a.txt b.txt || fail "an adapter folder is not the expert: $(paste a.txt b.txt | head -3)"
+
+# Batches: as many answers as prompts, the same for one thread and three.
+for threads in 1 3; do
+    quietly "$ARTEL" run run/moa --prompt-file both.jsonl --max-tokens 4 --temperature 1 \
+        --seed 5 --threads $threads --precision fp32 --json run$threads.json
+    grep -v seconds run$threads.json >run$threads.txt
+done
+cmp -s run1.txt run3.txt || fail "answers depend on threads"
+[ "$(grep -c '"finish_reason"' run1.json)" = 12 ] || fail "12 prompts, not 12 answers"
+has run1.json '"prompt": "alpha 50"' '"text"' '"ids"' '"expert": "beta"' '"layers_agreeing": 2'
+quietly "$ARTEL" run run/moa --prompt-file both.jsonl --max-tokens 4 --temperature 1 --seed 6 \
+    --precision fp32 --json other.json
+grep -v seconds other.json >other.txt
+cmp -s run1.txt other.txt && fail "another seed gives the same answers"
+[ "$("$ARTEL" run run/moa --prompt 'beta 12' --max-tokens 2 --json - 2>/dev/null | grep -c '"expert": "beta"')" = 1 ] ||
+    fail "one prompt is not routed to beta"
+[ "$(printf 'x\n\ny\n' | "$ARTEL" run run/moa --raw --prompt-file - --max-tokens 1 --json - 2>/dev/null |
+    grep -c '"prompt"')" = 2 ] || fail "two raw prompts from standard input"
+
+# The conversation through a pipe.
+printf 'alpha 13\n/why\n/expert beta\nalpha 14\n/expert nobody\n/reset\n/quit\nnever\n' |
+    "$ARTEL" chat run/moa --max-tokens 2 >chat.txt 2>err.txt || fail "chat: exit $?"
+has chat.txt '^\[alpha, 2 of 2 routers' '^layer .*alpha.*beta' '2 of 2 routers chose alpha' \
+    '^answers come from beta' '^\[beta, ' "no expert 'nobody'" 'a new conversation'
+grep -q never chat.txt && fail "/quit did not leave"
+
+# The table, in every form.
+quietly "$ARTEL" eval run --json eval.json --markdown eval.md --csv eval.csv --max-tokens 4
+has eval.json '"name": "base"' '"name": "moa"' '"name": "mixed"' '"routing_accuracy": 1.0' \
+    '"confusion"' '"trainable_parameters"' '"score_name": "exact"'
+has eval.md '^| set ' '^| alpha ' '^| mean '
+has eval.csv '^method,path,set' '^moa,' '^mixed,'
+[ "$(wc -l <eval.csv)" = 7 ] || fail "rows of eval.csv: $(cat eval.csv)"
+
+# Tokens.
+printf 'hello there\n\n<|im_end|>\n' | "$ARTEL" tokenize "$TESTS/golden/toy-tied" - --json ids.json ||
+    fail "tokenize: exit $?"
+[ "$(grep -c '"ids"' ids.json)" = 3 ] || fail "three lines, not three lists"
+[ "$(printf '<|im_end|>\n' | "$ARTEL" tokenize "$TESTS/golden/toy-tied" - --special)" = 2 ] ||
+    fail "a control token with --special"
+[ "$(printf '<|im_end|>\n' | "$ARTEL" tokenize "$TESTS/golden/toy-tied" - | wc -w)" -gt 1 ] ||
+    fail "a control token in plain text"
+
+# Looking, asking and measuring changed nothing.
+diff -r run before >/dev/null || fail "the run's folder has changed: $(diff -rq run before)"
+
+# A domain more, a domain less.
+quietly "$ARTEL" add run/moa gamma=gamma.jsonl --test gamma.test.jsonl --score exact --json add.json
+has add.json '"others_unchanged": true' '"parameters"' '"everything_anew"'
+cmp -s run/moa/experts/alpha/adapter_model.safetensors \
+    before/moa/experts/alpha/adapter_model.safetensors || fail "add moved alpha"
+quietly "$ARTEL" score run/moa gamma.test.jsonl --json score.json
+[ "$(grep -c '"expert": "gamma"' score.json)" -ge 5 ] || fail "gamma: $(grep expert score.json)"
+quietly "$ARTEL" remove run/moa gamma
+"$ARTEL" run run/moa --prompt x --expert gamma >/dev/null 2>err.txt
+[ $? = 2 ] || fail "gamma is still there"
+"$ARTEL" remove run/moa gamma >/dev/null 2>err.txt && fail "gamma was removed twice"
+exit "$bad"
