@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_INPUT  ((size_t)1 << 20)
+#define INPUT_MAX  ((size_t)1 << 20)
 #define N_CHANGES  200
 #define N_PREFIXES 50
 
@@ -55,7 +55,7 @@ static int run_file(const char *folder, const char *name)
 
     snprintf(path, sizeof(path), "%s/%s", folder, name);
     f = fopen(path, "rb");
-    data = malloc(MAX_INPUT);
+    data = malloc(INPUT_MAX);
     if (!f || !data) {
         perror(path);
         free(data);
@@ -63,7 +63,7 @@ static int run_file(const char *folder, const char *name)
             fclose(f);
         return 1;
     }
-    size = fread(data, 1, MAX_INPUT, f);
+    size = fread(data, 1, INPUT_MAX, f);
     fclose(f);
     printf("%s: %zu bytes\n", name, size);
     run_variants(data, size);

@@ -205,7 +205,7 @@ static void every_format_equals_the_gguf_package(void **state)
         enum dtype type;
         uint64_t digest;
     } golden[] = {
-#include "formats_golden.h"
+#include "formats_golden.inc"
     };
 
     (void)state;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes formats_golden.h: digests of what the gguf package dequantises.
+"""Writes formats_golden.inc: digests of what the gguf package dequantises.
 
 The blocks come from a generator that check_formats.c repeats, so only a digest a
 format is kept: FNV-1a over the bytes of the floats. Needs the packages gguf and numpy:
 
-    python3 make_formats.py > formats_golden.h
+    python3 make_formats.py > formats_golden.inc
 """
 import numpy as np
 from gguf import GGMLQuantizationType as Q, quants
