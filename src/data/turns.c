@@ -159,10 +159,9 @@ struct walk {
     const struct chat_template *chat;
     const json_t *messages, *tools;
     struct rendered full;
-    size_t cursor;   /* bytes of FULL that are tokens already */
-    size_t open;     /* index of the message whose answer is open, or SIZE_MAX */
-    bool open_loss;  /* it is to carry loss */
-    size_t open_end; /* token behind the end of the answer closed last */
+    size_t cursor;  /* bytes of FULL that are tokens already */
+    size_t open;    /* index of the message whose answer is open, or SIZE_MAX */
+    bool open_loss; /* it is to carry loss */
 };
 
 static int render_first(struct rendered *out, const struct walk *w, size_t count,
@@ -230,7 +229,6 @@ static int close_answer(struct walk *w, struct artel_error *err)
     }
     for (size_t i = t->turn[t->n - 1].start; w->open_loss && i < end; i++)
         t->loss[i] = 1;
-    w->open_end = end;
     w->open = SIZE_MAX;
     return rc;
 }
@@ -290,7 +288,7 @@ int turns_encode(struct turns *t, const struct tokenizer *tok,
                  const struct chat_template *chat, const json_t *messages,
                  const json_t *tools, struct artel_error *err)
 {
-    struct walk w = {t, tok, chat, messages, tools, {0}, 0, SIZE_MAX, false, 0};
+    struct walk w = {t, tok, chat, messages, tools, {0}, 0, SIZE_MAX, false};
     int rc;
 
     turns_clear(t);
@@ -307,8 +305,6 @@ int turns_encode(struct turns *t, const struct tokenizer *tok,
                     w.full.n - w.cursor, w.cursor, false, err);
     if (rc == 0)
         rc = close_answer(&w, err);
-    if (rc == 0 && t->n)
-        t->ids.n = w.open_end; /* what follows the last answer is not learnt */
     rendered_release(&w.full);
     return rc;
 }

@@ -39,6 +39,7 @@ struct turns {
     size_t n, turn_room;
 };
 
+/* All of the full render; corpus_append() drops what follows the last answer. */
 int turns_encode(struct turns *t, const struct tokenizer *tok,
                  const struct chat_template *chat, const json_t *messages,
                  const json_t *tools, struct artel_error *err);

@@ -164,6 +164,33 @@ static void even_draws_give_every_domain_its_share_in_every_round(void **state)
         corpus_close((struct corpus *)(size_t)c[i]);
 }
 
+/* The order of the rows inside one corpus, whatever the rounds are. */
+static void even_draws_differ_from_epoch_to_epoch(void **state)
+{
+    const struct corpus *c[2] = {make(40, 0), make(40, 1)};
+    const struct batch_options o = {
+        .batch_rows = 2, .shuffle = true, .mix = BATCH_EVEN};
+    size_t row[2][40], n, same = 0;
+    struct batch_plan p;
+    struct artel_error err = {0};
+
+    (void)state;
+    for (size_t epoch = 0; epoch < 2; epoch++) {
+        assert_int_equal(batch_plan_init(&p, c, 2, &o, epoch, &err), 0);
+        n = 0;
+        for (size_t i = 0; i < p.n_rows; i++)
+            if (p.rows[i]->domain == 0)
+                row[epoch][n++] = p.rows[i]->row;
+        assert_int_equal(n, 40);
+        batch_plan_release(&p);
+    }
+    for (size_t i = 0; i < 40; i++)
+        same += row[0][i] == row[1][i];
+    assert_true(same < 20);
+    corpus_close((struct corpus *)(size_t)c[0]);
+    corpus_close((struct corpus *)(size_t)c[1]);
+}
+
 static void a_batch_without_size_or_rows_is_refused(void **state)
 {
     const struct corpus *c = make(3, 0);
@@ -186,6 +213,7 @@ int main(void)
         cmocka_unit_test(d13_rows_may_be_counted_and_the_last_batch_is_partial),
         cmocka_unit_test(the_plan_follows_from_seed_and_epoch),
         cmocka_unit_test(even_draws_give_every_domain_its_share_in_every_round),
+        cmocka_unit_test(even_draws_differ_from_epoch_to_epoch),
         cmocka_unit_test(a_batch_without_size_or_rows_is_refused),
     };
 

@@ -270,6 +270,23 @@ static void j25_endless_templates_are_stopped(void **state)
                   "TPL13", "16 MB");
 }
 
+static void macros_may_call_themselves_a_few_dozen_times(void **state)
+{
+    static const char down[] =
+        "{% macro f(n) %}{% if n > 0 %}.{{ f(n - 1) }}{% endif %}"
+        "{% endmacro %}{{ f(LEVELS)|length }}";
+    char source[256];
+    char *levels;
+
+    (void)state;
+    memcpy(source, down, sizeof(down));
+    levels = strstr(source, "LEVELS");
+    memcpy(levels, "000030", 6);
+    check_mask(source, "[]", "30", "tt");
+    memcpy(levels, "000300", 6);
+    check_stopped(source, "TPL14", "deep");
+}
+
 static void repeat_text(char *out, const char *unit, size_t times, const char *tail)
 {
     *out = '\0';
@@ -395,6 +412,7 @@ int main(void)
         cmocka_unit_test(j26_unknown_names_are_refused_when_parsed),
         cmocka_unit_test(j26_there_is_nothing_to_reach),
         cmocka_unit_test(j25_endless_templates_are_stopped),
+        cmocka_unit_test(macros_may_call_themselves_a_few_dozen_times),
         cmocka_unit_test(deep_nesting_is_refused_without_recursion),
         cmocka_unit_test(the_templates_own_refusal_is_passed_on),
         cmocka_unit_test(a_date_can_be_asked_for),
