@@ -358,7 +358,9 @@ static int step(struct loop *l, struct artel_error *err)
     size_t n_micro;
     int rc;
 
-    rc = order_step(&l->order, l->s.position, &micro, &n_micro, err);
+    rc = l->in->watch ? watch_check_bases(l->in->watch, err) : 0;
+    if (rc == 0)
+        rc = order_step(&l->order, l->s.position, &micro, &n_micro, err);
     if (rc < 0)
         return rc;
     rc = trainer_step(l->trainer, micro, n_micro, &r, &own);

@@ -5,6 +5,7 @@
  */
 #include "plan/loop_state.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -70,6 +71,12 @@ static const struct field fields[] = {
 
 #define N_FIELDS (sizeof(fields) / sizeof(fields[0]))
 
+/* JSON has no word for what is not finite: a validation loss may be that. */
+json_t *real_or_null(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
 json_t *loop_state_json(const struct loop_state *s, const json_t *inputs)
 {
     json_t *o = json_object(), *last = json_array();
@@ -82,13 +89,13 @@ json_t *loop_state_json(const struct loop_state *s, const json_t *inputs)
         if (fields[i].kind == FIELD_U64)
             value = json_integer((json_int_t) * (const uint64_t *)(const void *)at);
         else if (fields[i].kind == FIELD_REAL)
-            value = json_real(*(const double *)(const void *)at);
+            value = real_or_null(*(const double *)(const void *)at);
         else
             value = json_boolean(*(const bool *)(const void *)at);
         bad = json_object_set_new(o, fields[i].name, value);
     }
     for (size_t i = 0; !bad && i < LOOP_WINDOW; i++)
-        bad = json_array_append_new(last, json_real(s->last[i]));
+        bad = json_array_append_new(last, real_or_null(s->last[i]));
     bad =
         bad || json_object_set(o, "last", last) ||
         json_object_set_new(o, "isa", json_string(s->isa)) ||
@@ -113,8 +120,10 @@ int loop_state_read(struct loop_state *s, const json_t *state, const char *path,
 
         if (fields[i].kind == FIELD_U64 && json_is_integer(value))
             *(uint64_t *)(void *)at = (uint64_t)json_integer_value(value);
-        else if (fields[i].kind == FIELD_REAL && json_is_number(value))
-            *(double *)(void *)at = json_number_value(value);
+        else if (fields[i].kind == FIELD_REAL &&
+                 (json_is_number(value) || json_is_null(value)))
+            *(double *)(void *)at =
+                json_is_null(value) ? (double)NAN : json_number_value(value);
         else if (fields[i].kind == FIELD_BOOL && json_is_boolean(value))
             *(bool *)(void *)at = json_is_true(value);
         else {

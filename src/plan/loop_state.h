@@ -38,6 +38,7 @@ void loop_state_init(struct loop_state *s);
 void loop_state_count(struct loop_state *s, const struct step_report *r,
                       double max_grad_norm);
 double loop_state_last_loss(const struct loop_state *s);
+json_t *real_or_null(double value);
 /* INPUTS (borrowed) goes along. NULL: no memory. */
 json_t *loop_state_json(const struct loop_state *s, const json_t *inputs);
 int loop_state_read(struct loop_state *s, const json_t *state, const char *path,

@@ -10,6 +10,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "files/write.h"
+#include "plan/loop_state.h"
 #include "plan/results.h"
 #include "plan/stages.h"
 #include "save/adapter.h"
@@ -183,17 +184,17 @@ static json_t *loop_summary(const struct job *job, const struct loop_input *in,
             if (in->corpora[k] && in->corpora[k] == job->texts.trains[i])
                 json_object_set_new(data, job->texts.of[i].name,
                                     texts_summary(&job->texts, i));
-    o = json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:b, s:s, s:I, s:o}",
+    o = json_pack("{s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:I, s:I, s:b, s:s, s:I, s:o}",
                   "parameters", (json_int_t)parameters, "steps", (json_int_t)l->steps,
                   "tokens", (json_int_t)l->tokens, "answer_tokens",
                   (json_int_t)l->answer_tokens, "seconds", l->seconds, "first_loss",
-                  l->first_loss, "last_loss", l->last_loss, "skipped_steps",
-                  (json_int_t)l->skipped, "clipped_steps", (json_int_t)l->clipped,
-                  "early_stopped", l->early_stopped, "precision",
-                  job->precision == PRECISION_BF16 ? "bf16" : "fp32", "threads",
-                  (json_int_t)cpu_threads(), "data", data);
+                  real_or_null(l->first_loss), "last_loss", real_or_null(l->last_loss),
+                  "skipped_steps", (json_int_t)l->skipped, "clipped_steps",
+                  (json_int_t)l->clipped, "early_stopped", l->early_stopped,
+                  "precision", job->precision == PRECISION_BF16 ? "bf16" : "fp32",
+                  "threads", (json_int_t)cpu_threads(), "data", data);
     if (o && in->n_valid)
-        json_object_set_new(o, "valid_loss", json_real(l->valid_loss));
+        json_object_set_new(o, "valid_loss", real_or_null(l->valid_loss));
     if (o && l->best_step)
         json_object_set_new(o, "best_step", json_integer((json_int_t)l->best_step));
     return o;

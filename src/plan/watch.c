@@ -56,8 +56,25 @@ static int check_base(const struct watched *f, const struct stat *now,
     return error_in(err, ARTEL_EIO, f->path);
 }
 
+int watch_check_bases(const struct watch *w, struct artel_error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < w->n; i++) {
+        struct stat now;
+
+        if (!*w->files[i].digest && stat(w->files[i].path, &now) == 0)
+            rc = check_base(&w->files[i], &now, err);
+    }
+    return rc;
+}
+
 int watch_check(struct watch *w, struct artel_error *err)
 {
+    const int bases = watch_check_bases(w, err);
+
+    if (bases < 0)
+        return bases;
     for (size_t i = 0; i < w->n; i++) {
         struct watched *f = &w->files[i];
         char digest[DIGEST_SIZE] = "none: the file is gone";
@@ -65,14 +82,7 @@ int watch_check(struct watch *w, struct artel_error *err)
         const bool there = stat(f->path, &now) == 0;
         int rc = 0;
 
-        if (!*f->digest) {
-            if (there)
-                rc = check_base(f, &now, err);
-            if (rc < 0)
-                return rc;
-            continue;
-        }
-        if (there && !moved(&now, &f->at_start))
+        if (!*f->digest || (there && !moved(&now, &f->at_start)))
             continue;
         if (there) {
             rc = digest_file(digest, f->path, err);

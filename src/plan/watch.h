@@ -31,6 +31,8 @@ int watch_add(struct watch *w, const char *path, const char *digest,
               struct artel_error *err);
 /* Cheap where nothing moved. ARTEL_ECONFLICT names the file and both digests. */
 int watch_check(struct watch *w, struct artel_error *err);
+/* The bases alone, for every step: ARTEL_EIO before a page that is gone is touched. */
+int watch_check_bases(const struct watch *w, struct artel_error *err);
 void watch_release(struct watch *w);
 
 #endif

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -119,6 +120,10 @@ struct child {
     size_t threads;
     const char *notes; /* a file that gets a line an event, or NULL */
     size_t memory;
+    const char *shell; /* a command run at SHELL_STEP of every stage, or NULL */
+    uint64_t shell_step;
+    uint64_t full_from,
+        full_to; /* steps of every stage between which no file may grow */
 };
 
 struct listener {
@@ -127,6 +132,17 @@ struct listener {
     FILE *notes;
 };
 
+/* A disk that is full: a limit on the size of files fails the writes alike (R05, R09). */
+__attribute__((unused)) static void set_full(bool full)
+{
+    struct rlimit limit;
+
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &limit);
+    limit.rlim_cur = full ? 300 : limit.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &limit);
+}
+
 __attribute__((unused)) static void listen_to(void *user, const struct run_progress *p)
 {
     struct listener *l = user;
@@ -134,6 +150,13 @@ __attribute__((unused)) static void listen_to(void *user, const struct run_progr
     if (p->event == RUN_STEP && l->c->stop_stage &&
         !strcmp(p->stage, l->c->stop_stage) && p->step == l->c->stop_step)
         l->stop = 1;
+    if (p->event == RUN_STEP && l->c->full_from && p->step == l->c->full_from)
+        set_full(true);
+    if (p->event == RUN_STEP && l->c->full_to && p->step == l->c->full_to)
+        set_full(false);
+    if (p->event == RUN_STEP && l->c->shell && p->step == l->c->shell_step &&
+        system(l->c->shell) != 0)
+        _exit(99);
     if (l->notes) {
         fprintf(l->notes, "%d %s %llu %.9g %s\n", (int)p->event, p->stage,
                 (unsigned long long)p->step, p->loss, p->message ? p->message : "");
