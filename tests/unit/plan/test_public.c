@@ -316,6 +316,7 @@ static void tokens_come_back_as_text(void **state)
     assert_int_equal(artel_detokenize(m, &back, &n_back, ids, n, NULL), 0);
     assert_int_equal(n_back, sizeof(text) - 1);
     assert_memory_equal(back, text, n_back);
+    artel_free(back);
     assert_int_equal(artel_detokenize(m, &back, &n_back, bad, 2, NULL), ARTEL_EUSAGE);
     assert_null(back);
     artel_free(ids);
