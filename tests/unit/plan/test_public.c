@@ -191,6 +191,30 @@ static void answers_depend_on_their_row_alone(void **state)
     artel_mixture_close(m);
 }
 
+static void equal_prompts_draw_from_streams_of_their_own(void **state)
+{
+    struct artel_mixture *const m = opened(GOLDEN "toy-tied.gguf", NULL);
+    struct artel_prompt p[2];
+    struct artel_generate_options o;
+    struct artel_answer a[2];
+
+    (void)state;
+    artel_generate_options_default(&o, m);
+    o.expert = ARTEL_BASE;
+    o.temperature = 2;
+    o.max_tokens = 12;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(artel_prompt_user(&p[i], "same", NULL, NULL), 0);
+    assert_int_equal(artel_generate_all(a, m, p, 2, &o, NULL), 0);
+    assert_true(a[0].n_ids != a[1].n_ids ||
+                memcmp(a[0].ids, a[1].ids, a[0].n_ids * sizeof(*a[0].ids)));
+    for (int i = 0; i < 2; i++) {
+        artel_free(p[i].text);
+        artel_answer_release(&a[i]);
+    }
+    artel_mixture_close(m);
+}
+
 struct heard {
     char text[4096];
     size_t n, calls, most;
@@ -331,6 +355,7 @@ int main(void)
         cmocka_unit_test(base_scores_as_transformers_does),
         cmocka_unit_test(adapter_scores_as_peft_does),
         cmocka_unit_test(answers_depend_on_their_row_alone),
+        cmocka_unit_test(equal_prompts_draw_from_streams_of_their_own),
         cmocka_unit_test(text_comes_in_pieces_that_make_the_answer),
         cmocka_unit_test(values_out_of_range_are_refused),
         cmocka_unit_test(tokens_come_back_as_text),
