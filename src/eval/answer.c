@@ -123,7 +123,7 @@ static size_t number_at(const char *p, double *out)
 static double last_number(const char *text)
 {
     const char *mark = NULL;
-    double value = NAN, one;
+    double value = (double)NAN, one;
 
     for (const char *p = text; (p = strstr(p, "####")); p += 4)
         mark = p + 4;
