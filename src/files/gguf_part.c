@@ -209,7 +209,7 @@ static int skip_string(struct reader *r, const struct gguf_key *k,
                        struct artel_error *err)
 {
     char shown[160];
-    uint64_t length;
+    uint64_t length = 0;
     int rc = read_u64(r, &length, "a string", err);
 
     if (rc < 0)
@@ -374,7 +374,7 @@ static int read_shape(struct tensor *t, struct reader *r, struct artel_error *er
 {
     char shown[160];
     uint32_t n_dims;
-    uint64_t ne, product = 1;
+    uint64_t ne = 0, product = 1;
     int rc = read_u32(r, &n_dims, "a tensor's dimensions", err);
 
     if (rc < 0)

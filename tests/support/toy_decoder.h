@@ -23,7 +23,7 @@
 #define TOY_VOCAB   50
 #define TOY_CONTEXT 64
 
-static float *toy_numbers(struct rng *r, size_t n, float mean, float spread)
+static inline float *toy_numbers(struct rng *r, size_t n, float mean, float spread)
 {
     float *x = malloc(n * sizeof(*x));
 
@@ -33,8 +33,8 @@ static float *toy_numbers(struct rng *r, size_t n, float mean, float spread)
     return x;
 }
 
-static struct tensor toy_tensor(struct rng *r, size_t n_out, size_t n_in, float mean,
-                                float spread)
+static inline struct tensor toy_tensor(struct rng *r, size_t n_out, size_t n_in,
+                                       float mean, float spread)
 {
     const size_t n = n_out * n_in;
     struct tensor t = {.name = "toy",
@@ -48,7 +48,7 @@ static struct tensor toy_tensor(struct rng *r, size_t n_out, size_t n_in, float 
     return t;
 }
 
-static struct artel_model *toy_open(uint64_t seed)
+static inline struct artel_model *toy_open(uint64_t seed)
 {
     struct artel_model *m = calloc(1, sizeof(*m));
     struct weights *w = calloc(1, sizeof(*w));
@@ -93,12 +93,12 @@ static struct artel_model *toy_open(uint64_t seed)
     return m;
 }
 
-static void toy_free(const struct tensor *t)
+static inline void toy_free(const struct tensor *t)
 {
     free((void *)(size_t)t->data);
 }
 
-static void toy_close(struct artel_model *m)
+static inline void toy_close(struct artel_model *m)
 {
     struct weights *w = m->weights;
 
@@ -118,9 +118,9 @@ static void toy_close(struct artel_model *m)
 }
 
 /* A LoRA whose B is not zero, so that every gradient is alive. */
-static void toy_expert(struct mixture *m, const struct artel_model *model,
-                       const char *name, size_t rank, const char *targets,
-                       uint64_t seed)
+static inline void toy_expert(struct mixture *m, const struct artel_model *model,
+                              const char *name, size_t rank, const char *targets,
+                              uint64_t seed)
 {
     struct lora_options o = {.rank = rank, .alpha = 1.5f * (float)rank};
     struct artel_error err;
@@ -137,8 +137,8 @@ static void toy_expert(struct mixture *m, const struct artel_model *model,
     assert_int_equal(mixture_add(m, &e, &model->weights->config, &err), 0);
 }
 
-static void toy_identity(struct mixture *m, const struct artel_model *model,
-                         const char *name)
+static inline void toy_identity(struct mixture *m, const struct artel_model *model,
+                                const char *name)
 {
     struct artel_error err;
     struct expert e;
@@ -157,7 +157,7 @@ struct toy_data {
     struct block block;
 };
 
-static void toy_fill(struct toy_data *d, uint64_t seed)
+static inline void toy_fill(struct toy_data *d, uint64_t seed)
 {
     static const size_t length[TOY_SEQS] = {5, 9, 12};
     struct rng r;
@@ -184,7 +184,7 @@ static void toy_fill(struct toy_data *d, uint64_t seed)
 }
 
 /* Gradient buffers for all of a mixture; free with toy_grads_free. */
-static struct mixture_grads toy_grads(const struct mixture *m)
+static inline struct mixture_grads toy_grads(const struct mixture *m)
 {
     struct mixture_grads g = {.n_experts = m->n_experts};
 
@@ -196,7 +196,7 @@ static struct mixture_grads toy_grads(const struct mixture *m)
     return g;
 }
 
-static void toy_grads_free(struct mixture_grads *g)
+static inline void toy_grads_free(struct mixture_grads *g)
 {
     for (size_t e = 0; e < g->n_experts; e++)
         free(g->expert[e]);

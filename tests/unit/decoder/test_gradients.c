@@ -62,7 +62,7 @@ static double check_direction(const struct probe *at, float *params, const float
 static double check_block(const struct probe *at, float *params, const float *grad,
                           size_t n, const char *what, uint64_t seed)
 {
-    float *dir = malloc(n * sizeof(*dir));
+    float *dir = calloc(n, sizeof(*dir));
     double norm = 0.0, moved;
     struct rng r;
 
