@@ -16,7 +16,7 @@ function(artel_libraries)
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
     LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   target_link_libraries(artel_shared PRIVATE artel_flags PkgConfig::JANSSON PkgConfig::YAML
-    PkgConfig::CRYPTO PkgConfig::PCRE2 PkgConfig::UTF8PROC DNNL::dnnl)
+    PkgConfig::CRYPTO PkgConfig::PCRE2 PkgConfig::UTF8PROC)
 
   # An archive of one object: hidden names become local, so that short names such
   # as map_open() cannot meet a caller's own.
