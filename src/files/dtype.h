@@ -10,11 +10,26 @@
 #include <stdint.h>
 
 enum dtype {
-    DTYPE_F32, DTYPE_F16, DTYPE_BF16,
-    DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q5_0, DTYPE_Q5_1,
-    DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_IQ4_NL,
+    DTYPE_F32,
+    DTYPE_F16,
+    DTYPE_BF16,
+    DTYPE_Q8_0,
+    DTYPE_Q4_0,
+    DTYPE_Q4_1,
+    DTYPE_Q5_0,
+    DTYPE_Q5_1,
+    DTYPE_Q4_K,
+    DTYPE_Q5_K,
+    DTYPE_Q6_K,
+    DTYPE_IQ4_NL,
     /* Containers may hold these; no weight of a model may. */
-    DTYPE_F64, DTYPE_I64, DTYPE_I32, DTYPE_I16, DTYPE_I8, DTYPE_U8, DTYPE_BOOL,
+    DTYPE_F64,
+    DTYPE_I64,
+    DTYPE_I32,
+    DTYPE_I16,
+    DTYPE_I8,
+    DTYPE_U8,
+    DTYPE_BOOL,
     DTYPE_OTHER, /* known to the container's standard, not to us */
     N_DTYPES
 };
@@ -22,10 +37,10 @@ enum dtype {
 #define N_WEIGHT_DTYPES (DTYPE_IQ4_NL + 1)
 
 /* Known from the table in dtype.c. A block is 1 element for plain formats. */
-const char *dtype_name(enum dtype t);      /* "Q4_1" */
-size_t dtype_block_elems(enum dtype t);    /* 32 */
-size_t dtype_block_bytes(enum dtype t);    /* 20 */
-bool dtype_is_weight(enum dtype t);        /* one of the formats a base may have */
+const char *dtype_name(enum dtype t);   /* "Q4_1" */
+size_t dtype_block_elems(enum dtype t); /* 32 */
+size_t dtype_block_bytes(enum dtype t); /* 20 */
+bool dtype_is_weight(enum dtype t);     /* one of the formats a base may have */
 
 /* "F32 F16 ... IQ4_NL": what a base may have, for messages. */
 const char *dtype_weight_list(void);

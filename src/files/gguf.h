@@ -24,19 +24,26 @@ size_t gguf_bytes(const struct gguf *g);     /* of all parts on disk */
 /* The file's number of a tensor format (2 for Q4_0), or -1. */
 int gguf_type_number(enum dtype t);
 
-enum gguf_kind { GGUF_ABSENT, GGUF_INT, GGUF_FLOAT, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY };
+enum gguf_kind {
+    GGUF_ABSENT,
+    GGUF_INT,
+    GGUF_FLOAT,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY
+};
 
 /* A value where it lies in the file. Strings are not terminated and may hold NUL. */
 struct gguf_value {
     enum gguf_kind kind;
-    int64_t i;          /* GGUF_INT (u64 above INT64_MAX is refused), GGUF_BOOL */
-    double f;           /* GGUF_FLOAT */
-    const char *text;   /* GGUF_STRING */
-    size_t length;      /* of TEXT in bytes; of an array in elements */
-    enum gguf_kind of;  /* GGUF_ARRAY: kind of its elements */
+    int64_t i;         /* GGUF_INT (u64 above INT64_MAX is refused), GGUF_BOOL */
+    double f;          /* GGUF_FLOAT */
+    const char *text;  /* GGUF_STRING */
+    size_t length;     /* of TEXT in bytes; of an array in elements */
+    enum gguf_kind of; /* GGUF_ARRAY: kind of its elements */
     const unsigned char *elems; /* GGUF_ARRAY: first element */
-    uint32_t elem_type; /* GGUF_ARRAY: the file's own type number */
-    size_t elems_bytes; /* GGUF_ARRAY: of all elements */
+    uint32_t elem_type;         /* GGUF_ARRAY: the file's own type number */
+    size_t elems_bytes;         /* GGUF_ARRAY: of all elements */
 };
 
 /* kind GGUF_ABSENT when there is no such key. */

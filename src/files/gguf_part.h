@@ -28,17 +28,17 @@ struct gguf_part {
     struct gguf_key *keys; /* (n_keys), owned */
     size_t n_keys;
     struct names key_index;
-    struct tensor *tensors;             /* (n_tensors), owned */
-    char (*names)[GGUF_NAME_MAX + 1];   /* (n_tensors), owned */
+    struct tensor *tensors;           /* (n_tensors), owned */
+    char (*names)[GGUF_NAME_MAX + 1]; /* (n_tensors), owned */
     size_t n_tensors;
     struct names tensor_index;
 };
 
 struct gguf {
-    char *path;               /* owned */
-    struct gguf_part *parts;  /* (n_parts), owned; keys of the first are the model's */
+    char *path;              /* owned */
+    struct gguf_part *parts; /* (n_parts), owned; keys of the first are the model's */
     size_t n_parts;
-    size_t n_tensors;         /* of all parts */
+    size_t n_tensors; /* of all parts */
 };
 
 int gguf_part_parse(struct gguf_part *p, const void *data, size_t size,
@@ -49,8 +49,20 @@ struct gguf_value gguf_part_get(const struct gguf_part *p, const char *key);
 /* Bytes of a scalar value type, 0 for strings, arrays and unknown ones. */
 size_t gguf_scalar_bytes(uint32_t type);
 
-enum { GGUF_TYPE_U8, GGUF_TYPE_I8, GGUF_TYPE_U16, GGUF_TYPE_I16, GGUF_TYPE_U32,
-       GGUF_TYPE_I32, GGUF_TYPE_F32, GGUF_TYPE_BOOL, GGUF_TYPE_STRING, GGUF_TYPE_ARRAY,
-       GGUF_TYPE_U64, GGUF_TYPE_I64, GGUF_TYPE_F64 };
+enum {
+    GGUF_TYPE_U8,
+    GGUF_TYPE_I8,
+    GGUF_TYPE_U16,
+    GGUF_TYPE_I16,
+    GGUF_TYPE_U32,
+    GGUF_TYPE_I32,
+    GGUF_TYPE_F32,
+    GGUF_TYPE_BOOL,
+    GGUF_TYPE_STRING,
+    GGUF_TYPE_ARRAY,
+    GGUF_TYPE_U64,
+    GGUF_TYPE_I64,
+    GGUF_TYPE_F64
+};
 
 #endif

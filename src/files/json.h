@@ -36,6 +36,7 @@ int json_want_uint(const json_t *o, const char *key, uint64_t min, uint64_t max,
                    uint64_t *out, struct artel_error *err);
 int json_want_double(const json_t *o, const char *key, double *out,
                      struct artel_error *err); /* finite */
-int json_want_bool(const json_t *o, const char *key, bool *out, struct artel_error *err);
+int json_want_bool(const json_t *o, const char *key, bool *out,
+                   struct artel_error *err);
 
 #endif

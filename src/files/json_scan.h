@@ -15,11 +15,16 @@
 enum json_token {
     JSON_TOKEN_BAD, /* the text is wrong at ERROR_AT, WHAT tells how */
     JSON_TOKEN_END, /* the text is over and was one whole value */
-    JSON_TOKEN_OBJECT, JSON_TOKEN_OBJECT_END,
-    JSON_TOKEN_ARRAY, JSON_TOKEN_ARRAY_END,
+    JSON_TOKEN_OBJECT,
+    JSON_TOKEN_OBJECT_END,
+    JSON_TOKEN_ARRAY,
+    JSON_TOKEN_ARRAY_END,
     JSON_TOKEN_KEY, /* a string before a colon */
-    JSON_TOKEN_STRING, JSON_TOKEN_NUMBER,
-    JSON_TOKEN_TRUE, JSON_TOKEN_FALSE, JSON_TOKEN_NULL
+    JSON_TOKEN_STRING,
+    JSON_TOKEN_NUMBER,
+    JSON_TOKEN_TRUE,
+    JSON_TOKEN_FALSE,
+    JSON_TOKEN_NULL
 };
 
 struct json_scan {

@@ -12,14 +12,16 @@ struct artel_error;
 struct safetensors;
 
 /* The file stays mapped until the close. Errors ST01.. (ARTEL_EFORMAT), IO (ARTEL_EIO). */
-int safetensors_open(struct safetensors **out, const char *path, struct artel_error *err);
+int safetensors_open(struct safetensors **out, const char *path,
+                     struct artel_error *err);
 /* The same over memory that outlives the result; NAME stands for the path in errors. */
 int safetensors_parse(struct safetensors **out, const void *data, size_t size,
                       const char *name, struct artel_error *err);
 void safetensors_close(struct safetensors *s);
 
 size_t safetensors_count(const struct safetensors *s);
-const struct tensor *safetensors_at(const struct safetensors *s, size_t i); /* by offset */
+const struct tensor *safetensors_at(const struct safetensors *s,
+                                    size_t i); /* by offset */
 const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
 size_t safetensors_bytes(const struct safetensors *s); /* of the file */
 /* Value of a key of __metadata__, or NULL. */

@@ -21,7 +21,8 @@ struct atomic_file {
 };
 
 int atomic_open(struct atomic_file *f, const char *path, struct artel_error *err);
-int atomic_commit(struct atomic_file *f, struct artel_error *err); /* closes f either way */
+int atomic_commit(struct atomic_file *f,
+                  struct artel_error *err); /* closes f either way */
 void atomic_abort(struct atomic_file *f);
 
 int write_file(const char *path, const void *data, size_t n, struct artel_error *err);

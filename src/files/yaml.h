@@ -17,10 +17,10 @@ enum yaml_kind { YAML_SCALAR, YAML_MAP, YAML_LIST };
 
 struct yaml_node {
     enum yaml_kind kind;
-    size_t line, column; /* from 1 */
-    char *key;           /* inside a map, or NULL; owned */
-    char *text;          /* scalar, or NULL; owned */
-    bool quoted;         /* a quoted scalar is a string, never null or a number */
+    size_t line, column;     /* from 1 */
+    char *key;               /* inside a map, or NULL; owned */
+    char *text;              /* scalar, or NULL; owned */
+    bool quoted;             /* a quoted scalar is a string, never null or a number */
     struct yaml_node *child; /* first of a map or list; owned */
     struct yaml_node *next;  /* sibling; owned */
 };
@@ -32,7 +32,8 @@ void yaml_close(struct yaml_node *root);
 const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key);
 
 /* "key=value" of the command line: VALUE parsed as YAML, set at the dotted KEY. */
-int yaml_override(struct yaml_node *root, const char *assignment, struct artel_error *err);
+int yaml_override(struct yaml_node *root, const char *assignment,
+                  struct artel_error *err);
 /* Back to YAML text, for recipe.yaml "as used". Caller frees *OUT. */
 int yaml_print(char **out, const struct yaml_node *root, struct artel_error *err);
 

@@ -12,17 +12,27 @@
 
 /* Every place a tensor may have. The sites of model/weights.h come first, in order. */
 enum place {
-    PLACE_Q, PLACE_K, PLACE_V, PLACE_O, PLACE_GATE, PLACE_UP, PLACE_DOWN,
-    PLACE_ATTN_NORM, PLACE_FFN_NORM, /* the last of a layer */
-    PLACE_EMBED, PLACE_FINAL_NORM, PLACE_HEAD, N_PLACES
+    PLACE_Q,
+    PLACE_K,
+    PLACE_V,
+    PLACE_O,
+    PLACE_GATE,
+    PLACE_UP,
+    PLACE_DOWN,
+    PLACE_ATTN_NORM,
+    PLACE_FFN_NORM, /* the last of a layer */
+    PLACE_EMBED,
+    PLACE_FINAL_NORM,
+    PLACE_HEAD,
+    N_PLACES
 };
 
 #define N_LAYER_PLACES (PLACE_FFN_NORM + 1)
 
 /* What a key must be for the mathematics to be ours. An absent or null key is fine. */
 enum key_rule {
-    KEY_NONE,   /* may not be set at all (null, false, 0 and an empty list are fine) */
-    KEY_TEXT,   /* must be one of the words in TEXT, separated by spaces, or a list of them */
+    KEY_NONE, /* may not be set at all (null, false, 0 and an empty list are fine) */
+    KEY_TEXT, /* must be one of the words in TEXT, separated by spaces, or a list of them */
     KEY_NUMBER, /* must be NUMBER */
     KEY_TRUE    /* must be true */
 };
@@ -35,9 +45,9 @@ struct forbidden_key {
 };
 
 struct architecture {
-    const char *name;          /* ours, and GGUF's general.architecture and key prefix */
-    const char *model_types;   /* of config.json, separated by spaces */
-    const char *classes;       /* of config.json's "architectures", separated by spaces */
+    const char *name;        /* ours, and GGUF's general.architecture and key prefix */
+    const char *model_types; /* of config.json, separated by spaces */
+    const char *classes;     /* of config.json's "architectures", separated by spaces */
     const char *gguf[N_PLACES]; /* names; those of layers have one %zu */
     const char *hf[N_PLACES];
     const char *gguf_ignored; /* tensors that are no weights, separated by spaces */

@@ -21,7 +21,8 @@ struct base_files {
 
 /* model.safetensors, or what model.safetensors.index.json lists. Errors WT05 (the
  * index), WT06 (a shard and the index disagree), WT07 (no weights there). */
-int base_files_open(struct base_files **out, const char *folder, struct artel_error *err);
+int base_files_open(struct base_files **out, const char *folder,
+                    struct artel_error *err);
 void base_files_close(struct base_files *b);
 
 size_t base_files_count(const struct base_files *b); /* tensors */

@@ -14,13 +14,23 @@
 
 #include "model/config.h"
 
-enum config_field { FIELD_LAYERS, FIELD_DIM, FIELD_HEADS, FIELD_KV_HEADS, FIELD_HEAD_DIM,
-                    FIELD_FFN, FIELD_CONTEXT, FIELD_VOCAB, N_FIELDS };
+enum config_field {
+    FIELD_LAYERS,
+    FIELD_DIM,
+    FIELD_HEADS,
+    FIELD_KV_HEADS,
+    FIELD_HEAD_DIM,
+    FIELD_FFN,
+    FIELD_CONTEXT,
+    FIELD_VOCAB,
+    N_FIELDS
+};
 
 /* Values as read, with the names they have in their file. */
 struct raw_config {
     char keys[N_FIELDS][96];
-    uint64_t values[N_FIELDS]; /* 0 in KV_HEADS and HEAD_DIM where not ABSENT is a value */
+    uint64_t
+        values[N_FIELDS]; /* 0 in KV_HEADS and HEAD_DIM where not ABSENT is a value */
     bool absent[N_FIELDS];
     char eps_key[96], theta_key[96];
     double eps, theta;
@@ -33,8 +43,8 @@ int config_take(struct model_config *c, const struct raw_config *raw,
 int config_scale_linear(struct model_config *c, double factor, const char *key,
                         struct artel_error *err);
 /* ID must be a token of C's vocabulary; -1 passes as "none". */
-int config_take_token(const struct model_config *c, int *out, int64_t id, const char *key,
-                      struct artel_error *err);
+int config_take_token(const struct model_config *c, int *out, int64_t id,
+                      const char *key, struct artel_error *err);
 /* One more end token, unless it is known already. The first becomes EOS. */
 void config_add_end(struct model_config *c, int id);
 

@@ -30,16 +30,16 @@ struct layer_weights {
 
 struct weights {
     struct model_config config;
-    struct layer_weights *layers;  /* (L) */
-    struct tensor embed;           /* (V, D) */
-    struct tensor final_norm;      /* (D) */
-    struct tensor head;            /* (V, D); the embedding where tied */
+    struct layer_weights *layers; /* (L) */
+    struct tensor embed;          /* (V, D) */
+    struct tensor final_norm;     /* (D) */
+    struct tensor head;           /* (V, D); the embedding where tied */
     size_t n_parameters;
     size_t file_bytes;
-    char *path;                    /* as given */
-    struct gguf *gguf;             /* metadata (tokenizer, template), or NULL */
-    char *folder;                  /* the Hugging Face folder, or NULL */
-    void *files;                   /* what keeps the data mapped */
+    char *path;        /* as given */
+    struct gguf *gguf; /* metadata (tokenizer, template), or NULL */
+    char *folder;      /* the Hugging Face folder, or NULL */
+    void *files;       /* what keeps the data mapped */
 };
 
 /* PATH is a .gguf file or a folder with config.json and *.safetensors. */

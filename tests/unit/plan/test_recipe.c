@@ -17,7 +17,7 @@
 static int parse(struct recipe **r, const char *text, struct artel_error *err)
 {
     *err = (struct artel_error){0};
-    return recipe_parse(r, text, strlen(text), "r.yaml", "/work", NULL, 0, err);
+    return recipe_parse(r, text, strlen(text), "r.yaml", "/srv", NULL, 0, err);
 }
 
 static struct recipe *parsed(const char *text)
@@ -52,8 +52,8 @@ static void the_example_of_the_design_is_read(void **state)
     struct recipe *r = parsed(design);
 
     (void)state;
-    assert_string_equal(r->model, "/work/models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert_string_equal(r->output, "/work/runs/eight");
+    assert_string_equal(r->model, "/srv/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert_string_equal(r->output, "/srv/runs/eight");
     assert_int_equal(r->n_methods, 1);
     assert_string_equal(r->methods[0], "moa");
     assert_int_equal(r->lora.rank, 8);
@@ -62,10 +62,10 @@ static void the_example_of_the_design_is_read(void **state)
     assert_int_equal(r->n_domains, 3);
     assert_string_equal(r->domains[0].name, "math");
     assert_string_equal(r->domains[0].score, "exact");
-    assert_string_equal(r->domains[0].valid, "/work/data/math/valid.jsonl");
+    assert_string_equal(r->domains[0].valid, "/srv/data/math/valid.jsonl");
     assert_int_equal(r->domains[1].max_rows, 600);
-    assert_string_equal(r->domains[2].adapter, "/work/adapters/my-peft-lora");
-    assert_string_equal(r->universal->train, "/work/data/general/train.jsonl");
+    assert_string_equal(r->domains[2].adapter, "/srv/adapters/my-peft-lora");
+    assert_string_equal(r->universal->train, "/srv/data/general/train.jsonl");
     assert_int_equal(r->n_general, 1);
     assert_string_equal(r->general[0].name, "mmlu");
     assert_near(r->train.learning_rate, 2e-4, 0);
@@ -92,7 +92,7 @@ static void other_spellings_mean_the_same(void **state)
 
     (void)state;
     assert_string_equal(r->model, "/m");
-    assert_string_equal(r->output, "/work/out");
+    assert_string_equal(r->output, "/srv/out");
     assert_near(r->train.epochs, 3, 0);
     assert_int_equal(r->lora.rank, 4);
     assert_near(r->lora.alpha, 8, 0);
@@ -101,7 +101,7 @@ static void other_spellings_mean_the_same(void **state)
     assert_true(r->lora.use_rslora);
     assert_int_equal(r->max_rows, 50);
     assert_int_equal(r->domains[1].max_rows, 7);
-    assert_string_equal(r->domains[0].train, "/work/a.jsonl");
+    assert_string_equal(r->domains[0].train, "/srv/a.jsonl");
     assert_int_equal(r->train.batch_size, 8);
     assert_int_equal(r->train.batch_tokens, 0);
     assert_int_equal(r->train.schedule, SCHEDULE_LINEAR);
@@ -181,6 +181,8 @@ static const struct bad bad_recipes[] = {
     {"model: m\noutput: o\ndomains: {a: {}}\n", "RCP04", NULL, "'a'"},
     {"model: m\noutput: o\ndomains: {a: {trian: x}}\n", "RCP01", NULL, "'train'"},
     {"model: m\noutput: o\ndomains: {a: {adapter: x}}\n", "RCP04", NULL, "router"},
+    {"model: m\noutput: o\ndomains:\n  a: {train: x, score: exakt}\n", "RCP03", "4:1",
+     "'exact'"},
     {"model: m\noutput: o\ndomains:\n  a: x\n  A: y\n", "RCP05", "5:3", "line 4"},
     {"model: m\noutput: o\ndomains:\n  ../x: y\n", "RCP05", "4:3", "../x"},
     {"model: m\noutput: o\ndomains:\n  -x: y\n", "RCP05", "4:3", "-x"},
