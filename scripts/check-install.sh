@@ -6,6 +6,7 @@
 #   scripts/check-install.sh BUILD
 set -eu
 build=$(cd "$1" && pwd)
+source=$(cd "$(dirname "$0")/.." && pwd)
 prefix=$(mktemp -d)
 trap 'rm -rf "$prefix"' EXIT
 
@@ -44,5 +45,10 @@ cc $flags "$prefix/caller.c" -o "$prefix/static" "$prefix/lib/libartel.a" \
     $(pkg-config --static --libs artel | sed 's/-lartel//')
 "$prefix/static"
 
-sh "$(dirname "$0")/../tests/style/exports.sh" "$prefix/lib/libartel.so" "$prefix/lib/libartel.a"
+for example in "$source"/examples/*.c; do
+    # shellcheck disable=SC2046,SC2086
+    cc $flags "$example" -o "$prefix/example" $(pkg-config --libs artel)
+done
+
+sh "$source/tests/style/exports.sh" "$prefix/lib/libartel.so" "$prefix/lib/libartel.a"
 echo "install: program, header, pkg-config and both libraries work from another prefix"
