@@ -312,12 +312,30 @@ static int measure_stage(const struct job *job, const struct stage *s, size_t *m
     return 0;
 }
 
+#define PROCESS_BYTES ((size_t)32 << 20) /* libraries, tokenizer, stacks */
+
 static const int use = MATRIX_FORWARD | MATRIX_BACKWARD;
 
 static size_t positions(const struct job *job)
 {
     return job->texts.longest > job->n_positions ? job->texts.longest
                                                  : job->n_positions;
+}
+
+/* Ids and loss marks of all rows, and what stands for a row. */
+static size_t text_bytes(const struct job *job)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < job->texts.n; i++) {
+        const struct corpus *both[] = {job->texts.of[i].train, job->texts.of[i].valid};
+
+        for (size_t k = 0; k < 2; k++)
+            if (both[k])
+                bytes += corpus_stats(both[k])->n_tokens * 5 +
+                         corpus_count(both[k]) * 2 * sizeof(struct example);
+    }
+    return bytes;
 }
 
 static int check_room(const struct job *job, struct artel_error *err)
@@ -341,7 +359,8 @@ static int check_room(const struct job *job, struct artel_error *err)
             most = memory;
         disk += more;
     }
-    rc = room_check_memory(base + most, job->o->memory_bytes, err);
+    rc = room_check_memory(base + most + text_bytes(job) + PROCESS_BYTES,
+                           job->o->memory_bytes, err);
     return rc < 0 ? rc : room_check_disk(job->r->output, disk, err);
 }
 

@@ -285,12 +285,31 @@ static bool uses(const struct recipe *r, const char *method)
     return false;
 }
 
+static int check_score(const struct recipe_domain *d, const struct yaml_node *at,
+                       struct artel_error *err)
+{
+    const char *names[32], *near;
+    char shown[160];
+    size_t n = 0;
+
+    while (n < 32 && (names[n] = artel_score_names(n)))
+        if (!strcmp(d->score, names[n++]))
+            return 0;
+    near = nearest_name(d->score, names, n);
+    escape_text(shown, sizeof(shown), d->score, strnlen(d->score, 40));
+    return recipe_fault(err, at, "RCP03", "domain '%s': unknown score '%s'%s%s%s",
+                        d->name, shown, near ? ": did you mean '" : "",
+                        near ? near : "", near ? "'?" : "");
+}
+
 static int check_domains(const struct recipe *r, struct artel_error *err)
 {
     for (size_t i = 0; i < r->n_domains; i++) {
         const struct recipe_domain *d = &r->domains[i];
         const struct yaml_node at = {.line = d->line, .column = 1};
 
+        if (d->score && check_score(d, &at, err) < 0)
+            return ARTEL_EUSAGE;
         if (!d->train && !d->adapter)
             return recipe_fault(err, &at, "RCP04",
                                 "domain '%s' needs 'train' (its text) or 'adapter'",
