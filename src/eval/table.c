@@ -181,6 +181,33 @@ static void put_means(struct grid *g, size_t at, json_t *methods)
     }
 }
 
+/* What the mixtures cost to train; "-" where nothing was trained or recorded. */
+static void put_costs(struct grid *g, size_t at, json_t *methods)
+{
+    json_t *method;
+    size_t i;
+
+    put(g, at, 0, "trained parameters");
+    put(g, at + 1, 0, "training minutes");
+    put(g, at + 2, 0, "training tokens/s");
+    json_array_foreach(methods, i, method)
+    {
+        const double seconds = json_number_value(json_object_get(method, "seconds"));
+        const double tokens = json_number_value(json_object_get(method, "tokens"));
+        const double parameters =
+            json_number_value(json_object_get(method, "trainable_parameters"));
+
+        for (size_t row = at; row < at + 3; row++)
+            put(g, row, 3 + 2 * i, "-");
+        if (parameters > 0)
+            put(g, at, 3 + 2 * i, "%.2f M", parameters / 1e6);
+        if (seconds > 0) {
+            put(g, at + 1, 3 + 2 * i, "%.1f", seconds / 60);
+            put(g, at + 2, 3 + 2 * i, "%.0f", tokens / seconds);
+        }
+    }
+}
+
 static int wide_table(FILE *f, json_t *methods, bool markdown)
 {
     struct grid g = {.n_columns = 2 + 2 * json_array_size(methods)};
@@ -202,7 +229,8 @@ static int wide_table(FILE *f, json_t *methods, bool markdown)
         put_means(&g, at, methods);
         at += 2;
     }
-    put_group(&g, at, methods, "general");
+    at = put_group(&g, at, methods, "general");
+    put_costs(&g, at, methods);
     rc = g.cell ? print_grid(f, &g, markdown) : ARTEL_ELIMIT;
     free(g.cell);
     return rc;
