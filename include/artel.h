@@ -387,6 +387,70 @@ ARTEL_API int artel_remove(const char *path, const char *name,
                            const struct artel_train_options *o,
                            struct artel_error *err);
 
+/* ---- training step by step, from rows in memory ---- */
+
+/* A mixture without experts over MODEL (borrowed), whose weights are made ready to train
+ * with: nothing may compute with MODEL meanwhile. METHOD is "single", "mixed" or "moa",
+ * PRECISION as in struct artel_open_options. */
+ARTEL_API int artel_mixture_new(struct artel_mixture **out, struct artel_model *model,
+                                const char *method, const char *precision,
+                                struct artel_error *err);
+
+struct artel_expert_options {
+    size_t rank; /* 8 */
+    float alpha; /* 16; the LoRA's scale is alpha / rank */
+    float dropout;
+    const char *linears; /* NULL: all; else "q_proj,v_proj" and so on */
+    uint64_t seed;
+};
+ARTEL_API void artel_expert_options_default(struct artel_expert_options *o);
+/* A fresh expert, which changes no answer yet. Its index is the number of experts before. */
+ARTEL_API int artel_mixture_add(struct artel_mixture *m, const char *name,
+                                const struct artel_expert_options *o,
+                                struct artel_error *err);
+/* FOLDER gets mixture.json, routers, and a PEFT adapter folder an expert. */
+ARTEL_API int artel_mixture_save(const struct artel_mixture *m, const char *folder,
+                                 struct artel_error *err);
+
+struct artel_trainer_options {
+    float learning_rate;                /* of experts, 2e-4 */
+    float router_learning_rate;         /* 1e-3 */
+    float router_loss;                  /* weight of the routers' cross entropy, 0.1 */
+    float weight_decay;                 /* 0 */
+    float max_grad_norm;                /* 1; 0: no clipping */
+    const char *schedule;               /* "constant", "linear", "cosine" */
+    uint64_t warmup_steps, total_steps; /* of the schedule */
+    int train_routers;                  /* 1 where the method has routers */
+    size_t max_row_tokens;              /* longest row there will be, 1024 */
+    uint64_t seed;
+};
+ARTEL_API void artel_trainer_options_default(struct artel_trainer_options *o);
+
+/* M came from artel_mixture_new() and gets no expert while the trainer is open. */
+ARTEL_API int artel_trainer_open(struct artel_trainer **out, struct artel_mixture *m,
+                                 const struct artel_trainer_options *o,
+                                 struct artel_error *err);
+ARTEL_API void artel_trainer_close(struct artel_trainer *t); /* NULL is fine */
+
+/* One row: a prompt and the answer that carries the loss. */
+struct artel_row {
+    const int32_t *ids; /* (n) */
+    size_t n, n_prompt; /* tokens in all, and before the answer */
+    int expert;         /* that learns from it; what the routers are to choose */
+};
+struct artel_step {
+    uint64_t step;      /* steps done, this one included */
+    double loss;        /* nll an answer token, before the update */
+    double router_loss; /* mean cross entropy, or 0 */
+    double grad_norm;   /* before clipping */
+    double learning_rate;
+    double seconds;
+};
+/* One optimizer step over ROWS (n). ARTEL_ENONFINITE: nothing has been updated. */
+ARTEL_API int artel_trainer_step(struct artel_trainer *t, struct artel_step *out,
+                                 const struct artel_row *rows, size_t n,
+                                 struct artel_error *err);
+
 #ifdef __cplusplus
 }
 #endif

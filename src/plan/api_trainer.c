@@ -230,17 +230,39 @@ void artel_trainer_close(struct artel_trainer *t)
     trainer_close(t);
 }
 
+/* No index of a row reaches past what the model and the mixture have. */
+static int check_row(const struct artel_trainer *t, const struct artel_row *r, size_t i,
+                     struct artel_error *err)
+{
+    const size_t n_vocab = trainer_model(t)->weights->config.n_vocab;
+
+    if (r->n < 2 || r->n_prompt < 1 || r->n_prompt >= r->n)
+        return error_set(err, ARTEL_EUSAGE, "USE14", NULL,
+                         "row %zu needs a prompt and an answer", i);
+    if (r->expert < 0 || (size_t)r->expert >= trainer_mixture(t)->n_experts)
+        return error_set(err, ARTEL_EUSAGE, "USE14", NULL,
+                         "row %zu: expert %d is not among the %zu", i, r->expert,
+                         trainer_mixture(t)->n_experts);
+    for (size_t k = 0; k < r->n; k++)
+        if (r->ids[k] < 0 || (size_t)r->ids[k] >= n_vocab)
+            return error_set(err, ARTEL_EUSAGE, "USE14", NULL,
+                             "row %zu: id %ld is not among the %zu tokens", i,
+                             (long)r->ids[k], n_vocab);
+    return 0;
+}
+
 /* Rows as examples; MARKS gets the loss marks of all, one after another. */
-static int make_examples(struct example *examples, const struct example **list,
-                         unsigned char *marks, const struct artel_row *rows, size_t n,
+static int make_examples(const struct artel_trainer *t, struct example *examples,
+                         const struct example **list, unsigned char *marks,
+                         const struct artel_row *rows, size_t n,
                          struct artel_error *err)
 {
     for (size_t i = 0; i < n; i++) {
         const struct artel_row *const r = &rows[i];
+        const int rc = check_row(t, r, i, err);
 
-        if (r->n < 2 || r->n_prompt < 1 || r->n_prompt >= r->n || r->expert < 0)
-            return error_set(err, ARTEL_EUSAGE, "USE14", NULL,
-                             "row %zu needs a prompt, an answer and an expert", i);
+        if (rc < 0)
+            return rc;
         memset(marks + r->n_prompt, 1, r->n - r->n_prompt);
         examples[i] = (struct example){.ids = r->ids,
                                        .n = r->n,
@@ -274,7 +296,7 @@ int artel_trainer_step(struct artel_trainer *t, struct artel_step *out,
     else if (!n)
         rc = error_set(err, ARTEL_EUSAGE, "USE14", NULL, "a step needs rows");
     else
-        rc = make_examples(examples, list, marks, rows, n, err);
+        rc = make_examples(t, examples, list, marks, rows, n, err);
     for (size_t i = 0; rc == 0 && i < n; i++)
         batch.n_loss += examples[i].n_loss;
     if (rc == 0)

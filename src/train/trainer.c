@@ -315,6 +315,16 @@ int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
     return 0;
 }
 
+const struct artel_model *trainer_model(const struct artel_trainer *t)
+{
+    return t->model;
+}
+
+const struct mixture *trainer_mixture(const struct artel_trainer *t)
+{
+    return t->mixture;
+}
+
 uint64_t trainer_steps_done(const struct artel_trainer *t)
 {
     return t->step;

@@ -79,6 +79,9 @@ struct eval_report {
 int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
                  size_t n_rows, struct eval_report *out, struct artel_error *err);
 
+/* What it was opened with. */
+const struct artel_model *trainer_model(const struct artel_trainer *t);
+const struct mixture *trainer_mixture(const struct artel_trainer *t);
 uint64_t trainer_steps_done(const struct artel_trainer *t);
 
 /*

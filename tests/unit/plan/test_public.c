@@ -349,6 +349,95 @@ static void tokens_come_back_as_text(void **state)
     artel_model_close(m);
 }
 
+/* Rows "expert e says its own letter": prompt ids differ by expert and by row. */
+static void make_rows(struct artel_row *rows, int32_t (*ids)[8], size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const int e = (int)(i % 2);
+
+        for (size_t k = 0; k < 8; k++)
+            ids[i][k] = k < 5 ? (int32_t)(40 + 60 * (size_t)e + (3 * i + k) % 20)
+                              : 250 + 20 * e;
+        rows[i] = (struct artel_row){.ids = ids[i], .n = 8, .n_prompt = 5, .expert = e};
+    }
+}
+
+static void remove_tree(const char *path)
+{
+    char command[600];
+
+    snprintf(command, sizeof(command), "rm -rf '%s'", path);
+    assert_int_equal(system(command), 0);
+}
+
+static void mixture_is_trained_saved_and_opened_again(void **state)
+{
+    struct artel_trainer_options o;
+    struct artel_model *model = NULL;
+    struct artel_mixture *m = NULL, *again;
+    struct artel_trainer *t = NULL;
+    struct artel_error err = {0};
+    struct artel_row rows[8], bad;
+    int32_t ids[8][8];
+    struct artel_step step;
+    struct artel_score_options so;
+    struct artel_score before, after;
+    char folder[] = "/tmp/artel-mixture-XXXXXX";
+    double first = 0;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    make_rows(rows, ids, 8);
+    assert_int_equal(artel_model_open(&model, GOLDEN "toy-tied.gguf", &err), 0);
+    assert_error(artel_mixture_new(&m, model, "moo", "fp32", &err), ARTEL_EUSAGE, err,
+                 "USE05");
+    assert_int_equal(artel_mixture_new(&m, model, "moa", "fp32", &err), 0);
+    assert_error(artel_mixture_save(m, folder, &err), ARTEL_EUSAGE, err, "USE13");
+    assert_int_equal(artel_mixture_add(m, "one", NULL, &err), 0);
+    assert_int_equal(artel_mixture_add(m, "two", NULL, &err), 0);
+    assert_error(artel_mixture_add(m, "../up", NULL, &err), ARTEL_EUSAGE, err, "USE05");
+    artel_trainer_options_default(&o);
+    o.learning_rate = 2e-2f;
+    o.router_learning_rate = 5e-2f;
+    assert_int_equal(artel_trainer_open(&t, m, &o, &err), 0);
+    bad = rows[0];
+    bad.expert = 2;
+    assert_error(artel_trainer_step(t, &step, &bad, 1, &err), ARTEL_EUSAGE, err,
+                 "USE14");
+    bad = rows[0];
+    bad.n_prompt = 8;
+    assert_error(artel_trainer_step(t, &step, &bad, 1, &err), ARTEL_EUSAGE, err,
+                 "USE14");
+    ids[7][0] = 320;
+    assert_error(artel_trainer_step(t, &step, rows, 8, &err), ARTEL_EUSAGE, err,
+                 "USE14");
+    make_rows(rows, ids, 8);
+    for (int i = 0; i < 30; i++) {
+        assert_int_equal(artel_trainer_step(t, &step, rows, 8, &err), 0);
+        first = i ? first : step.loss;
+    }
+    assert_int_equal(step.step, 30);
+    assert_true(step.loss < 0.2 * first && step.router_loss < 0.3);
+    artel_trainer_close(t);
+
+    artel_score_options_default(&so);
+    assert_int_equal(artel_score(&before, m, rows_path, &so, &err), 0);
+    assert_int_equal(artel_mixture_save(m, folder, &err), 0);
+    artel_mixture_close(m);
+    artel_model_close(model);
+    again = opened(folder, NULL);
+    assert_int_equal(artel_score(&after, again, rows_path, &so, &err), 0);
+    assert_int_equal(before.n_rows, after.n_rows);
+    for (size_t i = 0; i < after.n_rows; i++) {
+        assert_int_equal(before.rows[i].expert, after.rows[i].expert);
+        assert_near(before.rows[i].nll, after.rows[i].nll, 1e-9);
+    }
+    artel_score_release(&before);
+    artel_score_release(&after);
+    artel_mixture_close(again);
+    remove_tree(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +447,7 @@ int main(void)
         cmocka_unit_test(equal_prompts_draw_from_streams_of_their_own),
         cmocka_unit_test(text_comes_in_pieces_that_make_the_answer),
         cmocka_unit_test(values_out_of_range_are_refused),
+        cmocka_unit_test(mixture_is_trained_saved_and_opened_again),
         cmocka_unit_test(tokens_come_back_as_text),
     };
 
