@@ -1,71 +1,64 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Train single, mixed and moa on a folder of domains and write their table; what
-# `make results DATA=FOLDER` runs.
+# scripts/results.sh DATA: the tables of docs/RESULTS.md, from the folder of domains DATA.
 #
-#   scripts/results.sh DATA        [ROWS=400 TEST_ROWS=100 METHODS="single, mixed, moa"]
-#
-# Each folder of DATA with train.jsonl and test.jsonl is a domain (general and dolly are
-# not: they are of every kind). DATA/eval/NAME/test.jsonl shows what was forgotten. Writes
-# runs/results/: the recipe, the experts and results.md, .csv, .json. Killed, it continues.
-# ROWS of training a domain and TEST_ROWS measured decide the time: with the values
-# above, eight domains of about 150 tokens a row are some 0.5 million tokens a method.
+# Trains and measures what examples/eight/recipe.yaml says and its variants; every step
+# that is done already is passed over, so the script continues wherever it was
+# stopped. MAX_ROWS=N measures on the first N test rows of a domain instead of all.
 set -eu
 cd "$(dirname "$0")/.."
 data=$(cd "$1" && pwd)
-rows=${ROWS:-400}
-test_rows=${TEST_ROWS:-100}
-methods=${METHODS:-single, mixed, moa}
-model=${MODEL:-$PWD/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-out=runs/results
-
-[ -f "$model" ] || scripts/get-model.sh
-
-# How the answers of a domain are judged, where its name tells.
-score_of() {
-    case $1 in
-    math) echo last_number ;;
-    finance) echo answer_line ;;
-    law | ecommerce) echo exact ;;
-    tools) echo json ;;
-    medical) echo first_word ;;
-    exam) echo first_letter ;;
-    *) echo loss ;;
-    esac
-}
+artel=${ARTEL-$PWD/build/artel}
+out=${OUT-$PWD/runs/results}
+model=${MODEL-$PWD/models/SmolLM2-135M-Instruct.Q4_1.gguf}
+max_rows=${MAX_ROWS-}
 
 mkdir -p "$out"
-{
-    echo "# Written by scripts/results.sh"
-    echo "model: $model"
-    echo "output: ."
-    echo "method: [$methods]"
-    echo "lora: {rank: 8, alpha: 16, target: all}"
-    echo "max_rows: $rows"
-    echo "domains:"
-    for folder in "$data"/*/; do
-        name=$(basename "$folder")
-        case $name in general | dolly) continue ;; esac
-        [ -f "$folder/train.jsonl" ] && [ -f "$folder/test.jsonl" ] || continue
-        valid=
-        [ -f "$folder/valid.jsonl" ] && valid=" valid: ${folder}valid.jsonl,"
-        echo "  $name: {train: ${folder}train.jsonl,$valid test: ${folder}test.jsonl," \
-            "score: $(score_of "$name")}"
-    done
-    echo "train: {learning_rate: 2.0e-4, epochs: 1, batch_tokens: 2048, cutoff_len: 512, seed: 1}"
-} >"$out/recipe.new"
-if ! cmp -s "$out/recipe.new" "$out/results-recipe.yaml"; then
-    cp "$out/recipe.new" "$out/results-recipe.yaml"
+recipe=$out/recipe.yaml
+sed "s|DATA/|$data/|" examples/eight/recipe.yaml >"$recipe"
+
+train() { # FOLDER [key=value...]
+    folder=$1
+    shift
+    "$artel" train "$recipe" model="$model" output="$out/$folder" "$@"
+}
+
+# variant FOLDER [key=value...]: stage 2 anew over the experts of the first run
+variant() {
+    if [ ! -d "$out/$1" ]; then
+        mkdir -p "$out/$1.part/train"
+        cp -r "$out/eight/experts" "$out/$1.part/"
+        cp -r "$out"/eight/train/expert-* "$out/$1.part/train/"
+        mv "$out/$1.part" "$out/$1"
+    fi
+    train "$@"
+}
+
+# measure NAME MIXTURE [words...]: evaluation of one mixture, kept as NAME.json
+measure() {
+    name=$1 mixture=$2
+    shift 2
+    [ -s "$out/$name.json" ] && return
+    "$artel" eval "$mixture" --no-generate ${max_rows:+--max-rows "$max_rows"} \
+        --cutoff-len 768 --json "$out/$name.json.part" "$@"
+    mv "$out/$name.json.part" "$out/$name.json"
+}
+
+train eight
+variant router-only method=moa router.router_only=true
+variant router-last method=moa router.router_only=true router.pool=last
+variant router-seed2 method=moa router.router_only=true train.seed=2 --allow-changes
+
+measure moa "$out/eight/moa"
+measure mixed "$out/eight/mixed" --no-base
+measure single "$out/eight/single" --no-base
+measure router-only "$out/router-only/moa" --no-base
+measure router-last "$out/router-last/moa" --no-base
+measure router-seed2 "$out/router-seed2/moa" --no-base
+
+if [ ! -s "$out/add.json" ]; then
+    [ -d "$out/grown" ] || cp -r "$out/router-only" "$out/grown"
+    "$artel" add "$out/grown/moa" strategyqa="$data/ood/strategyqa/train.jsonl" \
+        --test "$data/ood/strategyqa/test.jsonl" --max-rows 600 --json "$out/add.json"
 fi
-rm -f "$out/recipe.new"
-
-build/artel train "$out/results-recipe.yaml"
-
-set --
-for file in "$data"/eval/*/test.jsonl; do
-    [ -f "$file" ] || continue
-    set -- "$@" --general "$(basename "$(dirname "$file")")=$file"
-done
-build/artel eval "$out" --max-rows "$test_rows" "$@" \
-    --markdown "$out/results.md" --csv "$out/results.csv" --json "$out/results.json"
-echo "Written: $out/results.md, results.csv, results.json"
+python3 scripts/results.py "$out" docs/RESULTS.md

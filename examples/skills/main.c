@@ -137,7 +137,7 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    size_t counts[3] = {200, 30, 40};
+    size_t counts[3] = {120, 20, 40};
     unsigned long seed = 1;
     const char *dir = NULL;
 
