@@ -120,6 +120,36 @@ wait $pid
 expect C21 143 $?
 exec 9>&-
 
+# C21, C20, C19: training stops at a step with a checkpoint, and goes on from there.
+cat >recipe.yaml <<END
+model: $model
+output: run
+method: mixed
+lora: {rank: 4, alpha: 8}
+domains: {d: {train: rows.jsonl}}
+train: {epochs: 9000, batch_size: 4, cutoff_len: 128}
+END
+"$ARTEL" train recipe.yaml --resume >/dev/null 2>err.txt
+expect C19 6 $?
+[ -e run ] && fail "C19: a folder was made"
+"$ARTEL" train recipe.yaml >out.txt 2>err.txt &
+pid=$!
+tries=0
+while ! [ -s run/train/mixed/log.jsonl ] && [ $tries -lt 200 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+"$ARTEL" train recipe.yaml >/dev/null 2>other.txt
+expect R11 6 $?
+kill -TERM $pid
+wait $pid
+expect C21 143 $?
+[ -s out.txt ] && fail "C21: standard output is not empty"
+ls run/train/mixed | grep -q '^checkpoint-[0-9]*$' || fail "C21: no checkpoint"
+"$ARTEL" train recipe.yaml train.learning_rate=1e-3 >/dev/null 2>err.txt
+expect C20 6 $?
+grep -q learning_rate err.txt || fail "C20: $(cat err.txt)"
+
 # S31: the model is cut while it is used.
 cp "$model" cut.gguf
 "$ARTEL" chat cut.gguf --max-tokens 2 --prompt first <lines >out.txt 2>err.txt &
