@@ -45,9 +45,10 @@ measure() {
 }
 
 train eight
-variant router-only method=moa router.router_only=true
-variant router-last method=moa router.router_only=true router.pool=last
-variant router-seed2 method=moa router.router_only=true train.seed=2 --allow-changes
+variant router-only method=moa router.router_only=true router.max_steps=120
+variant router-last method=moa router.router_only=true router.max_steps=120 router.pool=last
+variant router-seed2 method=moa router.router_only=true router.max_steps=120 train.seed=2 \
+    --only moa-router
 
 measure moa "$out/eight/moa"
 measure mixed "$out/eight/mixed" --no-base
