@@ -412,7 +412,8 @@ static void R02_killed_at_any_time_a_whole_one_is_there(void **state)
         newest_is(stage, last);
     }
     assert_true(last > 1);
-    assert_true(count_entries(stage) <= 2); /* one more where retention was cut off */
+    /* One more where retention was cut off, one where the next was half written. */
+    assert_true(count_entries(stage) <= 3);
     scratch_close(stage);
 }
 
