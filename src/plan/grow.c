@@ -61,8 +61,11 @@ static int check_name(const struct mixture_file *f, const char *name,
     char shown[200];
 
     escape_text(shown, sizeof(shown), name, strnlen(name, 80));
-    if (!expert_name_valid(name) || !strcasecmp(name, "auto") ||
-        !strcasecmp(name, "base"))
+    if (!strcasecmp(name, "auto") || !strcasecmp(name, "base"))
+        return error_set(err, ARTEL_EUSAGE, "ADD01", "name",
+                         "'%s' cannot name a domain: --expert knows it as another",
+                         shown);
+    if (!expert_name_valid(name))
         return error_set(err, ARTEL_EUSAGE, "ADD01", "name",
                          "'%s' cannot name a domain: 1 to %d letters, digits, dots, "
                          "dashes, underscores, not starting with a dot or dash",
@@ -130,6 +133,7 @@ static int add_open(struct add *a, const char *path, struct artel_error *err)
 {
     char name[EXPERT_NAME_MAX + 16];
     const char *model;
+    char *real;
     int rc = mixture_file_open(&a->file, path, NULL, false, err);
 
     if (rc == 0)
@@ -141,7 +145,10 @@ static int add_open(struct add *a, const char *path, struct artel_error *err)
     if (rc < 0)
         return rc;
     snprintf(name, sizeof(name), "adding/%s", a->who.name);
-    a->work = path_join(a->report->path, name);
+    /* The recipe's paths are read from the mixture's folder: one from here must be whole. */
+    real = realpath(a->report->path, NULL);
+    a->work = real ? path_join(real, name) : NULL;
+    free(real);
     model = a->who.o->model ? a->who.o->model : a->file.base_path;
     if (!a->work)
         return error_nomem(err, 256);

@@ -43,12 +43,18 @@ static int find_text(char **out, const char **which, const struct mixture_file *
     return rc;
 }
 
+/* Whole, also where there is no such file: the recipe would seek it in the mixture. */
 static void put_path(json_t *o, const char *key, const char *path)
 {
     char *real = path ? realpath(path, NULL) : NULL;
+    char *here = path && !real && *path != '/' ? realpath(".", NULL) : NULL;
+    char *whole = here ? path_join(here, path) : NULL;
+    const char *value = real ? real : whole ? whole : path;
 
-    if (path)
-        json_object_set_new(o, key, json_string(real ? real : path));
+    if (value)
+        json_object_set_new(o, key, json_string(value));
+    free(whole);
+    free(here);
     free(real);
 }
 

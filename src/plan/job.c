@@ -199,6 +199,17 @@ static bool is_wanted(const struct job *job, const struct stage *s)
     return !job->o->only || !strcmp(job->o->only, s->name);
 }
 
+/* An adapter that does not fit is refused before anything is trained. */
+static int check_adapter(const struct job *job, const struct stage *s,
+                         struct artel_error *err)
+{
+    struct mixture m = {0};
+    int rc = stage_adapter(&m, job, s, err);
+
+    mixture_release(&m);
+    return rc;
+}
+
 static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
                          bool *stage1_pending, struct artel_error *err)
 {
@@ -224,6 +235,8 @@ static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
         if (s->kind == STAGE_EXPERT || s->kind == STAGE_ADAPTER)
             *stage1_pending = *stage1_pending || s->pending;
     }
+    if (rc == 0 && s->pending && s->kind == STAGE_ADAPTER)
+        rc = check_adapter(job, s, err);
     stamp_release(&stamp);
     json_decref(inputs);
     return rc;

@@ -81,6 +81,9 @@ void job_tell(const struct job *job, const struct stage *s, enum run_event event
  * recipe says so; else they are drawn (also to measure before those exist). */
 int stage_mixture(struct mixture *out, const struct job *job, const struct stage *s,
                   bool read, struct artel_error *err);
+/* The mixture of the one expert that S takes over from a PEFT folder. */
+int stage_adapter(struct mixture *m, const struct job *job, const struct stage *s,
+                  struct artel_error *err);
 /* The loop's input for S over M. TRAINED must have room for m->n_experts. */
 void stage_loop_input(struct loop_input *out, const struct job *job,
                       const struct stage *s, struct mixture *m, bool *trained);

@@ -125,8 +125,8 @@ static bool has_checkpoint(const char *folder)
     return found;
 }
 
-static int read_there(struct stamp *s, const char *path, const json_t *inputs,
-                      const char *ignore, struct artel_error *err)
+static int read_there(struct stamp *s, const char *path, const char *folder,
+                      const json_t *inputs, const char *ignore, struct artel_error *err)
 {
     json_t *root = NULL;
     uint64_t version = 0;
@@ -144,7 +144,10 @@ static int read_there(struct stamp *s, const char *path, const json_t *inputs,
     if (rc == 0) {
         s->complete = json_is_true(json_object_get(root, "complete"));
         s->summary = json_incref(json_object_get(root, "summary"));
-        rc = stamp_compare(s, was, inputs, ignore, err);
+        s->safe = true;
+        /* Begun and nothing made: there is nothing that could differ. */
+        if (s->complete || has_checkpoint(folder))
+            rc = stamp_compare(s, was, inputs, ignore, err);
     }
     json_decref(root);
     return rc < 0 ? error_in(err, rc, path) : 0;
@@ -160,7 +163,7 @@ int stamp_read(struct stamp *s, const char *folder, const json_t *inputs,
     if (!path)
         return error_nomem(err, strlen(folder));
     if (access(path, F_OK) == 0) {
-        rc = read_there(s, path, inputs, ignore, err);
+        rc = read_there(s, path, folder, inputs, ignore, err);
     } else if (has_checkpoint(folder)) {
         error_set(
             err, ARTEL_ECONFLICT, "RUN08", "stage.json",

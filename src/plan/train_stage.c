@@ -222,8 +222,8 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
     return rc;
 }
 
-static int take_adapter(struct mixture *m, const struct job *job, const struct stage *s,
-                        struct artel_error *err)
+int stage_adapter(struct mixture *m, const struct job *job, const struct stage *s,
+                  struct artel_error *err)
 {
     const struct recipe_domain *d = &job->r->domains[s->domain];
     struct gate_rule rule;
@@ -237,6 +237,8 @@ static int take_adapter(struct mixture *m, const struct job *job, const struct s
     if (rc == 0)
         rc = mixture_add(m, &e, &job->model->weights->config, err);
     expert_release(&e);
+    if (rc < 0)
+        mixture_release(m);
     return rc;
 }
 
@@ -247,7 +249,7 @@ int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
     int rc;
 
     *summary = NULL;
-    rc = s->kind == STAGE_ADAPTER ? take_adapter(&m, job, s, err)
+    rc = s->kind == STAGE_ADAPTER ? stage_adapter(&m, job, s, err)
                                   : stage_mixture(&m, job, s, true, err);
     if (rc == 0 && s->kind != STAGE_ADAPTER && s->kind != STAGE_BUNDLE)
         rc = stage_train(summary, job, s, &m, inputs, err);
