@@ -184,6 +184,11 @@ static int check_targets(const struct asked *a)
         if (rc)
             return rc;
         n_stdout += targets[i] && !strcmp(targets[i], "-");
+        for (size_t k = 0; k < i; k++)
+            if (targets[i] && targets[k] && strcmp(targets[i], "-") != 0 &&
+                !strcmp(targets[i], targets[k]))
+                return usage_error("eval", "", "USE06",
+                                   "two results cannot share a file");
     }
     return n_stdout > 1 ? usage_error("eval", "", "USE06",
                                       "--json, --markdown and --csv cannot share "

@@ -122,6 +122,29 @@ static void folder_of(char *out, size_t size, const char *path)
         snprintf(out, size, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
+/* A file that the folder INPUT, or one in it, is made of: not to be written over. */
+static bool is_part_of(const char *path, const char *input)
+{
+    static const char *const ends[] = {"mixture.json",   "config.json", "artel.json",
+                                       "tokenizer.json", ".index.json", "stage.json",
+                                       "state.json",     "recipe.yaml", ".safetensors",
+                                       ".gguf",          ".jsonl",      ".lock"};
+    char *const file = realpath(path, NULL);
+    char *const folder = file ? realpath(input, NULL) : NULL;
+    const size_t n = folder ? strlen(folder) : 0;
+    bool part = false;
+
+    if (folder && !strncmp(file, folder, n) && file[n] == '/')
+        for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+            const size_t length = strlen(ends[i]), all = strlen(file);
+
+            part = part || (all > length && !strcmp(file + all - length, ends[i]));
+        }
+    free(folder);
+    free(file);
+    return part;
+}
+
 int json_check_target(const char *command, const char *json, const char *const *inputs,
                       size_t n)
 {
@@ -131,7 +154,7 @@ int json_check_target(const char *command, const char *json, const char *const *
     if (!json || !strcmp(json, "-"))
         return 0;
     for (size_t i = 0; i < n; i++)
-        if (inputs[i] && is_same_file(json, inputs[i]))
+        if (inputs[i] && (is_same_file(json, inputs[i]) || is_part_of(json, inputs[i])))
             return usage_error(command, "--json", "USE06",
                                "the output is an input at the same time");
     if (stat(json, &st) == 0 && S_ISDIR(st.st_mode)) {

@@ -62,8 +62,9 @@ void signals_init(void)
 
 void signals_stop_in_order(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1};
 
+    /* USR1 is how batch systems warn of the end of a job's time. */
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         struct sigaction old;
 

@@ -366,6 +366,22 @@ static int run(struct evaluation *ev, const char *const *paths, size_t n)
     return rc;
 }
 
+/* The table tells sets apart by their names. */
+static int check_names(const struct artel_eval_set *sets, size_t n,
+                       struct artel_error *err)
+{
+    char shown[200];
+
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i; k++)
+            if (!strcmp(sets[i].name, sets[k].name)) {
+                escape_text(shown, sizeof(shown), sets[i].name, strlen(sets[i].name));
+                return error_set(err, ARTEL_EUSAGE, "USE06", NULL,
+                                 "two sets are named '%s'", shown);
+            }
+    return 0;
+}
+
 int artel_evaluate(char **json, const char *const *paths, size_t n,
                    const struct artel_eval_options *o, struct artel_error *err)
 {
@@ -378,7 +394,10 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
     *json = NULL;
     if (!n)
         return error_set(err, ARTEL_EUSAGE, "USE07", NULL, "nothing to evaluate");
-    if (!o->n_sets) {
+    rc = check_names(o->sets, o->n_sets, err);
+    if (rc == 0)
+        rc = check_names(o->general, o->n_general, err);
+    if (rc == 0 && !o->n_sets) {
         rc = find_sets(&file, &found, &ev.n_sets, paths, n, err);
         ev.sets = found;
     }
