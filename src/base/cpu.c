@@ -8,6 +8,7 @@
 #include "base/cpu.h"
 
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #define MAX_THREADS    1024
 #define ARCH_REQ_XCOMP 0x1023
 #define XFEATURE_TILES 18
+#define STACK_MIN      ((size_t)512 << 10) /* a packed block of a product is 288 KiB */
 
 static const char *const isa_names[] = {"ref", "avx2", "avx512", "amx"};
 
@@ -125,10 +127,62 @@ const char *cpu_model_name(void)
     return name;
 }
 
+static void *wait_for_all(void *gate)
+{
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+/* OpenMP ends the program where a thread cannot start; so N of them are tried first. */
+static int try_threads(size_t n, struct artel_error *err)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t threads[MAX_THREADS];
+    size_t started = 0;
+
+    pthread_mutex_lock(&gate);
+    while (started + 1 < n &&
+           pthread_create(&threads[started], NULL, wait_for_all, &gate) == 0)
+        started++;
+    pthread_mutex_unlock(&gate);
+    for (size_t i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    return started + 1 >= n ? 0
+                            : error_set(err, ARTEL_ELIMIT, "CPU04", "threads",
+                                        "%zu of %zu threads can be started (ulimit -u, -v)",
+                                        started + 1, n);
+}
+
+/* A stack that is too small would end the program in the middle of its work. */
+static int check_stacks(struct artel_error *err)
+{
+    size_t least = STACK_MIN;
+
+#pragma omp parallel reduction(min : least)
+    {
+        pthread_attr_t attr;
+        size_t bytes = STACK_MIN;
+
+        if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+            pthread_attr_getstacksize(&attr, &bytes);
+            pthread_attr_destroy(&attr);
+        }
+        if (bytes < least)
+            least = bytes;
+    }
+    return least >= STACK_MIN
+               ? 0
+               : error_set(err, ARTEL_ELIMIT, "CPU05", "stack",
+                           "%zu KiB for a thread, %zu are needed (ulimit -s, "
+                           "OMP_STACKSIZE)",
+                           least >> 10, STACK_MIN >> 10);
+}
+
 int cpu_set_threads(size_t n, struct artel_error *err)
 {
     cpu_set_t allowed;
-    int cpus[CPU_SETSIZE], n_cpus = 0;
+    int cpus[CPU_SETSIZE], n_cpus = 0, rc;
 
     if (n > MAX_THREADS)
         return error_set(err, ARTEL_EUSAGE, "CPU03", "threads",
@@ -140,9 +194,15 @@ int cpu_set_threads(size_t n, struct artel_error *err)
                 cpus[n_cpus++] = i;
     if (!n)
         n = n_cpus > 0 ? (size_t)n_cpus : 1;
+    rc = try_threads(n, err);
+    if (rc < 0)
+        return rc;
     omp_set_dynamic(0);
     omp_set_max_active_levels(1);
     omp_set_num_threads((int)n);
+    rc = check_stacks(err);
+    if (rc < 0)
+        return rc;
     if ((int)n > n_cpus)
         return 0; /* more threads than CPUs: let the kernel place them */
 #pragma omp parallel

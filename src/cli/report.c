@@ -243,7 +243,7 @@ json_t *json_number(double v)
 int input_path(const char **out, const char *path)
 {
     static char name[64]; /* the program reads standard input once */
-    char buffer[65536];
+    char buffer[8192];
     FILE *f;
     size_t n;
 
