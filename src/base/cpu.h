@@ -3,7 +3,7 @@
  * What this CPU can do, what ARTEL_CPU lets it do, and where threads run.
  *
  * ARTEL_CPU = ref | avx2 | avx512 | amx caps the instruction sets that are
- * used, oneDNN's included. Asking for one that the CPU lacks is an error.
+ * used. Asking for one that the CPU lacks is an error.
  */
 #ifndef ARTEL_BASE_CPU_H
 #define ARTEL_BASE_CPU_H

@@ -22,16 +22,18 @@ void training_release(struct training *t)
 
 static void step_line(struct training *t, const struct artel_progress *p)
 {
-    char line[256], left[32], router[64] = "";
+    char line[256], left[32], loss[32] = "", router[64] = "";
 
+    if (p->loss > 0) /* routers alone have none */
+        snprintf(loss, sizeof(loss), "  loss %.4f", p->loss);
     if (p->router_loss > 0)
         snprintf(router, sizeof(router), "  router %.3f %.0f %%", p->router_loss,
                  100 * p->router_accuracy);
-    snprintf(
-        line, sizeof(line), "[%zu/%zu] %s  step %llu/%llu  loss %.4f%s  %.0f tok/s  %s",
-        p->stage_idx + 1, p->n_stages, p->stage, (unsigned long long)p->step,
-        (unsigned long long)p->n_steps, p->loss, router, p->tokens_per_second,
-        p->seconds_left >= 0 ? duration_text(left, sizeof(left), p->seconds_left) : "");
+    snprintf(line, sizeof(line), "[%zu/%zu] %s  step %llu/%llu%s%s  %.0f tok/s  %s",
+             p->stage_idx + 1, p->n_stages, p->stage, (unsigned long long)p->step,
+             (unsigned long long)p->n_steps, loss, router, p->tokens_per_second,
+             p->seconds_left >= 0 ? duration_text(left, sizeof(left), p->seconds_left)
+                                  : "");
     if (!t->quiet)
         progress_line(&t->progress, line, p->step == p->n_steps);
     if (t->stage) {

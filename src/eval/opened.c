@@ -53,7 +53,7 @@ int precision_choose(enum precision *out, const char *name, struct artel_error *
     *out = !strcmp(name, "bf16") ? PRECISION_BF16 : PRECISION_FP32;
     if (*out == PRECISION_BF16 && !precision_native_bf16())
         return error_set(err, ARTEL_ELIMIT, "CPU02", "precision",
-                         "bf16 needs AMX or AVX-512 BF16, which this CPU lacks or "
+                         "bf16 needs AMX, which this CPU lacks or "
                          "ARTEL_CPU turns off");
     if (*out == PRECISION_FP32 && strcmp(name, "fp32"))
         return error_set(err, ARTEL_EUSAGE, "USE05", "precision",

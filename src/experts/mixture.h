@@ -31,7 +31,7 @@ enum gate_kind {
     GATE_SOFTMAX,
     GATE_TOP_K
 };                                          /* top-k renormalised over the kept */
-enum selector { SELECT_LAST, SELECT_VOTE }; /* methods.md 3.3 */
+enum selector { SELECT_LAST, SELECT_VOTE }; /* docs/METHODS.md */
 
 struct gate_rule {
     enum router_place place;

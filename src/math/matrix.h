@@ -33,7 +33,7 @@ struct matrix {
     void *backward; /* packed for the backward product, or NULL */
 };
 
-/* Does this CPU multiply bf16 natively (AMX or AVX-512 BF16, and not capped)? */
+/* Does this CPU multiply bf16 natively (AMX, not capped)? */
 bool precision_native_bf16(void);
 
 /*

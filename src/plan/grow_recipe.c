@@ -123,7 +123,7 @@ int grow_recipe(struct recipe **out, const struct mixture_file *f,
         json_object_del(root, "general");
         json_object_del(root, "domain_max_rows");
         put_path(root, "model", model);
-        json_object_set_new(root, "output", json_string(output));
+        put_path(root, "output", output);
         json_object_set_new(root, "method", json_string(f->mixture.method));
         json_object_set(root, "domains", domains);
         text = json_dumps(root, JSON_INDENT(1));

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "eval/opened.h"
 #include "files/write.h"
@@ -30,7 +31,7 @@ static bool is_inside(const char *path, const char *folder, const char *name)
            (path[n] == '/' || path[n] == '\0');
 }
 
-/* D18: nothing that is read may lie where the run writes. */
+/* Nothing that is read may lie where the run writes. */
 static int check_input(const struct job *job, const char *output, const char *path,
                        struct artel_error *err)
 {
@@ -100,7 +101,7 @@ static int digest_data(struct job *job, struct artel_error *err)
     return rc;
 }
 
-/* A02: a rank above the smallest side of a linear it is for. */
+/* A rank above the smallest side of a linear it is for. */
 static int check_rank(const struct job *job, struct artel_error *err)
 {
     const struct lora_options *lora = &job->r->lora;
@@ -448,6 +449,20 @@ static int watch_inputs(struct job *job, struct artel_error *err)
     return rc;
 }
 
+/* What "auto" came to is said before the work begins. */
+static void tell_precision(const struct job *job)
+{
+    char text[160];
+    const struct run_progress p = {
+        .event = RUN_NOTE, .stage = "", .seconds_left = -1, .message = text};
+
+    snprintf(text, sizeof(text), "precision %s, %zu threads, %s",
+             job->precision == PRECISION_BF16 ? "bf16" : "fp32", cpu_threads(),
+             cpu_isa_name(cpu_isa()));
+    if (job->o->progress)
+        job->o->progress(job->o->user, &p);
+}
+
 int job_begin(struct job *job, struct artel_error *err)
 {
     bool trains = false;
@@ -461,8 +476,10 @@ int job_begin(struct job *job, struct artel_error *err)
         trains =
             trains || (job->stages[i].pending && job->stages[i].kind != STAGE_ADAPTER &&
                        job->stages[i].kind != STAGE_BUNDLE);
-    if (rc == 0 && trains)
+    if (rc == 0 && trains) {
+        tell_precision(job);
         rc = model_prepare(job->model, job->precision, use, positions(job), err);
+    }
     return rc;
 }
 

@@ -27,10 +27,10 @@ struct run_lock {
  * ARTEL_ECONFLICT: it holds something else. */
 int run_folder_check(const char *folder, struct artel_error *err);
 
-/* Makes FOLDER where it is missing and writes a probe into it (C09). ARTEL_ECONFLICT
+/* Makes FOLDER where it is missing and writes a probe into it. ARTEL_ECONFLICT
  * names the process that holds it. */
 int run_lock_take(struct run_lock *l, const char *folder, struct artel_error *err);
-/* The folder is still there and still the one that was locked, or ARTEL_EIO (R10). */
+/* The folder is still there and still the one that was locked, or ARTEL_EIO. */
 int run_lock_check(const struct run_lock *l, struct artel_error *err);
 void run_lock_release(struct run_lock *l);
 

@@ -130,7 +130,7 @@ static int write_state(struct loop *l, const char *folder, size_t keep,
 }
 
 /* A save that fails for want of room is said loudly and tried again at the next one; the
- * checkpoint before it stands (R05). The world having moved ends the run. */
+ * checkpoint before it stands. The world having moved ends the run. */
 static int save(struct loop *l, struct artel_error *err)
 {
     struct artel_error reason = {0};
@@ -203,7 +203,7 @@ static int restore(struct loop *l, const struct checkpoint *c, uint64_t step,
     return rc < 0 ? error_in(err, rc, c->path) : 0;
 }
 
-/* R16: a checkpoint that was put here from another run. Settings that may change on resume
+/* A checkpoint that was put here from another run. Settings that may change on resume
  * have been judged by whoever started the stage. */
 static int check_origin(const struct loop *l, const struct checkpoint *c,
                         struct artel_error *err)
@@ -328,7 +328,7 @@ static int not_finite(struct loop *l, struct artel_error *err)
 /*
  * The final norm bounds the logits, and what overflows before it may come out as zeros: a
  * run at an absurd rate can stay finite for ever. That it is dead shows all the same, in a
- * loss no better than a guess or a gradient that is exactly nothing (R26).
+ * loss no better than a guess or a gradient that is exactly nothing.
  */
 static int check_diverged(struct loop *l, const struct step_report *r,
                           struct artel_error *err)

@@ -404,7 +404,7 @@ static int recipe_from_tree(struct recipe **out, struct yaml_node *root,
     return 0;
 }
 
-/* A recipe is the user's own words: what is wrong in it is wrong use (C18). */
+/* A recipe is the user's own words: what is wrong in it is wrong use. */
 static int as_usage(int rc, struct artel_error *err)
 {
     if (rc != ARTEL_EFORMAT)

@@ -65,7 +65,7 @@ struct recipe_train {
     uint64_t logging_steps; /* 1: every step has its line in log.jsonl */
 };
 
-enum router_label { LABEL_DOMAIN, LABEL_ARGMAX }; /* methods.md 3, ablation */
+enum router_label { LABEL_DOMAIN, LABEL_ARGMAX }; /* an ablation, docs/METHODS.md */
 enum router_init { INIT_STAGE1, INIT_FRESH };
 
 struct recipe_router {
@@ -103,7 +103,7 @@ struct recipe {
 
 /*
  * Read PATH and apply OVERRIDES ("train.seed=2"). Relative paths are relative to the
- * recipe's folder, those in overrides too. ARTEL_EUSAGE: a mistake in it (C18), with
+ * recipe's folder, those in overrides too. ARTEL_EUSAGE: a mistake in it, with
  * WHERE = line:column and the key; ARTEL_EIO: cannot be read.
  */
 int recipe_open(struct recipe **out, const char *path, const char *const *overrides,

@@ -60,8 +60,8 @@ struct run_options {
     const volatile sig_atomic_t *stop; /* may be NULL; not 0: stop at the next step */
     size_t memory_bytes;               /* may be used; 0: what the machine has free */
     enum run_changes changes;
-    bool must_resume; /* ARTEL_ECONFLICT where there is nothing to continue (C19) */
-    bool force;       /* adapters of another base are read (A14) */
+    bool must_resume; /* ARTEL_ECONFLICT where there is nothing to continue */
+    bool force;       /* adapters of another base are read */
     const char *only; /* a single stage ("expert-math"), or NULL: all */
 };
 

@@ -35,7 +35,7 @@ int stamp_compare(struct stamp *s, const json_t *was, const json_t *is,
 void stamp_release(struct stamp *s);
 int stamp_write(const char *folder, const char *stage, const json_t *inputs,
                 bool complete, const json_t *summary, struct artel_error *err);
-/* The refusal that lists the differences (C20), or names changed data (D16). */
+/* The refusal that lists the differences, or names changed data. */
 int stamp_refuse(const struct stamp *s, const char *stage, const char *folder,
                  const char *data_path, struct artel_error *err);
 

@@ -3,7 +3,7 @@
  * log.jsonl of a stage: one JSON object a line, a line a step or evaluation.
  *
  * The log is for people and plots: trouble with it is said once and never stops
- * training (R32).
+ * training.
  */
 #ifndef ARTEL_PLAN_STEPLOG_H
 #define ARTEL_PLAN_STEPLOG_H

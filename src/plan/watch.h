@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The files a run is made from, watched while it runs: data that changes under
- * it ends it before anything mixed is written (D16), a base that is cut ends it
- * cleanly (R34).
+ * it ends it before anything mixed is written, a base that is cut ends it
+ * cleanly.
  */
 #ifndef ARTEL_PLAN_WATCH_H
 #define ARTEL_PLAN_WATCH_H

@@ -30,7 +30,7 @@ int adapter_write(const char *folder, const struct expert *e,
 
 /* Any PEFT LoRA folder of this base: prefixes, adapter names in keys, f16/bf16, rsLoRA,
  * rank and alpha patterns, target_modules in each form. The tensors decide the ranks and
- * must agree with the configuration. FORCE passes over digests of another base (A14). */
+ * must agree with the configuration. FORCE passes over digests of another base. */
 int adapter_read(struct expert *e, const char *name, const char *folder,
                  const struct artel_model *model, bool force, struct artel_error *err);
 

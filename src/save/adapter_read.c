@@ -83,7 +83,7 @@ static const char *told(struct telling *t)
     return t->text;
 }
 
-/* Pickles run code when they are read, so their content is never looked at (A15). */
+/* Pickles run code when they are read, so their content is never looked at. */
 static int refuse_other_formats(const char *path, struct artel_error *err)
 {
     struct map map;
@@ -180,7 +180,7 @@ static void warn_other_name(const char *of_adapter, const char *of_model)
                  a, m);
 }
 
-/* What artel.json says must be what the base says (A14). */
+/* What artel.json says must be what the base says. */
 static int check_notes(const json_t *notes, const struct source *s,
                        const struct artel_model *model, bool force,
                        struct artel_error *err)
@@ -276,7 +276,7 @@ static int sort_tensors(struct source *s, struct telling *extra, size_t n_layers
     return 0;
 }
 
-/* The linears of the plan and those of the file must be the same (A05 to A07). */
+/* The linears of the plan and those of the file must be the same. */
 static int compare_sets(const struct source *s, struct telling *extra, size_t n_layers,
                         struct artel_error *err)
 {

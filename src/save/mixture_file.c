@@ -64,12 +64,15 @@ static int has_mixture(const char *folder, struct artel_error *err)
 static int try_inner(char **found, const char *path, const char *name,
                      struct artel_error *err)
 {
-    char *inner = path_join(path, name), shown[100];
+    char *inner = path_join(path, name), shown[80], other[80];
     int rc = inner ? has_mixture(inner, err) : error_nomem(err, strlen(path));
 
     if (rc == 1 && *found) {
+        const char *first = strrchr(*found, '/') + 1;
+
         rc = error_set(err, ARTEL_EUSAGE, "MIX11", NULL,
-                       "holds several mixtures, name one of them: '%s'",
+                       "holds several mixtures, name one of them: '%s', '%s'",
+                       escape_text(other, sizeof(other), first, strlen(first)),
                        escape_text(shown, sizeof(shown), name, strlen(name)));
     } else if (rc == 1) {
         *found = inner;

@@ -22,7 +22,7 @@ struct peft_config {
     const char *base_path; /* base_model_name_or_path, or NULL; in ROOT */
 };
 
-/* Refuses by its key whatever would change the mathematics and is not done here (A12). */
+/* Refuses by its key whatever would change the mathematics and is not done here. */
 int peft_config_read(struct peft_config *p, const char *path, struct artel_error *err);
 /* The same of the object ROOT, which P holds a reference of from then on. */
 int peft_config_parse(struct peft_config *p, json_t *root, struct artel_error *err);

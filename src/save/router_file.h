@@ -20,7 +20,7 @@ int router_file_write(char digest[DIGEST_SIZE], const char *folder,
 void router_file_settle(const char *folder);
 
 /* Fills the routers of M, whose experts are in place, from the file of DIGEST. Every tensor
- * must be there, in shape, finite, with rows in the order of the experts (A23). */
+ * must be there, in shape, finite, with rows in the order of the experts. */
 int router_file_read(struct mixture *m, const char *folder, const char *digest,
                      struct artel_error *err);
 

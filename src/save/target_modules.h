@@ -5,7 +5,7 @@
  * against module paths such as "model.layers.3.self_attn.q_proj".
  *
  * Patterns come from strangers: each match has a limit of steps and of depth,
- * and one that runs into it refuses the adapter (A13).
+ * and one that runs into it refuses the adapter.
  */
 #ifndef ARTEL_SAVE_TARGET_MODULES_H
 #define ARTEL_SAVE_TARGET_MODULES_H

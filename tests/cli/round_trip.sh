@@ -129,6 +129,7 @@ diff -r run before >/dev/null || fail "the run's folder has changed: $(diff -rq 
 # A domain more, a domain less.
 quietly "$ARTEL" add run/moa gamma=gamma.jsonl --test gamma.test.jsonl --score exact --json add.json
 has add.json '"others_unchanged": true' '"parameters"' '"everything_anew"'
+[ ! -e run/moa/run ] || fail "add worked in a folder inside the mixture"
 cmp -s run/moa/experts/alpha/adapter_model.safetensors \
     before/moa/experts/alpha/adapter_model.safetensors || fail "add moved alpha"
 quietly "$ARTEL" score run/moa gamma.test.jsonl --json score.json

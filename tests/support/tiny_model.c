@@ -326,7 +326,7 @@ static void add_rope_freqs(struct tiny_gguf *g, const struct tiny_model *m)
     const uint64_t n = m->head_dim / 2;
     float divisors[512];
 
-    /* factor 8, low 1, high 4, original context 64: the values of formats.md, section 4 */
+    /* factor 8, low 1, high 4, original context 64: as Llama 3.1 has them */
     for (size_t i = 0; i < n; i++) {
         const double f = pow(10000.0, -2.0 * (double)i / (double)m->head_dim);
         const double wave = 2.0 * 3.14159265358979323846 / f;

@@ -115,7 +115,7 @@ static void a_weight_of_zero_takes_the_loss_from_a_turn(void **state)
     corpus_close(c);
 }
 
-static void a_cut_conversation_ends_in_the_last_answer_it_holds(void **state)
+static void d10_a_cut_conversation_ends_in_the_last_answer_it_holds(void **state)
 {
     static const char row[] =
         "{\"messages\":[{\"role\":\"user\",\"content\":\"one\"},"
@@ -336,7 +336,7 @@ int main(void)
         cmocka_unit_test(the_answer_alone_is_learnt),
         cmocka_unit_test(every_answer_of_a_conversation_is_learnt),
         cmocka_unit_test(a_weight_of_zero_takes_the_loss_from_a_turn),
-        cmocka_unit_test(a_cut_conversation_ends_in_the_last_answer_it_holds),
+        cmocka_unit_test(d10_a_cut_conversation_ends_in_the_last_answer_it_holds),
         cmocka_unit_test(a_thought_opened_for_generation_stays_in_the_prompt),
         cmocka_unit_test(all_formats_mean_the_same),
         cmocka_unit_test(without_a_template_rows_are_joined_as_they_are),

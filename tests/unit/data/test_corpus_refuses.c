@@ -66,7 +66,7 @@ static void d01_bad_lines_may_be_skipped_up_to_a_number(void **state)
     assert_string_equal(err.where, "4:1");
 }
 
-static void d04_d12_nothing_to_learn_from_is_refused(void **state)
+static void d04_d11_d12_nothing_to_learn_from_is_refused(void **state)
 {
     const struct corpus_options o = {.cutoff_len = 8};
     struct corpus *c;
@@ -270,7 +270,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(d01_d02_d03_a_bad_line_is_named),
         cmocka_unit_test(d01_bad_lines_may_be_skipped_up_to_a_number),
-        cmocka_unit_test(d04_d12_nothing_to_learn_from_is_refused),
+        cmocka_unit_test(d04_d11_d12_nothing_to_learn_from_is_refused),
         cmocka_unit_test(d05_harmless_variants_are_read),
         cmocka_unit_test(d06_other_kinds_of_files_are_named),
         cmocka_unit_test(d07_bytes_that_are_no_text_are_refused),

@@ -242,7 +242,7 @@ static void top_two_per_sequence(void **state)
     run_scenario(&s);
 }
 
-/* A wrong gradient must be seen: the check itself is checked. */
+/* R28: a wrong gradient must be seen; the check itself is checked. */
 static void a_planted_error_is_found(void **state)
 {
     struct artel_model *model = toy_open(7);

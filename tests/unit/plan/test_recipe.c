@@ -33,7 +33,7 @@ static struct recipe *parsed(const char *text)
 static const char design[] =
     "model: models/SmolLM2-135M-Instruct.Q4_1.gguf\n"
     "output: runs/eight\n"
-    "method: moa                       # any name of methods.md, or a list\n"
+    "method: moa                       # any name of docs/METHODS.md, or a list\n"
     "lora: {rank: 8, alpha: 16, target: all}\n"
     "domains:\n"
     "  math: {train: data/math/train.jsonl, valid: data/math/valid.jsonl, "

@@ -480,7 +480,7 @@ static void a_second_process_is_turned_away(void **state)
     assert_true(said(&f, "second", words));
     kill(pid, SIGKILL);
     assert_int_equal(finish(pid), 128 + SIGKILL);
-    /* The kernel has dropped the lock: the next one takes over. */
+    /* R12: the kernel has dropped the lock, so the next one takes over. */
     c.notes = "third";
     pid = start(&f, &c);
     assert_true(heard_a_step(&f, "third"));

@@ -321,6 +321,36 @@ static void numbers_that_are_not_finite_stop_the_step(void **state)
     close_fixture(&f);
 }
 
+/* R24: B is beyond what its product with a gradient can hold; A is zero, so the loss is
+ * finite all the same. */
+static void r24_an_infinite_gradient_names_its_tensor(void **state)
+{
+    const struct setting s = {.method = "single", .n_domains = 2};
+    struct fixture f;
+    struct step_report report;
+    struct artel_error err;
+    struct lora *l;
+    float kept;
+
+    (void)state;
+    open_fixture(&f, &s);
+    steps(&f, 2);
+    l = expert_lora(&f.mixture.experts[0], 1, SITE_UP);
+    for (size_t i = 0; i < l->rank * l->n_in; i++)
+        l->a[i] = 0.0f;
+    for (size_t i = 0; i < l->rank * l->n_out; i++)
+        l->b[i] = 3e38f;
+    l->scale = 1e9f;
+    kept = f.mixture.experts[1].params[0];
+    assert_error(trainer_step(f.trainer, &f.batch, 1, &report, &err), ARTEL_ENONFINITE,
+                 err, "NAN02");
+    assert_non_null(strstr(err.where, "step 3"));
+    assert_non_null(strstr(err.where, "one"));
+    assert_true(f.mixture.experts[1].params[0] == kept);
+    assert_int_equal(trainer_steps_done(f.trainer), 2);
+    close_fixture(&f);
+}
+
 static void accumulation_equals_one_batch(void **state)
 {
     const struct setting s = {.method = "single", .n_domains = 1};
@@ -413,6 +443,7 @@ int main(void)
         cmocka_unit_test(kept_router_inputs_change_no_bit),
         cmocka_unit_test(router_only_is_the_joint_path_without_experts),
         cmocka_unit_test(numbers_that_are_not_finite_stop_the_step),
+        cmocka_unit_test(r24_an_infinite_gradient_names_its_tensor),
         cmocka_unit_test(accumulation_equals_one_batch),
         cmocka_unit_test(a_domain_without_rows_does_not_drift),
         cmocka_unit_test(schedules_follow_their_formulas),
