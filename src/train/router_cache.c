@@ -11,7 +11,6 @@
  */
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -130,57 +129,51 @@ static int read_rows(struct artel_trainer *t, const struct example *const *rows,
     return 0;
 }
 
+/* Inputs of all rows into T's list Z, from the cache or by the decoder. */
+static int find_inputs(struct artel_trainer *t, const struct example *const *rows,
+                       size_t n_rows, struct artel_error *err)
+{
+    size_t n_fresh = 0, n_spill = 0;
+    int rc = trainer_input_room(t, n_rows, err);
+
+    for (size_t i = 0; rc == 0 && i < n_rows; i++) {
+        t->z[i] = cache_find(&t->cache, rows[i]);
+        if (t->z[i])
+            continue;
+        t->z[i] = cache_put(&t->cache, rows[i]);
+        if (!t->z[i])
+            t->z[i] = t->spill + n_spill++ * t->cache.row_floats;
+        t->fresh[n_fresh] = rows[i];
+        t->fresh_z[n_fresh++] = t->z[i];
+    }
+    if (rc == 0 && n_fresh)
+        rc = read_rows(t, t->fresh, n_fresh, t->fresh_z, err);
+    return rc;
+}
+
 int router_only_step(struct artel_trainer *t, const struct example *const *rows,
                      size_t n_rows, float weight, struct block_loss *total,
                      struct artel_error *err)
 {
-    const size_t n_routers = t->mixture->n_routers;
-    const struct example **fresh = calloc(n_rows, sizeof(*fresh));
-    float **z = calloc(n_rows, sizeof(*z)),
-          **fresh_z = calloc(n_rows, sizeof(*fresh_z));
-    float *spill = NULL; /* inputs of rows that the cache has no room for */
-    size_t n_fresh = 0, n_spill = 0, right = 0;
+    size_t right = 0;
     double loss = 0.0;
-    int rc = 0;
+    const int rc = find_inputs(t, rows, n_rows, err);
 
-    if (!fresh || !z || !fresh_z)
-        rc = error_nomem(err, n_rows * sizeof(*z));
-    if (rc == 0 && t->cache.room - t->cache.used < n_rows) {
-        spill = calloc(n_rows * t->cache.row_floats, sizeof(*spill));
-        if (!spill)
-            rc = error_nomem(err, n_rows * t->cache.row_floats * sizeof(*spill));
-    }
-    for (size_t i = 0; rc == 0 && i < n_rows; i++) {
-        z[i] = cache_find(&t->cache, rows[i]);
-        if (z[i])
-            continue;
-        z[i] = cache_put(&t->cache, rows[i]);
-        if (!z[i])
-            z[i] = spill + n_spill++ * t->cache.row_floats;
-        fresh[n_fresh] = rows[i];
-        fresh_z[n_fresh++] = z[i];
-    }
-    if (rc == 0 && n_fresh)
-        rc = read_rows(t, fresh, n_fresh, fresh_z, err);
-    if (rc == 0) {
+    if (rc < 0)
+        return rc;
 #pragma omp parallel for ordered schedule(static, 1) num_threads(t->n_threads)
-        for (size_t r = 0; r < n_routers; r++) {
-            size_t n_right = 0;
-            const double one = one_router(t, r, z, rows, n_rows, weight, &n_right);
+    for (size_t r = 0; r < t->mixture->n_routers; r++) {
+        size_t n_right = 0;
+        const double one = one_router(t, r, t->z, rows, n_rows, weight, &n_right);
 
 #pragma omp ordered
-            {
-                loss += one;
-                right = n_right; /* the last router's stays */
-            }
+        {
+            loss += one;
+            right = n_right; /* the last router's stays */
         }
-        total->router_ce += loss;
-        total->router_right += right;
-        total->n_routed += n_rows;
     }
-    free(spill);
-    free(fresh_z);
-    free(z);
-    free(fresh);
-    return rc;
+    total->router_ce += loss;
+    total->router_right += right;
+    total->n_routed += n_rows;
+    return 0;
 }

@@ -33,6 +33,51 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* N items of SIZE bytes in the place of the list that *LIST points to. */
+static int grow(void *list, size_t n, size_t size, struct artel_error *err)
+{
+    void *more, *old;
+
+    memcpy(&old, list, sizeof(old));
+    more = realloc(old, n * size);
+    if (!more)
+        return error_nomem(err, n * size);
+    memcpy(list, &more, sizeof(more));
+    return 0;
+}
+
+int trainer_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err)
+{
+    int rc;
+
+    if (n_rows <= t->room_rows)
+        return 0;
+    rc = grow(&t->seqs, n_rows, sizeof(*t->seqs), err);
+    if (rc == 0)
+        rc = grow(&t->blocks, n_rows, sizeof(*t->blocks), err);
+    if (rc == 0)
+        t->room_rows = n_rows;
+    return rc;
+}
+
+int trainer_input_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err)
+{
+    int rc;
+
+    if (n_rows <= t->room_inputs)
+        return 0;
+    rc = grow(&t->fresh, n_rows, sizeof(*t->fresh), err);
+    if (rc == 0)
+        rc = grow(&t->z, n_rows, sizeof(*t->z), err);
+    if (rc == 0)
+        rc = grow(&t->fresh_z, n_rows, sizeof(*t->fresh_z), err);
+    if (rc == 0)
+        rc = grow(&t->spill, n_rows, t->cache.row_floats * sizeof(*t->spill), err);
+    if (rc == 0)
+        t->room_inputs = n_rows;
+    return rc;
+}
+
 /* Blocks of whole rows, in the order of the batch. */
 int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
                        const struct example *const *rows, size_t n_rows,
@@ -40,6 +85,7 @@ int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
 {
     const int forced = t->options.forced_expert;
     size_t n_tokens = 0, aim, used = 0;
+    int rc;
 
     *n_blocks = 0;
     for (size_t i = 0; i < n_rows; i++)
@@ -47,19 +93,9 @@ int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
     aim = n_tokens / BLOCKS_WANTED;
     aim = aim < BLOCK_ROWS_MIN ? BLOCK_ROWS_MIN : aim;
     aim = aim > t->options.block_rows ? t->options.block_rows : aim;
-    if (n_rows > t->room_seqs) {
-        struct sequence *seqs = realloc(t->seqs, n_rows * sizeof(*seqs));
-        struct block *blocks;
-
-        if (!seqs)
-            return error_nomem(err, n_rows * sizeof(*seqs));
-        t->seqs = seqs;
-        blocks = realloc(t->blocks, n_rows * sizeof(*blocks));
-        if (!blocks)
-            return error_nomem(err, n_rows * sizeof(*blocks));
-        t->blocks = blocks;
-        t->room_seqs = n_rows;
-    }
+    rc = trainer_room(t, n_rows, err);
+    if (rc < 0)
+        return rc;
     for (size_t i = 0; i < n_rows; i++) {
         const struct example *row = rows[i];
         struct block *b = used ? &t->blocks[used - 1] : NULL;

@@ -220,6 +220,10 @@ void trainer_close(struct artel_trainer *t)
     free(t->state_names);
     free(t->seqs);
     free(t->blocks);
+    free(t->fresh);
+    free(t->z);
+    free(t->fresh_z);
+    free(t->spill);
     arena_release(&t->arena);
     free(t);
 }

@@ -36,14 +36,23 @@ struct artel_trainer {
     struct decoder_pass **pass; /* (n_threads) */
     struct arena arena;
 
-    struct sequence
-        *seqs; /* (room_seqs) of the step; grown where a step has more rows */
-    struct block *blocks; /* (room_seqs) */
-    size_t room_seqs;
+    /* Lists over the rows of a step, grown where a step has more than any before. */
+    size_t room_rows;
+    struct sequence *seqs; /* (room_rows) */
+    struct block *blocks;  /* (room_rows) */
+    size_t room_inputs;
+    const struct example *
+        *fresh; /* (room_inputs) rows whose router inputs are not kept */
+    float **z,
+        **fresh_z; /* (room_inputs) router inputs of all rows, of the fresh ones */
+    float *spill;  /* (room_inputs, L * D) inputs that the cache has no room for */
     char (*state_names)[EXPERT_NAME_MAX + 24]; /* (3 * n_groups) names in checkpoints */
     struct router_cache cache;
 };
 
+/* Room for N_ROWS in the lists of a step, and in those of router inputs. */
+int trainer_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err);
+int trainer_input_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err);
 /* Cut ROWS into *N_BLOCKS blocks of whole rows. */
 int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
                        const struct example *const *rows, size_t n_rows,
