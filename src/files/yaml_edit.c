@@ -225,7 +225,10 @@ int yaml_print(char **out, const struct yaml_node *root, struct artel_error *err
     if (!f)
         return error_nomem(err, sizeof(FILE));
     if (root->kind == YAML_SCALAR) {
-        print_scalar(f, root);
+        if (!root->quoted && !root->text[0])
+            fputs("---", f); /* nothing at all would be no document */
+        else
+            print_scalar(f, root);
         fputc('\n', f);
     } else if (!root->child) {
         fputs(root->kind == YAML_MAP ? "{}\n" : "[]\n", f);
