@@ -23,12 +23,10 @@ def methods():
     found = {}
     for column, file in [("moa", "moa"), ("mixed", "mixed"), ("single", "single"),
                          ("moa router_only", "router-only"),
-                         ("router_only, pool last", "router-last"),
-                         ("router_only, seed 2", "router-seed2")]:
+                         ("router_only, pool last", "router-last")]:
         for m in (load(file) or {"methods": []})["methods"]:
             found["base" if m["name"] == "base" else column] = m
-    order = ["base", "mixed", "single", "moa router_only", "moa", "router_only, pool last",
-             "router_only, seed 2"]
+    order = ["base", "mixed", "single", "moa router_only", "moa", "router_only, pool last"]
     return {k: found[k] for k in order if k in found}
 
 

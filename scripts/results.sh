@@ -47,15 +47,12 @@ measure() {
 train eight
 variant router-only method=moa router.router_only=true router.max_steps=120
 variant router-last method=moa router.router_only=true router.max_steps=120 router.pool=last
-variant router-seed2 method=moa router.router_only=true router.max_steps=120 train.seed=2 \
-    --only moa-router
 
 measure moa "$out/eight/moa"
 measure mixed "$out/eight/mixed" --no-base
 measure single "$out/eight/single" --no-base
 measure router-only "$out/router-only/moa" --no-base
 measure router-last "$out/router-last/moa" --no-base
-measure router-seed2 "$out/router-seed2/moa" --no-base
 
 if [ ! -s "$out/add.json" ]; then
     [ -d "$out/grown" ] || cp -r "$out/router-only" "$out/grown"
