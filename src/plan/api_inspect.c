@@ -332,15 +332,18 @@ int inspect_mixture(json_t *root, const char *path,
     return rc;
 }
 
+/* By its first bytes; or by its name, so that a damaged one is told to be that. */
 static int is_model_file(bool *yes, const char *path, struct artel_error *err)
 {
+    const size_t n = strlen(path);
     struct map map;
     const int rc = map_open(&map, path, err);
 
     *yes = false;
     if (rc < 0)
         return rc;
-    *yes = map.size >= 4 && !memcmp(map.data, "GGUF", 4);
+    *yes = (map.size >= 4 && !memcmp(map.data, "GGUF", 4)) ||
+           (n > 5 && !strcmp(path + n - 5, ".gguf"));
     map_release(&map);
     return 0;
 }

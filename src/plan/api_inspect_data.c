@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "data/corpus.h"
+#include "data/sniff.h"
 #include "decoder/frozen.h"
 #include "eval/stream.h"
 #include "files/digest.h"
@@ -110,6 +111,7 @@ int inspect_dataset(json_t *root, const char *path,
 {
     char digest[DIGEST_SIZE];
     struct lines lines = {0};
+    enum file_kind kind;
     const char *text;
     size_t n, n_lines = 0;
     int rc;
@@ -118,6 +120,8 @@ int inspect_dataset(json_t *root, const char *path,
     if (o->model)
         return with_model(root, path, o, err);
     rc = lines_open(&lines, path, err);
+    if (rc == 0)
+        rc = sniff(&kind, path, (const char *)lines.map.data, lines.map.size, err);
     while (rc == 0) {
         rc = lines_next(&lines, &text, &n, err);
         if (rc <= 0)
