@@ -5,42 +5,12 @@
 #
 #   ARTEL=path/to/artel TESTS=path/to/tests sh command_line.sh
 set -u
+. "$TESTS/cli/row.inc"
 model=$TESTS/golden/toy-tied.gguf
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
 printf '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' >rows.jsonl
 printf '{"messages": [\n' >broken.jsonl
 : >empty.jsonl
 mkdir folder
-bad=0
-
-# row ID EXIT CODE WORDS...
-row() {
-    id=$1 want=$2 code=$3
-    shift 3
-    before=$(find . -type f | sort)
-    out=$("$ARTEL" "$@" 2>err.txt </dev/null)
-    got=$?
-    err=$(cat err.txt)
-    rm -f err.txt
-    if [ "$got" != "$want" ]; then
-        echo "$id: artel $*: exit $got instead of $want: $err"
-        bad=1
-    fi
-    case $err in
-    *"[$code]"*) ;;
-    *) [ -z "$code" ] || { echo "$id: artel $*: no [$code] in: $err"; bad=1; } ;;
-    esac
-    if [ -n "$out" ]; then
-        echo "$id: artel $*: standard output is not empty"
-        bad=1
-    fi
-    if [ "$(find . -type f | sort)" != "$before" ]; then
-        echo "$id: artel $*: files were left behind"
-        bad=1
-    fi
-}
 
 row C01 2 ''
 row C02 2 USE01 trian recipe.yaml

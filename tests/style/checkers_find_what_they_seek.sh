@@ -11,11 +11,13 @@ bad=0
 
 plant() {
     rm -rf "$root"
-    mkdir -p "$root/include" "$root/src/base" "$root/src/files" "$root/src/cli" "$root/tests" \
-        "$root/bench" "$root/examples"
+    mkdir -p "$root/include" "$root/src/base" "$root/src/files" "$root/src/cli" \
+        "$root/tests/style" "$root/bench" "$root/examples"
     for file in include/artel.h src/base/a.h src/base/a.c src/files/b.c src/cli/main.c; do
         echo '/* SPDX-License-Identifier: Apache-2.0 */' >"$root/$file"
     done
+    printf '# SPDX-License-Identifier: Apache-2.0\n# S01\n' >"$root/tests/test.sh"
+    echo 'S01 test.sh' >"$root/tests/style/rows.txt"
     echo 'struct artel_a;' | tee -a "$root/include/artel.h" >>"$root/src/base/a.h"
     echo '#include "base/a.h"' >>"$root/src/files/b.c"
     echo '#include "artel.h"' >>"$root/src/cli/main.c"
@@ -47,6 +49,9 @@ refuses sizes.sh src/base/new.c 'int x;'
 refuses sizes.sh tests/new.sh 'echo'
 refuses leftovers.sh src/base/a.c "$(printf '/* see /%s/me */' home)"
 refuses leftovers.sh src/base/a.c "$(printf '/* %s: finish */' todo | tr a-z A-Z)"
+refuses rows.sh tests/style/rows.txt 'S02 test.sh'
+refuses rows.sh tests/style/rows.txt 'S02 absent.sh'
+refuses rows.sh tests/style/rows.txt 'S02 by hand:'
 refuses headers.sh src/base/a.h 'size_t n;'
 if sh "$here/format.sh" "$root" >/dev/null 2>&1 || [ $? != 77 ]; then
     refuses format.sh src/base/a.c 'int   x;'

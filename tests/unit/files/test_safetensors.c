@@ -367,7 +367,7 @@ static void S29_unaligned_data_is_read(void **state)
     tiny_bytes_release(&b);
 }
 
-static void S30_values_that_are_not_finite_are_named(void **state)
+static void S30_G25_values_that_are_not_finite_are_named(void **state)
 {
     float f[8] = {0};
     uint16_t half[8] = {0x3c00, 0, 0x7bff, 0, 0, 0x7c00, 0, 0},
@@ -528,7 +528,7 @@ int main(void)
         cmocka_unit_test(S26_a_name_over_1024_bytes_is_refused),
         cmocka_unit_test(S27_deep_nesting_is_refused),
         cmocka_unit_test(S29_unaligned_data_is_read),
-        cmocka_unit_test(S30_values_that_are_not_finite_are_named),
+        cmocka_unit_test(S30_G25_values_that_are_not_finite_are_named),
         cmocka_unit_test(S32_what_is_no_file_is_an_input_error),
         cmocka_unit_test(tensors_are_listed_by_offset_and_metadata_is_found),
         cmocka_unit_test(written_bytes_are_those_of_the_reference),

@@ -49,7 +49,7 @@ static size_t entries(void)
     return n - 2;
 }
 
-static void a_file_is_replaced_whole_or_not_at_all(void **state)
+static void R36_a_file_is_replaced_whole_or_not_at_all(void **state)
 {
     char *path = in_folder("x");
     struct artel_error err = {0};
@@ -60,6 +60,7 @@ static void a_file_is_replaced_whole_or_not_at_all(void **state)
     assert_int_equal(atomic_open(&f, path, &err), 0);
     fputs("new and longer", f.stream);
     assert_content(path, "old");
+    assert_int_equal(entries(), 2); /* the temporary lies beside its target */
     atomic_abort(&f);
     assert_content(path, "old");
     assert_int_equal(entries(), 1);
@@ -232,7 +233,7 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_file_is_replaced_whole_or_not_at_all),
+        cmocka_unit_test(R36_a_file_is_replaced_whole_or_not_at_all),
         cmocka_unit_test(R37_a_link_at_the_target_is_replaced_not_followed),
         cmocka_unit_test(a_missing_folder_or_a_folder_at_the_target_is_refused),
         cmocka_unit_test(folders_are_made_to_any_depth),
