@@ -14,7 +14,7 @@ extern volatile sig_atomic_t stop_signal;
 /* Descriptors 0 to 2 are open, SIGBUS (a mapped file was cut) is told, SIGXFSZ becomes
  * a write error. */
 void signals_init(void);
-/* SIGINT, SIGTERM, SIGHUP and SIGQUIT set stop_signal from now on. */
+/* SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 set stop_signal from now on. */
 void signals_stop_in_order(void);
 /* A closed reader of standard output does not end the program. */
 void signals_ignore_pipe(void);
