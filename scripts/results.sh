@@ -15,7 +15,7 @@ max_rows=${MAX_ROWS-}
 
 mkdir -p "$out"
 recipe=$out/recipe.yaml
-sed "s|DATA/|$data/|" examples/eight/recipe.yaml >"$recipe"
+sed "s|DATA/|$data/|g" examples/eight/recipe.yaml >"$recipe"
 
 train() { # FOLDER [key=value...]
     folder=$1
