@@ -148,10 +148,11 @@ static int try_threads(size_t n, struct artel_error *err)
     pthread_mutex_unlock(&gate);
     for (size_t i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
-    return started + 1 >= n ? 0
-                            : error_set(err, ARTEL_ELIMIT, "CPU04", "threads",
-                                        "%zu of %zu threads can be started (ulimit -u, -v)",
-                                        started + 1, n);
+    return started + 1 >= n
+               ? 0
+               : error_set(err, ARTEL_ELIMIT, "CPU04", "threads",
+                           "%zu of %zu threads can be started (ulimit -u, -v)",
+                           started + 1, n);
 }
 
 /* A stack that is too small would end the program in the middle of its work. */
