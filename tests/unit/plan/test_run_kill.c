@@ -45,6 +45,8 @@ static void killed_at_random_it_ends_in_the_same_bytes(void **state)
     write_text(&f, "r.yaml", RECIPE("out"));
     assert_int_equal(run(&f, &whole), 0);
     took = now() - took;
+    if (took > 3.0) /* a busy machine: earlier kills rather than a test of minutes */
+        took = 3.0;
     path_in(out, sizeof(out), &f, "out");
     rng_init(&rng, 7, 1);
     while (kills < n_kills) {
