@@ -414,7 +414,7 @@ ARTEL_API int artel_mixture_save(const struct artel_mixture *m, const char *fold
 
 struct artel_trainer_options {
     float learning_rate;                /* of experts, 2e-4 */
-    float router_learning_rate;         /* 1e-3 */
+    float router_learning_rate;         /* 1e-2 */
     float router_loss;                  /* weight of the routers' cross entropy, 0.1 */
     float weight_decay;                 /* 0 */
     float max_grad_norm;                /* 1; 0: no clipping */

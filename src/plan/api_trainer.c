@@ -178,7 +178,7 @@ int artel_mixture_save(const struct artel_mixture *m, const char *folder,
 void artel_trainer_options_default(struct artel_trainer_options *o)
 {
     *o = (struct artel_trainer_options){.learning_rate = 2e-4f,
-                                        .router_learning_rate = 1e-3f,
+                                        .router_learning_rate = 1e-2f,
                                         .router_loss = 0.1f,
                                         .max_grad_norm = 1,
                                         .schedule = "constant",

@@ -48,7 +48,7 @@ static const struct recipe_train train_defaults = {
 
 static const struct recipe_router router_defaults = {
     .eta = 0.1,
-    .learning_rate = 1e-3,
+    .learning_rate = 1e-2,
     .selector = SELECT_LAST,
     .pool = POOL_MEAN,
     .freeze_old = true,

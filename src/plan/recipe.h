@@ -70,7 +70,7 @@ enum router_init { INIT_STAGE1, INIT_FRESH };
 
 struct recipe_router {
     double eta;           /* 0.1 */
-    double learning_rate; /* 1e-3 */
+    double learning_rate; /* 1e-2 */
     enum selector selector;
     enum router_pool pool;
     bool router_only;         /* experts stay as stage 1 made them */

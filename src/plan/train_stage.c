@@ -15,6 +15,9 @@
 #include "plan/stages.h"
 #include "save/adapter.h"
 
+/* Kept router inputs: 69 kB a row for a model of 30 layers of 576. */
+#define KEPT_INPUT_BYTES ((size_t)1 << 30)
+
 #define MIXED_NAME "mixed" /* of the one expert of that method */
 
 /* FNV-1a: an expert starts the same wherever its domain stands in the recipe. */
@@ -94,6 +97,19 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
     return rc;
 }
 
+/* Rows whose router inputs may be kept, so that later epochs of routers alone need no
+ * decoder. */
+static size_t rows_to_keep(const struct job *job)
+{
+    const struct model_config *c = &job->model->weights->config;
+    const size_t bound = KEPT_INPUT_BYTES / (c->n_layers * c->dim * sizeof(float));
+    size_t rows = 0;
+
+    for (size_t i = 0; i < job->texts.n; i++)
+        rows += job->texts.trains[i] ? corpus_count(job->texts.trains[i]) : 0;
+    return rows < bound ? rows : bound;
+}
+
 static void set_train_options(struct train_options *t, const struct job *job,
                               const struct stage *s)
 {
@@ -120,6 +136,7 @@ static void set_train_options(struct train_options *t, const struct job *job,
     t->eta = (float)router->eta;
     t->detach_router = router->detach_router_input;
     t->lm_loss = !router->router_only;
+    t->cache_rows = router->router_only ? rows_to_keep(job) : 0;
     if (router->label == LABEL_ARGMAX) {
         t->routing = ROUTE_ROUTER;
         t->straight = true;

@@ -23,7 +23,7 @@ struct artel_trainer;
 
 struct train_options {
     float learning_rate;        /* of the experts, 2e-4 */
-    float router_learning_rate; /* 1e-3 */
+    float router_learning_rate; /* 1e-2 */
     float beta1, beta2, eps;    /* 0.9, 0.999, 1e-8 */
     float weight_decay;         /* of A, B and routers, 0 */
     float max_grad_norm;        /* over all that is trained; 0: no clipping; 1.0 */

@@ -15,7 +15,7 @@ void train_options_default(struct train_options *o)
 {
     *o = (struct train_options){
         .learning_rate = 2e-4f,
-        .router_learning_rate = 1e-3f,
+        .router_learning_rate = 1e-2f,
         .beta1 = 0.9f,
         .beta2 = 0.999f,
         .eps = 1e-8f,
