@@ -24,6 +24,7 @@ cmake --build build --target artel skills
 say "getting the model"
 scripts/get-model.sh
 say "making data for five skills: questions to SQL, commands to tool calls, log lines to fields, dates to ISO, messages to forms"
+mkdir -p runs
 build/skills runs/skills
 say "training an expert a skill, one LoRA for all, and the mixture"
 build/artel train examples/skills/recipe.yaml
