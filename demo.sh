@@ -29,7 +29,7 @@ build/skills runs/skills
 say "training an expert a skill, one LoRA for all, and the mixture"
 build/artel train examples/skills/recipe.yaml
 say "measuring on questions made of other words than training"
-build/artel eval runs/demo --markdown runs/demo/table.md --json runs/demo/table.json
+build/artel eval runs/demo --max-tokens 64 --markdown runs/demo/table.md --json runs/demo/table.json
 
 say "done"
 cat <<'END'
