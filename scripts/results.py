@@ -68,8 +68,8 @@ def routing(all_methods):
     return table(["domain"] + list(routed), rows)
 
 
-def confusion(all_methods):
-    c = all_methods["moa"]["confusion"]
+def confusion(all_methods, method="moa"):
+    c = all_methods[method]["confusion"]
     return table(["rows of \\ routed to"] + list(c),
                  [[d] + [str(n) for n in row.values()] for d, row in c.items()])
 
@@ -97,6 +97,7 @@ def main():
     made = {"perplexity": lambda: perplexity(all_methods),
             "routing": lambda: routing(all_methods),
             "confusion": lambda: confusion(all_methods),
+            "confusion-router-only": lambda: confusion(all_methods, "moa router_only"),
             "added": added, "added-domains": added_domains}
     text, at, out = open(doc).read().split("\n"), 0, []
     while at < len(text):

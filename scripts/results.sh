@@ -45,8 +45,8 @@ measure() {
 }
 
 train eight
-variant router-only method=moa router.router_only=true router.max_steps=120
-variant router-last method=moa router.router_only=true router.max_steps=120 router.pool=last
+variant router-only method=moa router.router_only=true router.epochs=3
+variant router-last method=moa router.router_only=true router.epochs=3 router.pool=last
 
 measure moa "$out/eight/moa"
 measure mixed "$out/eight/mixed" --no-base
