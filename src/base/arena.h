@@ -30,15 +30,4 @@ void arena_release(struct arena *a);
 void *arena_take(struct arena *a, size_t n_bytes);
 float *arena_f32(struct arena *a, size_t n); /* (n) */
 
-/* Scratch: everything taken after the mark is given back by the reset. */
-static inline size_t arena_mark(const struct arena *a)
-{
-    return a->used;
-}
-
-static inline void arena_reset(struct arena *a, size_t mark)
-{
-    a->used = mark;
-}
-
 #endif

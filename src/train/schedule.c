@@ -25,13 +25,6 @@ int schedule_from_name(const char *name)
     return -1;
 }
 
-const char *schedule_name(enum schedule_kind kind)
-{
-    static const char *const text[] = {"constant", "linear", "cosine"};
-
-    return text[kind];
-}
-
 float schedule_factor(const struct schedule *s, uint64_t t)
 {
     const uint64_t T = s->total_steps, W = s->warmup_steps;

@@ -21,7 +21,6 @@ struct schedule {
 
 /* "constant", "constant_with_warmup", "linear", "cosine"; -1 where unknown. */
 int schedule_from_name(const char *name);
-const char *schedule_name(enum schedule_kind kind);
 float schedule_factor(const struct schedule *s, uint64_t steps_done);
 
 #endif
