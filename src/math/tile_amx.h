@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * AMX tiles and the AVX-512 around them: what the files tile_*_amx.c share.
+ *
+ * Tile registers are a thread's own. Every operation configures them on entry
+ * (tiles_begin) because another library may have changed them.
+ */
+#ifndef ARTEL_MATH_TILE_AMX_H
+#define ARTEL_MATH_TILE_AMX_H
+
+#include <immintrin.h>
+
+#include "math/tiles.h"
+
+/* gcc 12 does not know that tile loads and stores touch memory. */
+#define TILE_FENCE() __asm__ volatile("" ::: "memory")
+
+struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+
+/* All eight tiles 16 rows x 64 bytes. */
+static inline void tiles_begin(void)
+{
+    struct tile_config c = {.palette = 1};
+
+    for (size_t i = 0; i < 8; i++) {
+        c.row_bytes[i] = 64;
+        c.rows[i] = 16;
+    }
+    TILE_FENCE();
+    _tile_loadconfig(&c);
+}
+
+static inline void tiles_end(void)
+{
+    TILE_FENCE();
+    _tile_release();
+}
+
+/* 32 floats to bf16: LOW in places 0 to 15, HIGH in 16 to 31. */
+static inline __m512i bf16_pair(__m512 low, __m512 high)
+{
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+static inline __m256i bf16_half(__m512 x)
+{
+    return (__m256i)_mm512_cvtneps_pbh(x);
+}
+
+static inline __m512 bf16_widen(__m256i x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+
+static inline __m512 bf16_load(const uint16_t *p) /* 16 of them */
+{
+    return bf16_widen(_mm256_loadu_si256((const __m256i *)p));
+}
+
+/* 2^x, error below 2e-7 relative; x below -126 gives at most 2^-126. */
+static inline __m512 exp2_fast(__m512 x)
+{
+    const __m512 bounded = _mm512_max_ps(x, _mm512_set1_ps(-126.0f));
+    const __m512 whole = _mm512_roundscale_ps(bounded, 8);
+    const __m512 f = _mm512_sub_ps(bounded, whole);
+    __m512 p = _mm512_set1_ps(1.5403530e-4f);
+
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.3333558e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, whole);
+}
+
+#define LOG2_E 1.44269504f
+
+/* 1 / (1 + e^-x) */
+static inline __m512 sigmoid_fast(__m512 x)
+{
+    const __m512 e = exp2_fast(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)));
+    const __m512 d = _mm512_add_ps(_mm512_set1_ps(1.0f), e);
+    const __m512 r = _mm512_rcp14_ps(d);
+
+    /* one Newton step: 14 bits to 24 */
+    return _mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, _mm512_set1_ps(2.0f)));
+}
+
+#endif
