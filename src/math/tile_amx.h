@@ -61,10 +61,54 @@ static inline __m512 bf16_load(const uint16_t *p) /* 16 of them */
     return bf16_widen(_mm256_loadu_si256((const __m256i *)p));
 }
 
-/* 2^x, error below 2e-7 relative; x below -126 gives at most 2^-126. */
+/* 16 x 16 words of 32 bits, in registers. */
+static inline void tile_transpose(__m512i r[16])
+{
+    __m512i t[16];
+
+    for (size_t i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
+        t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
+        t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+        t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+        r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+        r[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+        r[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+    }
+}
+
+/* Places of two rows of 32 side by side: (x0 y0 x1 y1 ...), the first 16 pairs in *LOW,
+ * the rest in *HIGH. */
+static inline void tile_interleave(__m512i x, __m512i y, __m512i *low, __m512i *high)
+{
+    const __m512i first =
+        _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+                         39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i last =
+        _mm512_add_epi16(first, _mm512_set1_epi16(16)); /* 16 places on in both */
+
+    *low = _mm512_permutex2var_epi16(x, first, y);
+    *high = _mm512_permutex2var_epi16(x, last, y);
+}
+
+/* 2^x, error below 2e-7 relative; x below -126 gives 2^-126, NaN gives NaN. */
 static inline __m512 exp2_fast(__m512 x)
 {
-    const __m512 bounded = _mm512_max_ps(x, _mm512_set1_ps(-126.0f));
+    /* where one is NaN, max gives the second */
+    const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
     const __m512 whole = _mm512_roundscale_ps(bounded, 8);
     const __m512 f = _mm512_sub_ps(bounded, whole);
     __m512 p = _mm512_set1_ps(1.5403530e-4f);
