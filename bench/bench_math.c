@@ -189,7 +189,7 @@ static void bench_decode(void)
     const size_t bytes = (size_t)64 << 20, N = 1536;
     const float *x = floats(N);
     uint8_t *w = memory(bytes);
-    float y[16];
+    float y[16], *const to[] = {y};
 
     memset(w, 0x11, bytes);
     for (enum dtype t = 0; t < N_WEIGHT_DTYPES; t++) {
@@ -200,7 +200,7 @@ static void bench_decode(void)
             const double start = now();
 
             for (size_t at = 0; at + 16 * row <= bytes; at += 16 * row)
-                k->matvec[t](y, x, w + at, 16, N);
+                k->matvec[t](to, x, 1, w + at, 16, N);
             best = now() - start < best ? now() - start : best;
         }
         line("decode", dtype_name(t), k->name, 1, 1e-9 * (double)bytes / best, "GB/s");

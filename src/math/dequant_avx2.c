@@ -14,6 +14,7 @@
 #include "math/kernels_avx2.h"
 #include "math/kernels_sets.h"
 
+#define MOST  2    /* rows of x that a row of W meets in registers */
 #define AHEAD 1024 /* bytes fetched before they are unpacked; rows follow each other */
 
 #define INLINE static inline __attribute__((always_inline))
@@ -40,21 +41,28 @@ INLINE void unpack_row(float *out, const uint8_t *p, size_t n, unpack *piece)
     }
 }
 
-/* DENSITY: the bytes of 32 weights. */
-INLINE float row_dot(const float *x, const uint8_t *p, size_t n, unpack *piece,
-                     size_t density)
+/* One row of W with R rows of x: R is a constant wherever this is inlined. DENSITY: the
+ * bytes of 32 weights. */
+INLINE void row_dots(float *const *y, size_t at, const float *x, const size_t R,
+                     const uint8_t *p, size_t n, unpack *piece, size_t density)
 {
-    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                     _mm256_setzero_ps()};
+    __m256 sum[MOST][4], w[4];
     size_t i = 0;
-    __m256 w[4];
 
+#pragma GCC unroll 2
+    for (size_t r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; v++)
+            sum[r][v] = _mm256_setzero_ps();
     for (; i + 32 <= n; i += 32) {
         piece(w, p, i, 32);
         _mm_prefetch((const char *)p + i / 32 * density + AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (size_t v = 0; v < 4; v++)
-            sum[v] = _mm256_fmadd_ps(w[v], _mm256_loadu_ps(x + i + 8 * v), sum[v]);
+#pragma GCC unroll 2
+            for (size_t r = 0; r < R; r++)
+                sum[r][v] = _mm256_fmadd_ps(
+                    w[v], _mm256_loadu_ps(x + r * n + i + 8 * v), sum[r][v]);
     }
     if (i < n) {
         piece(w, p, i, n - i);
@@ -62,11 +70,15 @@ INLINE float row_dot(const float *x, const uint8_t *p, size_t n, unpack *piece,
         for (size_t v = 0; v < 4; v++) {
             const __m256i m = lanes_after(n - i, 8 * v);
 
-            sum[v] =
-                _mm256_fmadd_ps(w[v], _mm256_maskload_ps(x + i + 8 * v, m), sum[v]);
+#pragma GCC unroll 2
+            for (size_t r = 0; r < R; r++)
+                sum[r][v] = _mm256_fmadd_ps(
+                    w[v], _mm256_maskload_ps(x + r * n + i + 8 * v, m), sum[r][v]);
         }
     }
-    return sum_of(sum);
+#pragma GCC unroll 2
+    for (size_t r = 0; r < R; r++)
+        y[r][at] = sum_of(sum[r]);
 }
 
 #define FORMAT(format, type)                                                           \
@@ -75,14 +87,21 @@ INLINE float row_dot(const float *x, const uint8_t *p, size_t n, unpack *piece,
         assert(n % dtype_block_elems(type) == 0);                                      \
         unpack_row(out, in, n, unpack_##format);                                       \
     }                                                                                  \
-    void matvec_##format##_avx2(float *y, const float *x, const void *rows,            \
-                                size_t n_rows, size_t n_in)                            \
+    void matvec_##format##_avx2(float *const *y, const float *x, size_t T,             \
+                                const void *rows, size_t n_rows, size_t n_in)          \
     {                                                                                  \
         const size_t bytes = n_in / dtype_block_elems(type) * dtype_block_bytes(type); \
         const uint8_t *row = rows;                                                     \
                                                                                        \
+        if (T > MOST) {                                                                \
+            matvec_plain(y, x, T, rows, n_rows, n_in, kernels_avx2(), type);           \
+            return;                                                                    \
+        }                                                                              \
         for (size_t i = 0; i < n_rows; i++, row += bytes)                              \
-            y[i] = row_dot(x, row, n_in, unpack_##format, 32 * bytes / n_in);          \
+            if (T == 1)                                                                \
+                row_dots(y, i, x, 1, row, n_in, unpack_##format, 32 * bytes / n_in);   \
+            else                                                                       \
+                row_dots(y, i, x, 2, row, n_in, unpack_##format, 32 * bytes / n_in);   \
     }
 
 /* What lies beyond N is zero in the vectors of the plain formats. */

@@ -19,6 +19,7 @@
 #include "math/kernels_avx512.h"
 #include "math/kernels_sets.h"
 
+#define MOST  4    /* rows of x that a row of W meets in registers */
 #define AHEAD 1024 /* bytes fetched before they are unpacked; rows follow each other */
 
 #define INLINE static inline __attribute__((always_inline))
@@ -39,36 +40,45 @@ INLINE void unpack_row(float *out, const uint8_t *p, size_t n, unpack *piece)
     }
 }
 
-/* DENSITY: the bytes of 64 weights. */
-INLINE float row_dot(const float *x, const uint8_t *p, size_t n, unpack *piece,
-                     size_t density)
+/* One row of W with R rows of x: R is a constant wherever this is inlined. DENSITY: the
+ * bytes of 64 weights. */
+INLINE void row_dots(float *const *y, size_t at, const float *x, const size_t R,
+                     const uint8_t *p, size_t n, unpack *piece, size_t density)
 {
-    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                     _mm512_setzero_ps()};
+    __m512 sum[MOST][4], w[4];
     size_t i = 0;
 
+#pragma GCC unroll 4
+    for (size_t r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < 4; v++)
+            sum[r][v] = _mm512_setzero_ps();
     for (; i + 64 <= n; i += 64) {
-        __m512 w[4];
-
         piece(w, p, i, 64);
         _mm_prefetch((const char *)p + i / 64 * density + AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (size_t v = 0; v < 4; v++)
-            sum[v] = _mm512_fmadd_ps(w[v], _mm512_loadu_ps(x + i + 16 * v), sum[v]);
+#pragma GCC unroll 4
+            for (size_t r = 0; r < R; r++)
+                sum[r][v] = _mm512_fmadd_ps(
+                    w[v], _mm512_loadu_ps(x + r * n + i + 16 * v), sum[r][v]);
     }
     if (i < n) {
-        __m512 w[4];
-
         piece(w, p, i, n - i);
 #pragma GCC unroll 4
         for (size_t v = 0; v < 4; v++) {
             const __mmask16 m = lanes_after(n - i, 16 * v);
 
-            sum[v] = _mm512_fmadd_ps(_mm512_maskz_mov_ps(m, w[v]),
-                                     _mm512_maskz_loadu_ps(m, x + i + 16 * v), sum[v]);
+            w[v] = _mm512_maskz_mov_ps(m, w[v]);
+#pragma GCC unroll 4
+            for (size_t r = 0; r < R; r++)
+                sum[r][v] = _mm512_fmadd_ps(
+                    w[v], _mm512_maskz_loadu_ps(m, x + r * n + i + 16 * v), sum[r][v]);
         }
     }
-    return sum_of(sum);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < R; r++)
+        y[r][at] = sum_of(sum[r]);
 }
 
 #define FORMAT(format, type)                                                           \
@@ -77,14 +87,25 @@ INLINE float row_dot(const float *x, const uint8_t *p, size_t n, unpack *piece,
         assert(n % dtype_block_elems(type) == 0);                                      \
         unpack_row(out, in, n, unpack_##format);                                       \
     }                                                                                  \
-    void matvec_##format##_avx512(float *y, const float *x, const void *rows,          \
-                                  size_t n_rows, size_t n_in)                          \
+    void matvec_##format##_avx512(float *const *y, const float *x, size_t T,           \
+                                  const void *rows, size_t n_rows, size_t n_in)        \
     {                                                                                  \
         const size_t bytes = n_in / dtype_block_elems(type) * dtype_block_bytes(type); \
         const uint8_t *row = rows;                                                     \
                                                                                        \
+        if (T > MOST) {                                                                \
+            matvec_plain(y, x, T, rows, n_rows, n_in, kernels_avx512(), type);         \
+            return;                                                                    \
+        }                                                                              \
         for (size_t i = 0; i < n_rows; i++, row += bytes)                              \
-            y[i] = row_dot(x, row, n_in, unpack_##format, 64 * bytes / n_in);          \
+            if (T == 1)                                                                \
+                row_dots(y, i, x, 1, row, n_in, unpack_##format, 64 * bytes / n_in);   \
+            else if (T == 2)                                                           \
+                row_dots(y, i, x, 2, row, n_in, unpack_##format, 64 * bytes / n_in);   \
+            else if (T == 3)                                                           \
+                row_dots(y, i, x, 3, row, n_in, unpack_##format, 64 * bytes / n_in);   \
+            else                                                                       \
+                row_dots(y, i, x, 4, row, n_in, unpack_##format, 64 * bytes / n_in);   \
     }
 
 INLINE void unpack_f32(__m512 w[4], const uint8_t *p, size_t at, size_t n)

@@ -10,8 +10,8 @@
 
 #define FORMAT_DECLARED(format, set)                                                   \
     void dequant_##format##_##set(float *out, const void *in, size_t n);               \
-    void matvec_##format##_##set(float *y, const float *x, const void *rows,           \
-                                 size_t n_rows, size_t n_in);
+    void matvec_##format##_##set(float *const *y, const float *x, size_t T,            \
+                                 const void *rows, size_t n_rows, size_t n_in);
 #define FORMATS_DECLARED(set)                                                          \
     FORMAT_DECLARED(f32, set)                                                          \
     FORMAT_DECLARED(f16, set)                                                          \

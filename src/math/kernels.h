@@ -10,6 +10,7 @@
 #ifndef ARTEL_MATH_KERNELS_H
 #define ARTEL_MATH_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -56,6 +57,14 @@ struct kernels {
                   float beta1, float beta2, float eps, float decay, float correct1,
                   float correct2, float clip);
 
+    /* y[i] = <x, row i of W>, or added to y[i] where ADD, for N_ROWS short rows of N
+     * floats, STRIDE floats apart: the scores of keys, the outputs of a LoRA. */
+    void (*rows)(float *y, bool add, const float *x, const float *w, size_t stride,
+                 size_t n_rows, size_t n);
+    /* y = sum_i p[i] * row i of V, i ascending: N_ROWS rows of N, STRIDE floats apart. */
+    void (*mix)(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
+                size_t n);
+
     /*
      * dot() of one row of weights W with T rows of X (STRIDE floats apart), in pieces:
      * SUMS (T, DOT_LANES) starts at zero and takes pieces of N weights, N a multiple of
@@ -67,10 +76,11 @@ struct kernels {
 
     /* N weights, a multiple of the format's block. The same bits in every set. */
     void (*dequant[N_WEIGHT_DTYPES])(float *out, const void *in, size_t n);
-    /* y[i] = <x, row i of W> for N_ROWS rows of N_IN weights each, as they lie on disk;
-     * activations stay float. y[i] is dot() of x and the dequantised row, to the bit. */
-    void (*matvec[N_WEIGHT_DTYPES])(float *y, const float *x, const void *rows,
-                                    size_t n_rows, size_t n_in);
+    /* Y[t][i] = <row t of X (T, N_IN), row i of W> for N_ROWS rows of W as they lie on
+     * disk; activations stay float. Each is dot() of x and the dequantised row, to the
+     * bit. A row of W is read once for all rows of X. */
+    void (*matvec[N_WEIGHT_DTYPES])(float *const *y, const float *x, size_t T,
+                                    const void *rows, size_t n_rows, size_t n_in);
 };
 
 const struct kernels *kernels_ref(void);

@@ -237,6 +237,67 @@ static void adamw(float *p, float *m, float *v, const float *g, size_t n, float 
     }
 }
 
+/* A whole block of 8 rows, or the LEFT that remain: a row's sum is the same. */
+static inline __attribute__((always_inline)) void
+rows_block(float *y, bool add, const float *x, const float *w, size_t stride,
+           const size_t left, size_t n)
+{
+    const __m256i some = lanes_left(left);
+    __m256 sum[8], y8;
+
+#pragma GCC unroll 8
+    for (size_t r = 0; r < 8; r++)
+        sum[r] = _mm256_setzero_ps();
+    for (size_t j = 0; j < n; j += 8) {
+        const __m256i m = lanes_left(n - j);
+        const __m256 xx = _mm256_maskload_ps(x + j, m);
+
+#pragma GCC unroll 8
+        for (size_t r = 0; r < 8; r++)
+            if (r < left)
+                sum[r] = _mm256_fmadd_ps(xx, _mm256_maskload_ps(w + r * stride + j, m),
+                                         sum[r]);
+    }
+    y8 = sums_of_8(sum);
+    if (add)
+        y8 = _mm256_add_ps(y8, _mm256_maskload_ps(y, some));
+    _mm256_maskstore_ps(y, some, y8);
+}
+
+static void rows(float *y, bool add, const float *x, const float *w, size_t stride,
+                 size_t n_rows, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + 8 <= n_rows; i += 8)
+        rows_block(y + i, add, x, w + i * stride, stride, 8, n);
+    if (i < n_rows)
+        rows_block(y + i, add, x, w + i * stride, stride, n_rows - i, n);
+}
+
+static void mix(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
+                size_t n)
+{
+    for (size_t k = 0; k < n; k += 64) {
+        __m256 sum[8];
+
+        for (size_t u = 0; u < 8; u++)
+            sum[u] = _mm256_setzero_ps();
+        for (size_t i = 0; i < n_rows; i++) {
+            const __m256 by = _mm256_set1_ps(p[i]);
+
+#pragma GCC unroll 8
+            for (size_t u = 0; u < 8; u++)
+                sum[u] = _mm256_fmadd_ps(by,
+                                         _mm256_maskload_ps(v + i * stride + k + 8 * u,
+                                                            lanes_after(n - k, 8 * u)),
+                                         sum[u]);
+        }
+        for (size_t u = 0; u < 8; u++)
+            _mm256_maskstore_ps(y + k + 8 * u, lanes_after(n - k, 8 * u), sum[u]);
+    }
+}
+
 /* R rows of x at once: R is a constant wherever this is inlined. */
 static inline __attribute__((always_inline)) void dots_of(float *sums, const float *w,
                                                           const float *x, size_t stride,
@@ -313,6 +374,8 @@ static const struct kernels set = {
     .rotate_halves = rotate_halves,
     .rotate_pairs = rotate_pairs,
     .adamw = adamw,
+    .rows = rows,
+    .mix = mix,
     .dots = dots,
     .dots_end = dots_end,
     .dequant = DEQUANT_TABLE(avx2),

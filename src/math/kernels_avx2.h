@@ -39,6 +39,27 @@ static inline float sum_of(const __m256 sum[4])
         _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
 }
 
+/* The sums of 8 vectors, in order. */
+static inline __m256 sums_of_8(const __m256 v[8])
+{
+    __m256 s[4];
+
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++)
+        s[i] = _mm256_add_ps(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]),
+                             _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++) {
+        const __m256d a = _mm256_castps_pd(s[2 * i]),
+                      b = _mm256_castps_pd(s[2 * i + 1]);
+
+        s[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                             _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+    }
+    return _mm256_add_ps(_mm256_permute2f128_ps(s[0], s[1], 0x20),
+                         _mm256_permute2f128_ps(s[0], s[1], 0x31));
+}
+
 /*
  * exp(x) = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2; e^r is 1 + r + r^2 P(r) with P
  * fitted to a relative error of 3e-9. 2^n is multiplied in two halves, since it may

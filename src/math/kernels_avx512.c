@@ -232,6 +232,68 @@ static void adamw(float *p, float *m, float *v, const float *g, size_t n, float 
     }
 }
 
+/* A whole block of 16 rows, or the LEFT that remain: a row's sum is the same. */
+static inline __attribute__((always_inline)) void
+rows_block(float *y, bool add, const float *x, const float *w, size_t stride,
+           const size_t left, size_t n)
+{
+    const __mmask16 some = lanes_left(left);
+    __m512 sum[16], y16;
+
+#pragma GCC unroll 16
+    for (size_t r = 0; r < 16; r++)
+        sum[r] = _mm512_setzero_ps();
+    for (size_t j = 0; j < n; j += 16) {
+        const __mmask16 m = lanes_left(n - j);
+        const __m512 xx = _mm512_maskz_loadu_ps(m, x + j);
+
+#pragma GCC unroll 16
+        for (size_t r = 0; r < 16; r++)
+            if (r < left)
+                sum[r] = _mm512_fmadd_ps(
+                    xx, _mm512_maskz_loadu_ps(m, w + r * stride + j), sum[r]);
+    }
+    y16 = sums_of_16(sum);
+    if (add)
+        y16 = _mm512_add_ps(y16, _mm512_maskz_loadu_ps(some, y));
+    _mm512_mask_storeu_ps(y, some, y16);
+}
+
+static void rows(float *y, bool add, const float *x, const float *w, size_t stride,
+                 size_t n_rows, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + 16 <= n_rows; i += 16)
+        rows_block(y + i, add, x, w + i * stride, stride, 16, n);
+    if (i < n_rows)
+        rows_block(y + i, add, x, w + i * stride, stride, n_rows - i, n);
+}
+
+static void mix(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
+                size_t n)
+{
+    for (size_t k = 0; k < n; k += 64) {
+        __m512 sum[4];
+
+        for (size_t u = 0; u < 4; u++)
+            sum[u] = _mm512_setzero_ps();
+        for (size_t i = 0; i < n_rows; i++) {
+            const __m512 by = _mm512_set1_ps(p[i]);
+
+#pragma GCC unroll 4
+            for (size_t u = 0; u < 4; u++)
+                sum[u] =
+                    _mm512_fmadd_ps(by,
+                                    _mm512_maskz_loadu_ps(lanes_after(n - k, 16 * u),
+                                                          v + i * stride + k + 16 * u),
+                                    sum[u]);
+        }
+        for (size_t u = 0; u < 4; u++)
+            _mm512_mask_storeu_ps(y + k + 16 * u, lanes_after(n - k, 16 * u), sum[u]);
+    }
+}
+
 /* R rows of x at once: R is a constant wherever this is inlined. */
 static inline __attribute__((always_inline)) void dots_of(float *sums, const float *w,
                                                           const float *x, size_t stride,
@@ -299,6 +361,8 @@ static const struct kernels set = {
     .rotate_halves = rotate_halves,
     .rotate_pairs = rotate_pairs,
     .adamw = adamw,
+    .rows = rows,
+    .mix = mix,
     .dots = dots,
     .dots_end = dots_end,
     .dequant = DEQUANT_TABLE(avx512),

@@ -31,6 +31,31 @@ static inline float sum_of(const __m512 sum[4])
         _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
 
+/* The sums of 16 vectors, in order. */
+static inline __m512 sums_of_16(const __m512 v[16])
+{
+    __m512 s[8];
+
+#pragma GCC unroll 8
+    for (size_t i = 0; i < 8; i++)
+        s[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
+                             _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        const __m512d a = _mm512_castps_pd(s[2 * i]),
+                      b = _mm512_castps_pd(s[2 * i + 1]);
+
+        s[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    for (size_t n = 2; n; n /= 2)
+#pragma GCC unroll 2
+        for (size_t i = 0; i < n; i++)
+            s[i] = _mm512_add_ps(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x88),
+                                 _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xdd));
+    return s[0];
+}
+
 /*
  * exp(x) = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2; e^r is 1 + r + r^2 P(r) with P
  * fitted to a relative error of 3e-9. Under 1 ulp where normal; scalef rounds once more

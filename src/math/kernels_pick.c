@@ -2,6 +2,8 @@
 /*
  * The choice of a kernel set, and the loop over rows that any set can use.
  */
+#include <string.h>
+
 #include "base/cpu.h"
 #include "math/kernels_sets.h"
 
@@ -29,22 +31,36 @@ const struct kernels *kernels(void)
     return kernels_ref();
 }
 
-void matvec_plain(float *y, const float *x, const void *rows, size_t n_rows,
-                  size_t n_in, const struct kernels *set, enum dtype type)
+#define MAX_ROWS 32 /* of x that share one pass over the weights */
+
+/* Row I of W with T rows of x. */
+static void plain_row(float *const *y, size_t i, const float *x, size_t T,
+                      const char *row, size_t n_in, const struct kernels *set,
+                      enum dtype type)
 {
     const size_t elems = dtype_block_elems(type), bytes = dtype_block_bytes(type);
-    const char *row = rows;
-    float piece[ROW_PIECE];
+    float piece[ROW_PIECE], sums[MAX_ROWS * DOT_LANES];
 
-    for (size_t i = 0; i < n_rows; i++, row += n_in / elems * bytes) {
-        float sums[DOT_LANES] = {0};
+    memset(sums, 0, T * DOT_LANES * sizeof(*sums));
+    for (size_t j = 0; j < n_in; j += ROW_PIECE) {
+        const size_t n = n_in - j < ROW_PIECE ? n_in - j : ROW_PIECE;
 
-        for (size_t j = 0; j < n_in; j += ROW_PIECE) {
-            const size_t n = n_in - j < ROW_PIECE ? n_in - j : ROW_PIECE;
-
-            set->dequant[type](piece, row + j / elems * bytes, n);
-            set->dots(sums, piece, x + j, 0, 1, n);
-        }
-        y[i] = set->dots_end(sums);
+        set->dequant[type](piece, row + j / elems * bytes, n);
+        set->dots(sums, piece, x + j, n_in, T, n);
     }
+    for (size_t t = 0; t < T; t++)
+        y[t][i] = set->dots_end(sums + t * DOT_LANES);
+}
+
+void matvec_plain(float *const *y, const float *x, size_t T, const void *rows,
+                  size_t n_rows, size_t n_in, const struct kernels *set,
+                  enum dtype type)
+{
+    const size_t bytes = n_in / dtype_block_elems(type) * dtype_block_bytes(type);
+    const char *row = rows;
+
+    for (size_t i = 0; i < n_rows; i++, row += bytes)
+        for (size_t t = 0; t < T; t += MAX_ROWS)
+            plain_row(y + t, i, x + t * n_in, T - t < MAX_ROWS ? T - t : MAX_ROWS, row,
+                      n_in, set, type);
 }

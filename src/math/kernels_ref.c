@@ -145,6 +145,25 @@ static void adamw(float *p, float *m, float *v, const float *g, size_t n, float 
     }
 }
 
+static void rows(float *y, bool add, const float *x, const float *w, size_t stride,
+                 size_t n_rows, size_t n)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        y[i] = (add ? y[i] : 0.0f) + dot(x, w + i * stride, n);
+}
+
+static void mix(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
+                size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        float sum = 0.0f;
+
+        for (size_t i = 0; i < n_rows; i++)
+            sum += p[i] * v[i * stride + k];
+        y[k] = sum;
+    }
+}
+
 /* One sum a row of x, kept in the first of its DOT_LANES. */
 static void dots(float *sums, const float *w, const float *x, size_t stride, size_t T,
                  size_t n)
@@ -160,10 +179,10 @@ static float dots_end(const float *sums)
 }
 
 #define MATVEC(format, type)                                                           \
-    void matvec_##format##_ref(float *y, const float *x, const void *rows,             \
-                               size_t n_rows, size_t n_in)                             \
+    void matvec_##format##_ref(float *const *y, const float *x, size_t T,              \
+                               const void *rows, size_t n_rows, size_t n_in)           \
     {                                                                                  \
-        matvec_plain(y, x, rows, n_rows, n_in, kernels_ref(), type);                   \
+        matvec_plain(y, x, T, rows, n_rows, n_in, kernels_ref(), type);                \
     }
 MATVEC(f32, DTYPE_F32)
 MATVEC(f16, DTYPE_F16)
@@ -195,6 +214,8 @@ static const struct kernels ref = {
     .rotate_halves = rotate_halves,
     .rotate_pairs = rotate_pairs,
     .adamw = adamw,
+    .rows = rows,
+    .mix = mix,
     .dots = dots,
     .dots_end = dots_end,
     .dequant = DEQUANT_TABLE(ref),

@@ -13,9 +13,11 @@
 /* Weights that a row is unpacked by at a time: a multiple of every block. */
 #define ROW_PIECE 1024
 
-/* y[i] = <x, row i>: each row unpacked piece by piece by SET's own loops. */
-void matvec_plain(float *y, const float *x, const void *rows, size_t n_rows,
-                  size_t n_in, const struct kernels *set, enum dtype type);
+/* matvec[TYPE] for any number of rows of x: each row of W unpacked once, piece by piece, by
+ * SET's own loops. */
+void matvec_plain(float *const *y, const float *x, size_t T, const void *rows,
+                  size_t n_rows, size_t n_in, const struct kernels *set,
+                  enum dtype type);
 
 float half_to_float(uint16_t h);
 

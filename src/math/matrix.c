@@ -14,10 +14,9 @@
 #include "base/arena.h"
 #include "math/bf16.h"
 #include "math/kernels.h"
-#include "math/kernels_sets.h"
 #include "math/matmul.h"
 
-#define MAX_ROWS 32 /* of x that share one pass over the weights */
+#define MAX_ROWS 32 /* of x at a time */
 
 bool precision_native_bf16(void)
 {
@@ -120,45 +119,29 @@ void matrix_backward(float *d_x, float beta, const float *d_y, const struct matr
     }
 }
 
-/* Row I of W with up to MAX_ROWS rows of x. */
-static void decode_row(float *y, const float *x, const struct matrix *w, size_t i,
-                       size_t T)
+void matrix_decode_rows(float *const *y, const float *x, const struct matrix *w,
+                        size_t first, size_t n, size_t T)
 {
-    const struct kernels *k = kernels();
-    const enum dtype type = w->raw.dtype;
-    const size_t elems = dtype_block_elems(type), bytes = dtype_block_bytes(type);
-    const char *row = raw_row(w, i);
-    float piece[ROW_PIECE], sums[MAX_ROWS * DOT_LANES];
-
-    for (size_t s = 0; s < T * DOT_LANES; s++)
-        sums[s] = 0.0f;
-    for (size_t j = 0; j < w->n_in; j += ROW_PIECE) {
-        const size_t n = w->n_in - j < ROW_PIECE ? w->n_in - j : ROW_PIECE;
-
-        k->dequant[type](piece, row + j / elems * bytes, n);
-        k->dots(sums, piece, x + j, w->n_in, T, n);
-    }
-    for (size_t t = 0; t < T; t++)
-        y[t * w->n_out + i] = k->dots_end(sums + t * DOT_LANES);
+    assert(first + n <= w->n_out);
+    kernels()->matvec[w->raw.dtype](y, x, T, raw_row(w, first), n, w->n_in);
 }
 
 void matrix_decode(float *y, const float *x, const struct matrix *w, size_t T)
 {
-    const struct kernels *k = kernels();
-    const size_t chunk = 16, M = w->n_out, N = w->n_in;
+    const size_t chunk = 16, M = w->n_out;
 
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < M; i += chunk) {
-        const size_t rows = M - i < chunk ? M - i : chunk;
+        float *to[MAX_ROWS];
 
-        if (T == 1) {
-            k->matvec[w->raw.dtype](y + i, x, raw_row(w, i), rows, N);
-            continue;
+        for (size_t t = 0; t < T; t += MAX_ROWS) {
+            const size_t rows = T - t < MAX_ROWS ? T - t : MAX_ROWS;
+
+            for (size_t r = 0; r < rows; r++)
+                to[r] = y + (t + r) * M + i;
+            matrix_decode_rows(to, x + t * w->n_in, w, i, M - i < chunk ? M - i : chunk,
+                               rows);
         }
-        for (size_t t = 0; t < T; t += MAX_ROWS)
-            for (size_t r = i; r < i + rows; r++)
-                decode_row(y + t * M, x + t * N, w, r,
-                           T - t < MAX_ROWS ? T - t : MAX_ROWS);
     }
 }
 

@@ -52,6 +52,10 @@ void matrix_backward(float *d_x, float beta, const float *d_y, const struct matr
 /* The same as matrix_forward for a few rows, straight from the disk's form, with
  * float activations. Outside a parallel region the rows of W are shared by all threads. */
 void matrix_decode(float *y, const float *x, const struct matrix *w, size_t T);
+/* Its part: rows FIRST .. + N of W, by this thread. Y[t] is where row t of X (T, N_IN) has
+ * its first output; any T. */
+void matrix_decode_rows(float *const *y, const float *x, const struct matrix *w,
+                        size_t first, size_t n, size_t T);
 /* Rows IDS (T) of W into OUT (T, N): the embedding. */
 void matrix_rows(float *out, const struct matrix *w, const int32_t *ids, size_t T);
 

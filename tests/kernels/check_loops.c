@@ -315,6 +315,61 @@ static void r27_infinities_and_subnormals_follow_the_plain_loop(void **state)
     }
 }
 
+/* N rows of up to 70 floats that lie 73 apart, and their weighted sum. */
+static void check_short_rows(const struct kernels *ref, const struct kernels *set,
+                             size_t n_rows, size_t n)
+{
+    enum { APART = 73 };
+    static float v[40 * APART];
+    float alone[40];
+
+    fill(v, n_rows * APART, 5);
+    fill(x, n, 6);
+    fill(y, n_rows, 7);
+    for (int add = 0; add < 2; add++) {
+        guard(&got, n_rows);
+        memcpy(got.x, y, n_rows * sizeof(float));
+        memcpy(want, y, n_rows * sizeof(float));
+        memcpy(alone, y, n_rows * sizeof(float));
+        ref->rows(want, add, x, v, APART, n_rows, n);
+        set->rows(got.x, add, x, v, APART, n_rows, n);
+        for (size_t i = 0; i < n_rows; i++) {
+            double size = fabs((double)y[i]);
+
+            for (size_t k = 0; k < n; k++)
+                size += fabs((double)x[k] * (double)v[i * APART + k]);
+            assert_near(got.x[i], want[i], sum_bound(size, n));
+            set->rows(alone + i, add, x, v + i * APART, APART, 1, n);
+            assert_true(alone[i] == got.x[i]);
+        }
+        check_guard(&got);
+    }
+    guard(&got, n);
+    ref->mix(want, y, v, APART, n_rows, n);
+    set->mix(got.x, y, v, APART, n_rows, n);
+    for (size_t k = 0; k < n; k++) {
+        double size = 0;
+
+        for (size_t i = 0; i < n_rows; i++)
+            size += fabs((double)y[i] * (double)v[i * APART + k]);
+        assert_near(got.x[k], want[k], sum_bound(size, n_rows));
+    }
+    check_guard(&got);
+}
+
+/* A row's product is the same to the bit in a block and alone. */
+static void short_rows_agree(void **state)
+{
+    const struct kernels *sets[3];
+    const size_t n_sets = sets_here(sets);
+
+    (void)state;
+    for (size_t s = 0; s < n_sets; s++)
+        for (size_t n_rows = 0; n_rows <= 35; n_rows++)
+            for (size_t n = 0; n <= 70; n++)
+                check_short_rows(sets[0], sets[s], n_rows, n);
+}
+
 static void every_set_of_this_processor_is_built(void **state)
 {
     (void)state;
@@ -330,6 +385,7 @@ int main(void)
         cmocka_unit_test(every_set_of_this_processor_is_built),
         cmocka_unit_test(sums_agree),
         cmocka_unit_test(rows_agree_and_touch_nothing_else),
+        cmocka_unit_test(short_rows_agree),
         cmocka_unit_test(rotations_agree),
         cmocka_unit_test(exp_stays_within_two_units),
         cmocka_unit_test(swiglu_agrees),
