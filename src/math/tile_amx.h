@@ -127,7 +127,9 @@ static inline __m512 exp2_fast(__m512 x)
 /* 1 / (1 + e^-x) */
 static inline __m512 sigmoid_fast(__m512 x)
 {
-    const __m512 e = exp2_fast(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)));
+    const __m512 s = _mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E));
+    /* bounded: the Newton step of 1 / inf is no number */
+    const __m512 e = exp2_fast(_mm512_min_ps(s, _mm512_set1_ps(126.0f)));
     const __m512 d = _mm512_add_ps(_mm512_set1_ps(1.0f), e);
     const __m512 r = _mm512_rcp14_ps(d);
 

@@ -160,9 +160,9 @@ struct tile_attention_slopes {
 };
 
 struct tile_head {
-    size_t blocks;            /* of D */
-    size_t n_vocab;           /* V */
-    const uint16_t *forward;  /* the layout is tile_head's own (head_pack) */
+    size_t blocks;      /* of D */
+    size_t n_vocab;     /* V */
+    uint16_t *forward;  /* the layout is tile_head's own (head_pack) */
     uint16_t *backward; /* NULL: no slopes */
 };
 
@@ -180,6 +180,11 @@ struct tile_loss {
 /* The operations; NULL where this CPU has no native bf16 tiles. */
 struct tile_set {
     const char *name;
+
+    /* A 32 x 32 piece of W (outputs, inputs), rows of PITCH floats, to its packed form
+     * for y = x W^T (inputs along K) and for d_x = d_y W (outputs along K). */
+    void (*pack_forward)(uint16_t *out, const float *w, size_t pitch);
+    void (*pack_backward)(uint16_t *out, const float *w, size_t pitch);
 
     /* OUT = x * gain / rms(x), INV_RMS (rows); X (rows, blocks * 32), gaps zero. */
     void (*norm)(struct tiles out, float *inv_rms, const float *x, const float *gain,

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A frozen base laid out for the bf16 step: every group of linears that share an input
+ * packed as one product for each direction, the head, and tables in the places of
+ * math/tile_shape.h.
+ */
+#ifndef ARTEL_DECODER_TILE_MODEL_H
+#define ARTEL_DECODER_TILE_MODEL_H
+
+#include "base/arena.h"
+#include "math/rope.h"
+#include "math/tiles.h"
+#include "model/weights.h"
+
+struct artel_error;
+
+struct tile_layer {
+    uint16_t *forward[N_TILE_GROUPS];  /* [out panel][in block][PACK_ELEMS] */
+    uint16_t *backward[N_TILE_GROUPS]; /* [in panel][out block][PACK_ELEMS], or NULL */
+    float *attn_gain, *ffn_gain;       /* (blocks of D * 32), without zeros */
+};
+
+struct tile_model {
+    struct tile_shape shape;
+    struct tile_layer *layers; /* (L) */
+    float *final_gain;         /* as attn_gain */
+    struct tile_head head;
+    struct tile_rope rope; /* POS is not set */
+    /* Places of a head's keys and values in a session's float rows. */
+    int32_t *k_index, *v_index;
+};
+
+/* Laid in ARENA, or measured. BACKWARD: the packings that a backward needs too. */
+void tile_model_carve(struct tile_model *m, struct arena *arena,
+                      const struct model_config *c, size_t n_positions, bool backward);
+/* Fill what was laid out, on all threads; ROPE reaches as far as the carved tables. ARTEL_ELIMIT where scratch is missing. */
+int tile_model_fill(struct tile_model *m, const struct weights *w,
+                    const struct rope *rope, struct artel_error *err);
+
+#endif

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Products on AMX tiles, each piece of 32 x 32 finished while the next is computed.
+ *
+ *     for panels of 32 columns          36 KiB at K = 576: stays in L1
+ *       for pairs of row blocks         A of 256 rows stays in L2
+ *         for blocks of K, then the low-rank blocks
+ *           4 tile products             2 rows of the last piece go through their
+ *                                       epilogue, the next panel is fetched
+ *
+ * The last piece waits in one of two buffers of 4 KiB. Four of a thread's eight tile
+ * registers hold the piece, the others what is multiplied.
+ */
+#include "math/tile_products.h"
+
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#include <assert.h>
+
+#include "math/tile_amx.h"
+
+#define ALWAYS static inline __attribute__((always_inline))
+
+typedef void finish_fn(const void *context, size_t row, size_t panel, __m512 left,
+                       __m512 right);
+
+/* A piece whose sums are there and whose epilogue is not through. */
+struct pending {
+    const float *sums; /* four tiles of 16 x 16: top left, top right, bottom ... */
+    size_t row, panel;
+    size_t rows_done; /* of 32 */
+};
+
+/* One step along K. LINES cache lines of AHEAD are fetched. */
+ALWAYS void step(const uint16_t *top, const uint16_t *bottom, const uint16_t *b,
+                 const char *ahead, const int lines)
+{
+    _tile_loadd(6, b, 64);
+    if (lines > 0)
+        _mm_prefetch(ahead, _MM_HINT_T1);
+    _tile_loadd(4, top, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if (lines > 1)
+        _mm_prefetch(ahead + 64, _MM_HINT_T1);
+    _tile_loadd(7, b + TILE_ELEMS, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    if (lines > 2)
+        _mm_prefetch(ahead + 128, _MM_HINT_T1);
+    _tile_loadd(5, bottom, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    if (lines > 3)
+        _mm_prefetch(ahead + 192, _MM_HINT_T1);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+ALWAYS void finish_row(const struct tile_product *p, const struct pending *q, size_t r,
+                       finish_fn *finish, const void *context)
+{
+    const float *sums = q->sums + r / 16 * 512 + r % 16 * 16;
+    __m512 left = _mm512_load_ps(sums), right = _mm512_load_ps(sums + 256);
+
+    if (p->plus) {
+        const float *plus = p->plus + (q->row + r) * p->plus_pitch + q->panel * 32;
+
+        left = _mm512_add_ps(left, _mm512_loadu_ps(plus));
+        right = _mm512_add_ps(right, _mm512_loadu_ps(plus + 16));
+    }
+    finish(context, q->row + r, q->panel, left, right);
+}
+
+/* All panels, LINES of the next one fetched with each step. */
+ALWAYS void panels(const struct tile_product *p, finish_fn *finish, const void *context,
+                   const int lines)
+{
+    float sums[2][1024] __attribute__((aligned(64)));
+    const struct tile_share *share = p->low ? p->low->shares : NULL;
+    struct pending last = {.rows_done = PAIR_ROWS};
+    size_t turn = 0;
+
+    for (size_t panel = 0; panel < p->panels; panel++) {
+        const uint16_t *b = p->b + panel * p->b_pitch;
+        const char *ahead = (const char *)(b + p->b_pitch);
+
+        while (share && panel >= share->end)
+            share++;
+        for (size_t r = p->row; r < p->row + p->rows; r += PAIR_ROWS) {
+            const uint16_t *top = p->a.at + r / TILE_ROWS * p->a.pitch * TILE_ELEMS;
+            const uint16_t *bottom = top + p->a.pitch * TILE_ELEMS;
+            size_t k = 0;
+
+            TILE_FENCE();
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (; k < p->k && last.rows_done < PAIR_ROWS; k++, last.rows_done += 2) {
+                step(top + k * TILE_ELEMS, bottom + k * TILE_ELEMS, b + k * PACK_ELEMS,
+                     ahead, lines);
+                finish_row(p, &last, last.rows_done, finish, context);
+                finish_row(p, &last, last.rows_done + 1, finish, context);
+                ahead += 64 * lines;
+            }
+            for (; k < p->k; k++) {
+                step(top + k * TILE_ELEMS, bottom + k * TILE_ELEMS, b + k * PACK_ELEMS,
+                     ahead, lines);
+                ahead += 64 * lines;
+            }
+            for (size_t i = 0; share && i < share->n; i++) {
+                const struct tile_stacked s = share->blocks[i];
+                const uint16_t *h = p->low->h.at + s.h * TILE_ELEMS +
+                                    r / TILE_ROWS * p->low->h.pitch * TILE_ELEMS;
+
+                step(h, h + p->low->h.pitch * TILE_ELEMS,
+                     p->low->packed + (panel * p->low->stack + s.stack) * PACK_ELEMS,
+                     ahead, 0);
+            }
+            for (; last.rows_done < PAIR_ROWS; last.rows_done++)
+                finish_row(p, &last, last.rows_done, finish, context);
+            _tile_stored(0, sums[turn], 64);
+            _tile_stored(1, sums[turn] + 256, 64);
+            _tile_stored(2, sums[turn] + 512, 64);
+            _tile_stored(3, sums[turn] + 768, 64);
+            TILE_FENCE();
+            last = (struct pending){sums[turn], r, panel, 0};
+            turn = !turn;
+        }
+    }
+    for (; last.rows_done < PAIR_ROWS; last.rows_done++)
+        finish_row(p, &last, last.rows_done, finish, context);
+}
+
+/* A panel's bytes are shared out over the steps that its rows take. */
+ALWAYS void product(const struct tile_product *p, finish_fn *finish,
+                    const void *context)
+{
+    assert(p->row % PAIR_ROWS == 0 && p->rows % PAIR_ROWS == 0);
+    if (!p->rows)
+        return;
+    tiles_begin();
+    if (p->rows >= 1024)
+        panels(p, finish, context, 1);
+    else if (p->rows >= 512)
+        panels(p, finish, context, 2);
+    else
+        panels(p, finish, context, 4);
+    tiles_end();
+}
+
+struct to_tiles {
+    struct tiles out;
+    size_t turned, head_blocks;
+    const struct tile_rope *rope;
+};
+
+ALWAYS void store(const void *context, size_t row, size_t panel, __m512 left,
+                  __m512 right)
+{
+    const struct to_tiles *to = context;
+
+    _mm512_store_si512(tile_at(to->out, row, panel), bf16_pair(left, right));
+}
+
+void amx_product_tiles(const struct tile_product *p, struct tiles out)
+{
+    const struct to_tiles to = {.out = out};
+
+    product(p, store, &to);
+}
+
+/* Pair i turns by its angle: (a, b) to (a cos - b sin, b cos + a sin). */
+ALWAYS void turn(const void *context, size_t row, size_t panel, __m512 left,
+                 __m512 right)
+{
+    const struct to_tiles *to = context;
+    const struct tile_rope *rope = to->rope;
+    const size_t at =
+        (size_t)rope->pos[row] * rope->half + panel % to->head_blocks * 16;
+    __m512 cos, sin;
+
+    if (panel >= to->turned) {
+        store(context, row, panel, left, right);
+        return;
+    }
+    cos = _mm512_loadu_ps(rope->cos + at);
+    sin = _mm512_loadu_ps(rope->sin + at);
+    store(context, row, panel, _mm512_fmsub_ps(left, cos, _mm512_mul_ps(right, sin)),
+          _mm512_fmadd_ps(right, cos, _mm512_mul_ps(left, sin)));
+}
+
+void amx_product_rope(const struct tile_product *p, struct tiles out, size_t turned,
+                      size_t head_blocks, const struct tile_rope *rope)
+{
+    const struct to_tiles to = {out, turned, head_blocks, rope};
+
+    product(p, turn, &to);
+}
+
+struct to_floats {
+    float *x;
+    size_t pitch;
+};
+
+ALWAYS void store_floats(const void *context, size_t row, size_t panel, __m512 left,
+                         __m512 right)
+{
+    const struct to_floats *to = context;
+    float *x = to->x + row * to->pitch + panel * 32;
+
+    _mm512_storeu_ps(x, left);
+    _mm512_storeu_ps(x + 16, right);
+}
+
+void amx_product_float(const struct tile_product *p, float *out, size_t pitch)
+{
+    const struct to_floats to = {out, pitch};
+
+    product(p, store_floats, &to);
+}
+
+ALWAYS void add_floats(const void *context, size_t row, size_t panel, __m512 left,
+                       __m512 right)
+{
+    const struct to_floats *to = context;
+    float *x = to->x + row * to->pitch + panel * 32;
+
+    _mm512_storeu_ps(x, _mm512_add_ps(_mm512_loadu_ps(x), left));
+    _mm512_storeu_ps(x + 16, _mm512_add_ps(_mm512_loadu_ps(x + 16), right));
+}
+
+void amx_product_add(const struct tile_product *p, float *x, size_t pitch)
+{
+    const struct to_floats to = {x, pitch};
+
+    product(p, add_floats, &to);
+}
+
+struct to_swiglu {
+    struct tiles gate_up, act, d_gate_up;
+};
+
+ALWAYS void swiglu(const void *context, size_t row, size_t panel, __m512 gate,
+                   __m512 up)
+{
+    const struct to_swiglu *to = context;
+    const __m512 act = _mm512_mul_ps(_mm512_mul_ps(gate, sigmoid_fast(gate)), up);
+
+    _mm512_store_si512(tile_at(to->gate_up, row, panel), bf16_pair(gate, up));
+    _mm256_store_si256((__m256i *)(tile_at(to->act, row, panel / 2) + panel % 2 * 16),
+                       bf16_half(act));
+}
+
+void amx_product_swiglu(const struct tile_product *p, struct tiles gate_up,
+                        struct tiles act)
+{
+    const struct to_swiglu to = {.gate_up = gate_up, .act = act};
+
+    product(p, swiglu, &to);
+}
+
+/* From 16 slopes of act to those of gate and up:
+ * d_up = d silu(gate), d_gate = d up sigma (1 + gate (1 - sigma)) */
+ALWAYS void swiglu_back(const struct to_swiglu *to, size_t row, size_t block, __m512 d)
+{
+    const uint16_t *at = tile_at(to->gate_up, row, block);
+    const __m512 gate = bf16_load(at), up = bf16_load(at + 16),
+                 one = _mm512_set1_ps(1.0f);
+    const __m512 sigma = sigmoid_fast(gate), d_sigma = _mm512_mul_ps(d, sigma);
+    const __m512 bend = _mm512_fmadd_ps(gate, _mm512_sub_ps(one, sigma), one);
+
+    _mm512_store_si512(tile_at(to->d_gate_up, row, block),
+                       bf16_pair(_mm512_mul_ps(_mm512_mul_ps(d_sigma, up), bend),
+                                 _mm512_mul_ps(d_sigma, gate)));
+}
+
+ALWAYS void swiglu_slopes(const void *context, size_t row, size_t panel, __m512 left,
+                          __m512 right)
+{
+    swiglu_back(context, row, 2 * panel, left);
+    swiglu_back(context, row, 2 * panel + 1, right);
+}
+
+void amx_product_swiglu_backward(const struct tile_product *p, struct tiles d_gate_up,
+                                 struct tiles gate_up)
+{
+    const struct to_swiglu to = {.gate_up = gate_up, .d_gate_up = d_gate_up};
+
+    product(p, swiglu_slopes, &to);
+}
+#endif

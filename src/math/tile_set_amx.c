@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The AMX set of block operations, gathered from the files tile_*_amx.c.
+ */
+#include "math/tiles.h"
+
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#include "math/tile_products.h"
+
+static const struct tile_set set = {
+    .name = "amx",
+    .pack_forward = amx_pack_forward,
+    .pack_backward = amx_pack_backward,
+    .product_tiles = amx_product_tiles,
+    .product_rope = amx_product_rope,
+    .product_float = amx_product_float,
+    .product_add = amx_product_add,
+    .product_swiglu = amx_product_swiglu,
+    .product_swiglu_backward = amx_product_swiglu_backward,
+};
+
+const struct tile_set *tile_set_amx(void)
+{
+    return &set;
+}
+#else
+const struct tile_set *tile_set_amx(void)
+{
+    return NULL;
+}
+#endif
