@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operations of struct tile_set (math/tiles.h, where each is described) by AMX: the
+ * head with its loss, and what works row by row. For the table in math/; everything
+ * else calls tile_set().
+ */
+#ifndef ARTEL_MATH_TILE_HEAD_H
+#define ARTEL_MATH_TILE_HEAD_H
+
+#include "math/tiles.h"
+
+size_t amx_head_bytes(size_t blocks, size_t n_vocab, bool backward);
+void amx_head_pack(const struct tile_head *h, const float *w, size_t dim, size_t first,
+                   size_t n);
+size_t amx_head_scratch(const struct tile_head *h, size_t rows, bool backward);
+void amx_head_loss(const struct tile_head *h, const struct tile_loss *loss);
+
+void amx_norm(struct tiles out, float *inv_rms, const float *x, const float *gain,
+              float eps, size_t dim, size_t blocks, size_t row, size_t rows);
+void amx_norm_backward(struct tiles out, float *d_x, const float *d_xn, struct tiles xn,
+                       const float *inv_rms, const float *gain, size_t dim,
+                       size_t blocks, size_t row, size_t rows);
+void amx_to_tiles(struct tiles out, const float *x, size_t pitch, size_t blocks,
+                  size_t row, size_t rows);
+void amx_from_tiles(float *x, size_t pitch, struct tiles t, size_t blocks, size_t row,
+                    size_t rows);
+void amx_swiglu(struct tiles act, struct tiles gate_up, size_t blocks, size_t row,
+                size_t rows);
+
+#endif
