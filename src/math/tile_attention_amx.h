@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What attention's two directions share: rows of a sequence brought into tiles that
+ * begin with the sequence, in the four forms that products ask for, and products of
+ * 2 x 2 tiles.
+ *
+ *     rows          left side,  x       [16 rows][32 columns]
+ *     turned        right side, x^T     [16 pairs of columns][16 rows]
+ *     pairs         right side, x       [16 pairs of rows][16 columns]
+ *     pairs turned  left side,  x^T     [16 columns][32 rows]
+ */
+#ifndef ARTEL_MATH_TILE_ATTENTION_AMX_H
+#define ARTEL_MATH_TILE_ATTENTION_AMX_H
+
+#include "math/tile_amx.h"
+
+#define CHUNK 8 /* blocks of 32 whose scores are held at a time */
+
+/* N rows of a column block, 32 at most, from ROW on; what is missing is zero. */
+struct piece {
+    struct tiles t;
+    size_t row, n, block;
+};
+
+/* 16 of its rows from FIRST on. */
+static inline void piece_load(__m512i r[16], const struct piece *p, size_t first)
+{
+    if (p->n >= first + 16) {
+        for (size_t i = 0; i < 16; i++)
+            r[i] = _mm512_loadu_si512(tile_at(p->t, p->row + first + i, p->block));
+        return;
+    }
+    for (size_t i = 0; i < 16; i++)
+        r[i] = first + i < p->n
+                   ? _mm512_loadu_si512(tile_at(p->t, p->row + first + i, p->block))
+                   : _mm512_setzero_si512();
+}
+
+static inline void tile_put(uint16_t *out, const __m512i r[16])
+{
+    for (size_t i = 0; i < 16; i++)
+        _mm512_store_si512(out + i * TILE_COLS, r[i]);
+}
+
+/* Two tiles, STEP apart. */
+static inline void piece_rows(uint16_t *out, size_t step, const struct piece *p)
+{
+    __m512i r[16];
+
+    for (size_t half = 0; half < 2; half++) {
+        piece_load(r, p, half * 16);
+        tile_put(out + half * step, r);
+    }
+}
+
+static inline void piece_turned(uint16_t *out, const struct piece *p)
+{
+    __m512i r[16];
+
+    for (size_t half = 0; half < 2; half++) {
+        piece_load(r, p, half * 16);
+        tile_transpose(r);
+        tile_put(out + half * TILE_ELEMS, r);
+    }
+}
+
+static inline void piece_pairs(uint16_t *out, const struct piece *p)
+{
+    __m512i r[16], low, high;
+
+    for (size_t half = 0; half < 2; half++) {
+        piece_load(r, p, half * 16);
+        for (size_t i = 0; i < 8; i++) {
+            tile_interleave(r[2 * i], r[2 * i + 1], &low, &high);
+            _mm512_store_si512(out + (half * 8 + i) * 32, low);
+            _mm512_store_si512(out + TILE_ELEMS + (half * 8 + i) * 32, high);
+        }
+    }
+}
+
+/* Two tiles, STEP apart, from those that piece_pairs wrote. */
+static inline void pairs_turned(uint16_t *out, size_t step, const uint16_t *pairs)
+{
+    __m512i r[16];
+
+    for (size_t half = 0; half < 2; half++) {
+        for (size_t i = 0; i < 16; i++)
+            r[i] = _mm512_load_si512(pairs + half * TILE_ELEMS + i * 32);
+        tile_transpose(r);
+        tile_put(out + half * step, r);
+    }
+}
+
+/* Tiles 0 to 3 are a 32 x 32 of floats, rows of PITCH. */
+static inline void sums_clear(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+static inline void sums_load(const float *c, size_t pitch)
+{
+    TILE_FENCE();
+    _tile_loadd(0, c, pitch * sizeof(float));
+    _tile_loadd(1, c + 16, pitch * sizeof(float));
+    _tile_loadd(2, c + 16 * pitch, pitch * sizeof(float));
+    _tile_loadd(3, c + 16 * pitch + 16, pitch * sizeof(float));
+}
+
+static inline void sums_store(float *c, size_t pitch)
+{
+    _tile_stored(0, c, pitch * sizeof(float));
+    _tile_stored(1, c + 16, pitch * sizeof(float));
+    _tile_stored(2, c + 16 * pitch, pitch * sizeof(float));
+    _tile_stored(3, c + 16 * pitch + 16, pitch * sizeof(float));
+    TILE_FENCE();
+}
+
+/* += A B over K blocks: A's upper and lower tiles follow one another, B's pairs too. */
+static inline void sums_add(const uint16_t *upper, const uint16_t *lower,
+                            const uint16_t *b, size_t k)
+{
+    TILE_FENCE();
+    for (size_t i = 0; i < k; i++) {
+        _tile_loadd(6, b + i * PACK_ELEMS, 64);
+        _tile_loadd(4, upper + i * TILE_ELEMS, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + i * PACK_ELEMS + TILE_ELEMS, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, lower + i * TILE_ELEMS, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+}
+
+/* The sum of each of 16 rows. */
+static inline __m512 sum_rows(const float (*part)[16])
+{
+    __m512i r[16];
+    __m512 x[16];
+
+    for (size_t i = 0; i < 16; i++)
+        r[i] = _mm512_load_si512(part[i]);
+    tile_transpose(r);
+    for (size_t i = 0; i < 8; i++)
+        x[i] = _mm512_add_ps(_mm512_castsi512_ps(r[i]), _mm512_castsi512_ps(r[i + 8]));
+    for (size_t n = 4; n > 0; n /= 2)
+        for (size_t i = 0; i < n; i++)
+            x[i] = _mm512_add_ps(x[i], x[i + n]);
+    return x[0];
+}
+
+static inline __m512 largest_of_rows(const float (*part)[16])
+{
+    __m512i r[16];
+    __m512 x[16];
+
+    for (size_t i = 0; i < 16; i++)
+        r[i] = _mm512_load_si512(part[i]);
+    tile_transpose(r);
+    for (size_t i = 0; i < 8; i++)
+        x[i] = _mm512_max_ps(_mm512_castsi512_ps(r[i]), _mm512_castsi512_ps(r[i + 8]));
+    for (size_t n = 4; n > 0; n /= 2)
+        for (size_t i = 0; i < n; i++)
+            x[i] = _mm512_max_ps(x[i], x[i + n]);
+    return x[0];
+}
+
+/* The first N of 32. */
+static inline uint32_t first_bits(size_t n)
+{
+    return n >= 32 ? 0xffffffffu : (1u << n) - 1;
+}
+
+#endif
