@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prefill in chunks, decode row by row.
+ * Prefill in chunks, decode token by token.
  *
  * A prompt that routes itself runs in one piece, since a router that decides for
  * a whole turn has to see it before its layer goes on. Each layer obeys its own
@@ -10,10 +10,12 @@
  */
 #include "decoder/session.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "decoder/decode.h"
 #include "decoder/pass.h"
 
 #define CHUNK_ROWS 256
@@ -27,9 +29,12 @@ struct artel_session {
     struct decoder_pass
         *wide; /* for longer prompts that route themselves; made when needed */
     struct decoder_pass *routed; /* which of the two holds the last routing, or NULL */
-    int32_t *ids;                /* (n_context) what the cache holds */
-    float *logits;               /* (V) */
-    float *probs;                /* (n_routers, E) of the last routing */
+    struct decode_room room;     /* of steps in which this session comes first */
+    struct attended attended;
+    float *held;   /* (n_routers, E) gates of a routed prompt */
+    int32_t *ids;  /* (n_context) what the cache holds */
+    float *logits; /* (V) */
+    float *probs;  /* (n_routers, E) of the last routing */
     int expert;
     size_t agreeing;
     bool by_router; /* the routers decide for every row: no fixed expert */
@@ -52,8 +57,12 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
     kv_cache_carve(&s->kv, a, c->n_layers, c->n_kv_heads * c->head_dim, n_context);
     s->ids = arena_take(a, n_context * sizeof(*s->ids));
     s->logits = arena_f32(a, c->n_vocab);
-    if (s->mixture)
+    if (s->mixture) {
         s->probs = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
+        s->held = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
+    }
+    attended_carve(&s->attended, a, c, n_context);
+    decode_room_carve(&s->room, a, s->model, s->mixture);
 }
 
 static int open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
@@ -143,7 +152,7 @@ static void extend_in_chunks(struct artel_session *s, const int32_t *ids, size_t
     const size_t room = s->pass->options.max_rows;
     const struct sequence how = {.expert = expert};
 
-    pass_set_routing(s->pass, s->by_router ? ROUTE_ROUTER : ROUTE_GIVEN);
+    pass_set_routing(s->pass, ROUTE_GIVEN);
     for (size_t i = 0; i < n; i += room) {
         const size_t take = n - i < room ? n - i : room;
 
@@ -177,8 +186,10 @@ static int prefill_routed(struct artel_session *s, const int32_t *ids, size_t n,
     }
     pass_set_routing(p, ROUTE_ROUTER);
     extend(s, p, ids, n, &how, true);
-    for (size_t r = 0; r < s->mixture->n_routers; r++)
+    for (size_t r = 0; r < s->mixture->n_routers; r++) {
         memcpy(s->probs + r * E, pass_router_probs(p, r, 0), E * sizeof(*s->probs));
+        memcpy(s->held + r * E, p->gates[r].gate, E * sizeof(*s->held));
+    }
     s->routed = p;
     return 0;
 }
@@ -228,22 +239,67 @@ int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int e
     return 0;
 }
 
+/* A step may hold any sessions of one model and mixture; each is there once. */
+static int check_steps(struct artel_session *const *s, size_t n,
+                       struct artel_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        assert(s[i]->model == s[0]->model && s[i]->mixture == s[0]->mixture);
+        for (size_t k = 0; k < i; k++)
+            assert(s[k] != s[i]);
+        if (s[i]->kv.n >= s[i]->kv.n_context)
+            return error_set(err, ARTEL_ELIMIT, "CTX03", "tokens",
+                             "the session's room of %zu tokens is full",
+                             s[i]->kv.n_context);
+    }
+    return 0;
+}
+
+/* Decisions for a whole sequence were made at prefill and stay. */
+static struct decode_row row_of(struct artel_session *s, int32_t id)
+{
+    const bool hold = s->by_router && s->mixture->rule.decides == DECIDE_SEQUENCE;
+
+    return (struct decode_row){.kv = &s->kv,
+                               .attended = s->attended,
+                               .id = id,
+                               .expert = s->by_router ? EXPERT_BASE : s->expert,
+                               .routed = s->by_router,
+                               .held = hold ? s->held : NULL,
+                               .logits = s->logits};
+}
+
+/* N at most DECODE_ROWS; rows of one expert side by side. */
+static void step_some(struct artel_session *const *s, const int32_t *ids, size_t n)
+{
+    struct decode_row rows[DECODE_ROWS];
+
+    for (size_t i = 0; i < n; i++) {
+        const struct decode_row row = row_of(s[i], ids[i]);
+        size_t at = i;
+
+        for (; at && rows[at - 1].expert > row.expert; at--)
+            rows[at] = rows[at - 1];
+        rows[at] = row;
+    }
+    decode_step(&s[0]->room, s[0]->model, s[0]->mixture, rows, n);
+    for (size_t i = 0; i < n; i++)
+        s[i]->ids[s[i]->kv.n++] = ids[i];
+}
+
+int sessions_step(struct artel_session *const *s, const int32_t *ids, size_t n,
+                  struct artel_error *err)
+{
+    const int rc = check_steps(s, n, err);
+
+    for (size_t i = 0; rc == 0 && i < n; i += DECODE_ROWS)
+        step_some(s + i, ids + i, n - i < DECODE_ROWS ? n - i : DECODE_ROWS);
+    return rc;
+}
+
 int session_step(struct artel_session *s, int32_t id, struct artel_error *err)
 {
-    const struct sequence how = {.expert = s->expert};
-
-    if (s->kv.n >= s->kv.n_context)
-        return error_set(err, ARTEL_ELIMIT, "CTX03", "tokens",
-                         "the session's room of %zu tokens is full", s->kv.n_context);
-    /* Decisions for a whole sequence were made at prefill and stay. */
-    if (s->by_router && s->mixture->rule.decides == DECIDE_SEQUENCE) {
-        s->routed->hold_gates = true;
-        extend(s, s->routed, &id, 1, &how, true);
-        s->routed->hold_gates = false;
-        return 0;
-    }
-    extend_in_chunks(s, &id, 1, s->expert);
-    return 0;
+    return sessions_step(&s, &id, 1, err);
 }
 
 const float *session_logits(const struct artel_session *s)

@@ -34,6 +34,13 @@ int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int e
                     size_t pool_first, size_t pool_n, struct artel_error *err);
 /* Append one token. */
 int session_step(struct artel_session *s, int32_t id, struct artel_error *err);
+/*
+ * Append a token to each of N sessions of one model and mixture, all different, whatever
+ * experts or gates they have. Weights are read once for up to 32 of them. Each ends as if it
+ * had stepped alone, to the bit. On ARTEL_ELIMIT none has moved.
+ */
+int sessions_step(struct artel_session *const *s, const int32_t *ids, size_t n,
+                  struct artel_error *err);
 /* (V) of the last token; valid until the next call. */
 const float *session_logits(const struct artel_session *s);
 
