@@ -14,6 +14,10 @@
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
+/* Floats are packed for each direction where all of it fits in here: a model of up to
+ * 256 million parameters in training, of 512 where there are only forwards. */
+#define PACKED_MAX ((size_t)2 << 30)
+
 int model_open(struct artel_model **out, const char *path, struct artel_error *err)
 {
     struct artel_model *m;
@@ -61,12 +65,26 @@ static float *norm_carve(struct arena *a, const struct tensor *t, size_t n)
     return out;
 }
 
+/* Should floats be kept in one form for both directions? The bits are the same. */
+static bool is_lean(const struct weights *w, int use)
+{
+    const size_t forms = !!(use & MATRIX_FORWARD) + !!(use & MATRIX_BACKWARD);
+    size_t n = w->head.shape[0] * w->head.shape[1];
+
+    for (size_t l = 0; l < w->config.n_layers; l++)
+        for (int s = 0; s < N_SITES; s++)
+            n += w->layers[l].site[s].shape[0] * w->layers[l].site[s].shape[1];
+    return forms * n > PACKED_MAX / sizeof(float);
+}
+
 static void carve(struct artel_model *m, struct arena *a, enum precision precision,
                   int use, size_t n_positions)
 {
     const struct weights *w = m->weights;
     const struct model_config *c = &w->config;
 
+    if (precision == PRECISION_FP32 && is_lean(w, use))
+        use |= MATRIX_LEAN;
     m->layers = arena_take(a, c->n_layers * sizeof(*m->layers));
     for (size_t l = 0; l < c->n_layers; l++) {
         struct frozen_layer layer = {0};

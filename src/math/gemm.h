@@ -24,7 +24,13 @@ struct gemm_tile {
     size_t b_step; /* floats from a k of B to the next; its columns lie together */
     size_t k;
     bool fresh; /* beta is 0 */
+    /* What the next tiles will read, fetched on the way, a line of 64 bytes for every
+     * GEMM_STRIDE of k at most; NULL: nothing. Only whole tiles do so. */
+    const float *ahead;
+    size_t n_ahead; /* lines */
 };
+
+#define GEMM_STRIDE 8
 
 struct gemm_set {
     const char *name;

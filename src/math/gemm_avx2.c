@@ -34,6 +34,9 @@ static inline __attribute__((always_inline)) void tile_of(const struct gemm_tile
 {
     const size_t a_row = t->a_row, a_step = t->a_step, b_step = t->b_step;
     const float *a = t->a, *b = t->b;
+    const char *ahead = (const char *)t->ahead;
+    const bool fetches = R == ROWS && V == VECS && !part && ahead;
+    size_t lines = t->n_ahead;
     __m256 sum[ROWS][VECS];
 
 #pragma GCC unroll 4
@@ -45,6 +48,12 @@ static inline __attribute__((always_inline)) void tile_of(const struct gemm_tile
                          : load(t->c + r * t->c_row + 8 * v, part && v + 1 == V, mask);
     for (size_t k = t->k; k; k--) {
         __m256 col[VECS];
+
+        if (fetches && k % GEMM_STRIDE == 0 && lines) {
+            _mm_prefetch(ahead, _MM_HINT_T1);
+            ahead += 64;
+            lines--;
+        }
 
 #pragma GCC unroll 3
         for (size_t v = 0; v < V; v++)

@@ -12,7 +12,28 @@
 #define VECS  3
 #define AHEAD 8 /* rows of B fetched before they are copied */
 
-/* R rows and V vectors are constants wherever this is inlined. */
+/* One k of R rows and V vectors, which are constants wherever this is inlined. A4 is
+ * A's fifth row: an address reaches four rows. */
+static inline __attribute__((always_inline)) void
+step(__m512 sum[ROWS][VECS], const float *a, const float *a4, size_t a_row,
+     const float *b, const size_t R, const size_t V, __mmask16 last)
+{
+    __m512 col[VECS];
+
+#pragma GCC unroll 3
+    for (size_t v = 0; v < V; v++)
+        col[v] = v + 1 < V ? _mm512_loadu_ps(b + 16 * v)
+                           : _mm512_maskz_loadu_ps(last, b + 16 * v);
+#pragma GCC unroll 8
+    for (size_t r = 0; r < R; r++) {
+        const __m512 x = _mm512_set1_ps(r < 4 ? a[r * a_row] : a4[(r - 4) * a_row]);
+
+#pragma GCC unroll 3
+        for (size_t v = 0; v < V; v++)
+            sum[r][v] = _mm512_fmadd_ps(x, col[v], sum[r][v]);
+    }
+}
+
 static inline __attribute__((always_inline)) void
 tile_of(const struct gemm_tile *t, const size_t R, const size_t V, __mmask16 last)
 {
@@ -29,20 +50,7 @@ tile_of(const struct gemm_tile *t, const size_t R, const size_t V, __mmask16 las
                          : _mm512_maskz_loadu_ps(v + 1 < V ? (__mmask16)0xffff : last,
                                                  t->c + r * t->c_row + 16 * v);
     for (size_t k = t->k; k; k--) {
-        __m512 col[VECS];
-
-#pragma GCC unroll 3
-        for (size_t v = 0; v < V; v++)
-            col[v] = v + 1 < V ? _mm512_loadu_ps(b + 16 * v)
-                               : _mm512_maskz_loadu_ps(last, b + 16 * v);
-#pragma GCC unroll 8
-        for (size_t r = 0; r < R; r++) {
-            const __m512 x = _mm512_set1_ps(r < 4 ? a[r * a_row] : a4[(r - 4) * a_row]);
-
-#pragma GCC unroll 3
-            for (size_t v = 0; v < V; v++)
-                sum[r][v] = _mm512_fmadd_ps(x, col[v], sum[r][v]);
-        }
+        step(sum, a, a4, a_row, b, R, V, last);
         a += a_step;
         a4 += a_step;
         b += b_step;
@@ -53,6 +61,43 @@ tile_of(const struct gemm_tile *t, const size_t R, const size_t V, __mmask16 las
         for (size_t v = 0; v < V; v++)
             _mm512_mask_storeu_ps(t->c + r * t->c_row + 16 * v,
                                   v + 1 < V ? (__mmask16)0xffff : last, sum[r][v]);
+}
+
+/*
+ * The whole tile with A's k lying together and B packed, where nearly all time goes.
+ * Fetches come one at a time between the products: a burst of them would hold up the
+ * lines of B on their way from L2.
+ */
+static void whole(const struct gemm_tile *t)
+{
+    const size_t a_row = t->a_row;
+    const float *a = t->a, *a4 = t->a + 4 * a_row, *b = t->b;
+    const char *ahead = (const char *)t->ahead;
+    __m512 sum[ROWS][VECS];
+    size_t k = 0;
+
+#pragma GCC unroll 8
+    for (size_t r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < VECS; v++)
+            sum[r][v] = t->fresh ? _mm512_setzero_ps()
+                                 : _mm512_loadu_ps(t->c + r * t->c_row + 16 * v);
+    for (; k + GEMM_STRIDE <= t->k; k += GEMM_STRIDE) {
+        if (k / GEMM_STRIDE < t->n_ahead) {
+            _mm_prefetch(ahead, _MM_HINT_T1);
+            ahead += 64;
+        }
+#pragma GCC unroll 8
+        for (size_t i = 0; i < GEMM_STRIDE; i++, a++, a4++, b += 16 * VECS)
+            step(sum, a, a4, a_row, b, ROWS, VECS, 0xffff);
+    }
+    for (; k < t->k; k++, a++, a4++, b += 16 * VECS)
+        step(sum, a, a4, a_row, b, ROWS, VECS, 0xffff);
+#pragma GCC unroll 8
+    for (size_t r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+        for (size_t v = 0; v < VECS; v++)
+            _mm512_storeu_ps(t->c + r * t->c_row + 16 * v, sum[r][v]);
 }
 
 #define TILES_OF(R)                                                                    \
@@ -80,6 +125,10 @@ static void tile(const struct gemm_tile *t, size_t rows, size_t cols)
         tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8};
     const size_t vecs = (cols + 15) / 16;
 
+    if (rows == ROWS && cols == 16 * VECS && t->a_step == 1 && t->b_step == cols) {
+        whole(t);
+        return;
+    }
     of_rows[rows - 1](t, vecs, (__mmask16)(0xffffu >> (16 * vecs - cols)));
 }
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Frozen weights. In float the natural form serves both directions, since the
- * product packs what it needs for 2 to 4 % of its time, and half the memory; in bf16
- * each direction has its own packed form. A product of a few rows unpacks the disk's
- * blocks on its way.
+ * Frozen weights. Each direction has its own packed form; lean floats lie in the
+ * natural form, which serves both. A product of a few rows unpacks the disk's blocks on
+ * its way.
  *
  *   T rows   M outputs   N inputs
  */
@@ -13,10 +12,14 @@
 
 #include "base/arena.h"
 #include "math/bf16.h"
+#include "math/gemm_packed.h"
 #include "math/kernels.h"
 #include "math/matmul.h"
 
 #define MAX_ROWS 32 /* of x at a time */
+
+#define F32_ROWS  48  /* most columns of a panel in any set */
+#define F32_PIECE 768 /* a multiple of every set's columns and every format's block */
 
 bool precision_native_bf16(void)
 {
@@ -34,7 +37,7 @@ static const char *raw_row(const struct matrix *w, size_t i)
 }
 
 /* A plain, aligned F32 tensor is used where it lies. */
-static void init_f32(struct matrix *w, struct arena *arena)
+static void init_lean(struct matrix *w, struct arena *arena)
 {
     const struct kernels *k = kernels();
     const enum dtype type = w->raw.dtype;
@@ -49,6 +52,41 @@ static void init_f32(struct matrix *w, struct arena *arena)
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < w->n_out; i++)
         k->dequant[type](w->f32 + i * w->n_in, raw_row(w, i), w->n_in);
+}
+
+/* Rows from I, a panel's number, and columns from J for both directions. */
+static void pack_piece_f32(struct matrix *w, size_t i, size_t j)
+{
+    const enum dtype type = w->raw.dtype;
+    const size_t skip = j / dtype_block_elems(type) * dtype_block_bytes(type);
+    const size_t n = w->n_in - j < F32_PIECE ? w->n_in - j : F32_PIECE;
+    const size_t tall = packed_cols(), left = w->n_out - i;
+    const size_t n_rows = left < tall ? left : tall;
+    float piece[F32_ROWS * F32_PIECE];
+
+    for (size_t r = 0; r < n_rows; r++)
+        kernels()->dequant[type](piece + r * F32_PIECE, raw_row(w, i + r) + skip, n);
+    if (w->forward)
+        packed_transpose(w->forward, piece, F32_PIECE, i, j, n_rows, n, w->n_in);
+    if (w->backward)
+        packed_copy(w->backward, piece, F32_PIECE, i, j, n_rows, n, w->n_out);
+}
+
+static void init_f32(struct matrix *w, struct arena *arena, int use)
+{
+    const size_t tall = packed_cols();
+
+    assert(tall <= F32_ROWS && F32_PIECE % tall == 0);
+    if (use & MATRIX_FORWARD)
+        w->forward = arena_f32(arena, packed_floats(w->n_out, w->n_in));
+    if (use & MATRIX_BACKWARD)
+        w->backward = arena_f32(arena, packed_floats(w->n_in, w->n_out));
+    if (!w->forward && !w->backward)
+        return;
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < w->n_out; i += tall)
+        for (size_t j = 0; j < w->n_in; j += F32_PIECE)
+            pack_piece_f32(w, i, j);
 }
 
 /* Rows from I and columns from J, unpacked and packed again for both directions. */
@@ -89,33 +127,87 @@ void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw
                          .n_in = raw->shape[1],
                          .raw = *raw,
                          .precision = precision};
+    if (!(use & (MATRIX_FORWARD | MATRIX_BACKWARD)))
+        return;
     if (precision == PRECISION_BF16)
         init_bf16(w, arena, use);
-    else if (use & (MATRIX_FORWARD | MATRIX_BACKWARD))
-        init_f32(w, arena);
+    else if (use & MATRIX_LEAN)
+        init_lean(w, arena);
+    else
+        init_f32(w, arena, use);
+}
+
+void matrix_forward_part(float *y, float beta, const float *x, const struct matrix *w,
+                         size_t T, size_t i0, size_t n)
+{
+    const size_t N = w->n_in;
+    const struct packed_product p = {.c = y,
+                                     .a = x,
+                                     .b = w->forward,
+                                     .m = T,
+                                     .n = n,
+                                     .k = N,
+                                     .c_row = n,
+                                     .a_row = N,
+                                     .b_n = w->n_out,
+                                     .b_k = N,
+                                     .j0 = i0,
+                                     .fresh = beta == 0.0f};
+
+    assert(w->precision == PRECISION_FP32 && i0 % MATRIX_PART == 0);
+    assert(w->f32 || w->forward);
+    if (w->f32)
+        gemm_nt(y, beta, x, w->f32 + i0 * N, T, n, N);
+    else
+        packed_multiply(&p);
+}
+
+void matrix_backward_part(float *d_x, float beta, const float *d_y,
+                          const struct matrix *w, size_t T, size_t i0, size_t n)
+{
+    const size_t N = w->n_in;
+    const struct packed_product p = {.c = d_x,
+                                     .a = d_y,
+                                     .b = w->backward,
+                                     .m = T,
+                                     .n = N,
+                                     .k = n,
+                                     .c_row = N,
+                                     .a_row = n,
+                                     .b_n = N,
+                                     .b_k = w->n_out,
+                                     .k0 = i0,
+                                     .fresh = beta == 0.0f};
+
+    assert(w->precision == PRECISION_FP32);
+    assert(w->f32 || w->backward);
+    if (w->f32)
+        gemm_nn(d_x, beta, d_y, w->f32 + i0 * N, T, N, n);
+    else
+        packed_multiply(&p);
 }
 
 void matrix_forward(float *y, float beta, const float *x, const struct matrix *w,
                     size_t T)
 {
+    assert(beta == 0.0f || beta == 1.0f);
     if (w->precision == PRECISION_BF16) {
         assert(w->forward);
         bf16_set()->product(y, beta, x, w->forward, T, w->n_out, w->n_in);
     } else {
-        assert(w->f32);
-        gemm_nt(y, beta, x, w->f32, T, w->n_out, w->n_in);
+        matrix_forward_part(y, beta, x, w, T, 0, w->n_out);
     }
 }
 
 void matrix_backward(float *d_x, float beta, const float *d_y, const struct matrix *w,
                      size_t T)
 {
+    assert(beta == 0.0f || beta == 1.0f);
     if (w->precision == PRECISION_BF16) {
         assert(w->backward);
         bf16_set()->product(d_x, beta, d_y, w->backward, T, w->n_in, w->n_out);
     } else {
-        assert(w->f32);
-        gemm_nn(d_x, beta, d_y, w->f32, T, w->n_in, w->n_out);
+        matrix_backward_part(d_x, beta, d_y, w, T, 0, w->n_out);
     }
 }
 

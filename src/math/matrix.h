@@ -22,13 +22,18 @@ enum matrix_use {
     MATRIX_DECODE = 1,   /* products of a few rows, from the disk's form */
     MATRIX_FORWARD = 2,  /* products of many rows */
     MATRIX_BACKWARD = 4, /* and their gradients by the input */
+    MATRIX_LEAN = 8, /* float: one form for both directions, packed at each use, which
+                        saves half the memory and costs a tenth of the speed */
 };
+
+/* matrix_forward_part() and matrix_backward_part() begin at multiples of this. */
+#define MATRIX_PART 96
 
 struct matrix {
     size_t n_out, n_in; /* M, N */
     struct tensor raw;  /* as on disk; borrowed */
     enum precision precision;
-    float *f32;     /* (M, N) dequantised, or NULL */
+    float *f32;     /* (M, N) dequantised, where lean; or NULL */
     void *forward;  /* packed for the forward product, or NULL */
     void *backward; /* packed for the backward product, or NULL */
 };
@@ -49,6 +54,11 @@ void matrix_forward(float *y, float beta, const float *x, const struct matrix *w
 /* D_X (T, N) = beta * D_X + D_Y (T, M) W */
 void matrix_backward(float *d_x, float beta, const float *d_y, const struct matrix *w,
                      size_t T);
+/* The same with rows I0 .. I0 + n of W alone, in float: Y (T, n) resp. D_Y (T, n). */
+void matrix_forward_part(float *y, float beta, const float *x, const struct matrix *w,
+                         size_t T, size_t i0, size_t n);
+void matrix_backward_part(float *d_x, float beta, const float *d_y,
+                          const struct matrix *w, size_t T, size_t i0, size_t n);
 /* The same as matrix_forward for a few rows, straight from the disk's form, with
  * float activations. Outside a parallel region the rows of W are shared by all threads. */
 void matrix_decode(float *y, const float *x, const struct matrix *w, size_t T);

@@ -237,6 +237,41 @@ static void every_form_holds_the_same_weights(void **state)
     arena_release(&arena);
 }
 
+/* Packed once or at each use, whole or in parts, one thread or four: the same bits. */
+static void lean_and_packed_forms_agree_to_the_bit(void **state)
+{
+    const size_t M = 2 * MATRIX_PART + 21, N = 310, T = 75, half = MATRIX_PART;
+    const int use = MATRIX_FORWARD | MATRIX_BACKWARD, before = omp_get_max_threads();
+    const struct tensor raw = plain(M, N);
+    struct arena measure = {0}, arena;
+    struct matrix lean, packed;
+
+    (void)state;
+    fill(w, M * N, 1);
+    fill(x, T * N, 2);
+    matrix_init(&lean, &measure, &raw, PRECISION_FP32, use | MATRIX_LEAN);
+    assert_int_equal(measure.used, 0); /* used where it lies */
+    open_matrix(&packed, &arena, &raw, PRECISION_FP32);
+    matrix_forward(y, 0.0f, x, &lean, T);
+    for (int threads = 1; threads <= 4; threads += 3) {
+        omp_set_num_threads(threads);
+        matrix_forward(y2, 0.0f, x, &packed, T);
+        assert_memory_equal(y2, y, T * M * sizeof(float));
+    }
+    matrix_forward_part(y2, 0.0f, x, &packed, T, half, M - half);
+    for (size_t t = 0; t < T; t++)
+        assert_memory_equal(y2 + t * (M - half), y + t * M + half,
+                            (M - half) * sizeof(float));
+    matrix_backward_part(y, 0.0f, x, &lean, T, half, M - half);
+    matrix_backward_part(y2, 0.0f, x, &packed, T, half, M - half);
+    assert_memory_equal(y2, y, T * N * sizeof(float));
+    matrix_backward(y, 0.0f, x, &lean, T);
+    matrix_backward(y2, 0.0f, x, &packed, T);
+    assert_memory_equal(y2, y, T * N * sizeof(float));
+    omp_set_num_threads(before);
+    arena_release(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +279,7 @@ int main(void)
         cmocka_unit_test(a_row_depends_on_itself_alone),
         cmocka_unit_test(threads_move_no_bit),
         cmocka_unit_test(every_form_holds_the_same_weights),
+        cmocka_unit_test(lean_and_packed_forms_agree_to_the_bit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
