@@ -27,9 +27,13 @@
 
 #include "math/tile_amx.h"
 
-#define CUT         16
-#define ROUND_ROWS  256
+#define CUT         8    /* with more, a cut's panel of E leaves L1 between rows */
 #define PIECE_ELEMS 1024 /* floats: four tiles of 16 x 16 */
+
+/* Rows share the weights that stream past; their x should stay in L2. */
+#define ROUND_BYTES   ((size_t)1 << 20)
+#define ROUND_ROWS    512
+#define ROUND_MINIMUM 128
 
 /*
  * How far above the largest s a grown reference is set, so that it grows once or
@@ -65,9 +69,16 @@ static size_t panels_of(size_t n_vocab)
     return (n_vocab + 31) / 32;
 }
 
-static size_t round_rows(size_t rows)
+/* ROWS in even rounds. */
+static size_t round_rows(const struct tile_head *h, size_t rows)
 {
-    return rows < ROUND_ROWS ? tile_round(rows) : ROUND_ROWS;
+    const size_t fit = ROUND_BYTES / (h->blocks * PAIR_ROWS * sizeof(uint16_t));
+    const size_t most = fit > ROUND_ROWS      ? ROUND_ROWS
+                        : fit < ROUND_MINIMUM ? ROUND_MINIMUM
+                                              : fit / 32 * 32;
+    const size_t rounds = rows ? (rows + most - 1) / most : 1;
+
+    return tile_round((rows + rounds - 1) / rounds);
 }
 
 size_t amx_head_bytes(size_t blocks, size_t n_vocab, bool backward)
@@ -78,7 +89,7 @@ size_t amx_head_bytes(size_t blocks, size_t n_vocab, bool backward)
 
 size_t amx_head_scratch(const struct tile_head *h, size_t rows, bool backward)
 {
-    const size_t n = round_rows(rows);
+    const size_t n = round_rows(h, rows);
     const size_t row = (16 + 2) * sizeof(float) + sizeof(int32_t);
     const size_t slopes = CUT * 32 * sizeof(uint16_t) + h->blocks * 32 * sizeof(float);
 
@@ -297,17 +308,23 @@ static void hide_gaps(float *logits, size_t n)
             logits[r / 16 * 512 + r % 16 * 16 + i / 16 * 256 + i % 16] = -INFINITY;
 }
 
+/* Those of 16 targets that are in N words from FIRST on. */
+static inline uint32_t targets_in(const int32_t *target, size_t first, size_t n)
+{
+    const __m512i at =
+        _mm512_sub_epi32(_mm512_load_si512(target), _mm512_set1_epi32((int32_t)first));
+
+    /* below the first, the difference wraps to a large one */
+    return _mm512_cmplt_epu32_mask(at, _mm512_set1_epi32((int32_t)n));
+}
+
 /* The logits of targets that are in PANEL. */
 static inline void pick_targets(const struct round *g, const float *logits, size_t pair,
                                 size_t panel)
 {
     const int32_t *target = g->target + pair * 32;
-    const __m512i wanted = _mm512_set1_epi32((int32_t)panel);
-    const __mmask16 low = _mm512_cmpeq_epi32_mask(
-        _mm512_srai_epi32(_mm512_load_si512(target), 5), wanted);
-    const __mmask16 high = _mm512_cmpeq_epi32_mask(
-        _mm512_srai_epi32(_mm512_load_si512(target + 16), 5), wanted);
-    uint32_t hits = (uint32_t)high << 16 | low;
+    uint32_t hits = targets_in(target + 16, panel * 32, 32) << 16 |
+                    targets_in(target, panel * 32, 32);
 
     for (; hits; hits &= hits - 1) {
         const size_t r = (size_t)__builtin_ctz(hits), i = (size_t)target[r] % 32;
@@ -382,24 +399,25 @@ static void take_targets(const struct round *g, size_t n)
     const size_t blocks = g->head->blocks;
     const uint16_t *e = g->head->backward + g->cut * blocks * PACK_ELEMS;
 
-    for (size_t row = 0; row < g->pairs * 32; row++) {
-        const size_t at = (size_t)g->target[row] - g->cut * 32; /* wraps where below */
-        const uint16_t *from = e + at / 32 * PACK_ELEMS + at % 32 / 2 * 32;
-        float *to = g->d_x + row * blocks * 32;
+    for (size_t first = 0; first < g->pairs * 32; first += 16)
+        for (uint32_t hits = targets_in(g->target + first, g->cut * 32, n * 32); hits;
+             hits &= hits - 1) {
+            const size_t row = first + (size_t)__builtin_ctz(hits);
+            const size_t at = (size_t)g->target[row] - g->cut * 32;
+            const uint16_t *from = e + at / 32 * PACK_ELEMS + at % 32 / 2 * 32;
+            float *to = g->d_x + row * blocks * 32;
 
-        if (g->target[row] < 0 || at >= n * 32)
-            continue;
-        for (size_t j = 0; j < 2 * blocks; j++) {
-            /* pairs of rows of E: the even one in the low half */
-            const __m512i pair =
-                _mm512_load_si512(from + j / 2 * n * PACK_ELEMS + j % 2 * TILE_ELEMS);
-            const __m512i odd = _mm512_and_si512(pair, _mm512_set1_epi32(-65536));
+            for (size_t j = 0; j < 2 * blocks; j++) {
+                /* pairs of rows of E: the even one in the low half */
+                const __m512i pair = _mm512_load_si512(from + j / 2 * n * PACK_ELEMS +
+                                                       j % 2 * TILE_ELEMS);
+                const __m512i odd = _mm512_and_si512(pair, _mm512_set1_epi32(-65536));
 
-            _mm512_storeu_ps(
-                to + j * 16,
-                _mm512_castsi512_ps(at % 2 ? odd : _mm512_slli_epi32(pair, 16)));
+                _mm512_storeu_ps(
+                    to + j * 16,
+                    _mm512_castsi512_ps(at % 2 ? odd : _mm512_slli_epi32(pair, 16)));
+            }
         }
-    }
 }
 
 /* ---- rounds ---- */
@@ -470,7 +488,7 @@ static void round_run(struct round *g, const struct tile_loss *loss, size_t firs
 
 void amx_head_loss(const struct tile_head *h, const struct tile_loss *loss)
 {
-    const size_t most = round_rows(loss->rows);
+    const size_t most = round_rows(h, loss->rows);
     struct round g = {.head = h};
     char *at = loss->scratch;
 
@@ -485,9 +503,8 @@ void amx_head_loss(const struct tile_head *h, const struct tile_loss *loss)
         g.slopes = (float *)(g.exps + most * CUT * 32);
     }
     tiles_begin();
-    for (size_t row = 0; row < loss->rows; row += ROUND_ROWS)
-        round_run(&g, loss, row,
-                  loss->rows - row < ROUND_ROWS ? loss->rows - row : ROUND_ROWS);
+    for (size_t row = 0; row < loss->rows; row += most)
+        round_run(&g, loss, row, loss->rows - row < most ? loss->rows - row : most);
     tiles_end();
 }
 #endif
