@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The two thin products of a low-rank factor on AMX tiles, and what gates make of
+ * their rows.
+ *
+ * A pair of row blocks times a block of 32 ranks is one piece of 32 x 32 in four tile
+ * registers; where only 16 of the ranks are asked for, two pairs are done at once. The
+ * factors gate * scale of a row's 32 places are found anew only where its unit is not
+ * that of the row before it: a sequence with its own expert pays for one row.
+ */
+#include "math/tile_ranks.h"
+
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#include <assert.h>
+
+#include "math/tile_amx.h"
+
+#define NOBODY    UINT32_MAX
+#define AHEAD     4 /* steps of K that are fetched before they are needed */
+#define ROWS_MOST 64
+
+/* A piece's sums: [row block][half of the ranks][16][16], two pairs at most. */
+struct sums {
+    float at[ROWS_MOST / 16][2][256] __attribute__((aligned(64)));
+};
+
+/* gate * scale of the 32 places of a row. */
+struct factors {
+    __m512 low, high;
+    uint32_t unit[3];
+};
+
+static unsigned halves_of(uint32_t places)
+{
+    return (places & 0xffff ? 1u : 0u) | (places >> 16 ? 2u : 0u);
+}
+
+static uint32_t places_of(const struct rank_rule *rule)
+{
+    uint32_t places = 0;
+
+    for (size_t i = 0; i < rule->n_gates; i++)
+        places |= rule->gates[i].places;
+    return places;
+}
+
+static inline const uint16_t *rows_at(const struct rank_product *p, size_t row)
+{
+    return p->a.at + row / TILE_ROWS * p->a.pitch * TILE_ELEMS;
+}
+
+static inline void fetch(const uint16_t *b, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        _mm_prefetch((const char *)b + i, _MM_HINT_T0);
+}
+
+/* Rows ROW .. ROW + 32 times all 32 ranks. COLD: B is not in the caches yet. */
+static inline void piece(struct sums *out, const struct rank_product *p, size_t row,
+                         bool cold)
+{
+    const uint16_t *top = rows_at(p, row), *bottom = top + p->a.pitch * TILE_ELEMS;
+    const uint16_t *b = p->b;
+
+    TILE_FENCE();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (size_t k = 0; k < p->k; k++) {
+        if (cold)
+            fetch(b + AHEAD * PACK_ELEMS, PACK_ELEMS * sizeof(*b));
+        _tile_loadd(6, b, 64);
+        _tile_loadd(4, top, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + TILE_ELEMS, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, bottom, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        top += TILE_ELEMS;
+        bottom += TILE_ELEMS;
+        b += PACK_ELEMS;
+    }
+    _tile_stored(0, out->at[0][0], 64);
+    _tile_stored(1, out->at[0][1], 64);
+    _tile_stored(2, out->at[1][0], 64);
+    _tile_stored(3, out->at[1][1], 64);
+    TILE_FENCE();
+}
+
+/* Rows ROW .. ROW + 64, or + 32 where not TALL, times 16 ranks of HALF. */
+static inline void half_piece(struct sums *out, const struct rank_product *p,
+                              size_t row, size_t half, bool tall, bool cold)
+{
+    const size_t down = p->a.pitch * TILE_ELEMS;
+    const uint16_t *a = rows_at(p, row), *b = p->b + half * TILE_ELEMS;
+
+    TILE_FENCE();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (size_t k = 0; k < p->k; k++) {
+        if (cold)
+            fetch(b + AHEAD * PACK_ELEMS, TILE_ELEMS * sizeof(*b));
+        _tile_loadd(7, b, 64);
+        _tile_loadd(4, a, 64);
+        _tile_dpbf16ps(0, 4, 7);
+        _tile_loadd(5, a + down, 64);
+        _tile_dpbf16ps(1, 5, 7);
+        if (tall) {
+            _tile_loadd(6, a + 2 * down, 64);
+            _tile_dpbf16ps(2, 6, 7);
+            _tile_loadd(4, a + 3 * down, 64);
+            _tile_dpbf16ps(3, 4, 7);
+        }
+        a += TILE_ELEMS;
+        b += PACK_ELEMS;
+    }
+    _tile_stored(0, out->at[0][half], 64);
+    _tile_stored(1, out->at[1][half], 64);
+    _tile_stored(2, out->at[2][half], 64);
+    _tile_stored(3, out->at[3][half], 64);
+    TILE_FENCE();
+}
+
+/* How many rows from ROW on one call takes, into OUT where not NULL. */
+static inline size_t some_rows(struct sums *out, const struct rank_product *p,
+                               size_t row, unsigned halves)
+{
+    const size_t left = p->row + p->rows - row;
+    const bool tall = halves != 3 && left >= ROWS_MOST;
+
+    if (out && halves == 3)
+        piece(out, p, row, row == p->row);
+    else if (out)
+        half_piece(out, p, row, halves >> 1, tall, row == p->row);
+    return tall ? ROWS_MOST : PAIR_ROWS;
+}
+
+static inline void rule_begin(struct factors *f)
+{
+    f->low = f->high = _mm512_setzero_ps();
+    f->unit[0] = f->unit[1] = f->unit[2] = NOBODY;
+}
+
+static inline uint32_t unit_at(const struct rank_gates *g, size_t row)
+{
+    return row < g->n_rows ? g->unit_of_row[row] : NOBODY;
+}
+
+static inline bool same_units(const struct factors *f, const struct rank_rule *rule,
+                              size_t row)
+{
+    for (size_t i = 0; i < rule->n_gates; i++)
+        if (unit_at(&rule->gates[i], row) != f->unit[i])
+            return false;
+    return true;
+}
+
+static inline void factors_at(struct factors *f, const struct rank_rule *rule,
+                              size_t row)
+{
+    const __m512i owner_low = _mm512_loadu_si512(rule->owner),
+                  owner_high = _mm512_loadu_si512(rule->owner + 16);
+    __m512 low = _mm512_setzero_ps(), high = low;
+
+    for (size_t i = 0; i < rule->n_gates; i++) {
+        const struct rank_gates *g = &rule->gates[i];
+        const __mmask16 m_low = (__mmask16)g->places,
+                        m_high = (__mmask16)(g->places >> 16);
+        const float *gate;
+
+        f->unit[i] = unit_at(g, row);
+        if (f->unit[i] == NOBODY)
+            continue;
+        gate = g->gate + f->unit[i] * g->n_owners;
+        if (g->n_owners <= 16) {
+            const __mmask16 there = (__mmask16)((1u << g->n_owners) - 1);
+            const __m512 all = _mm512_maskz_loadu_ps(there, gate);
+
+            low = _mm512_mask_permutexvar_ps(low, m_low, owner_low, all);
+            high = _mm512_mask_permutexvar_ps(high, m_high, owner_high, all);
+        } else {
+            low = _mm512_mask_i32gather_ps(low, m_low, owner_low, gate, 4);
+            high = _mm512_mask_i32gather_ps(high, m_high, owner_high, gate, 4);
+        }
+    }
+    f->low = _mm512_mul_ps(low, _mm512_loadu_ps(rule->scale));
+    f->high = _mm512_mul_ps(high, _mm512_loadu_ps(rule->scale + 16));
+}
+
+/* X * F, 0 where F is 0 whatever X is. */
+static inline __m512 times(__m512 x, __m512 f)
+{
+    return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(f, _mm512_setzero_ps(), _CMP_NEQ_UQ),
+                               x, f);
+}
+
+static inline void load_row(__m512 *low, __m512 *high, const struct sums *s, size_t r,
+                            unsigned halves)
+{
+    const float *at = s->at[r / 16][0] + r % 16 * 16;
+
+    *low = halves & 1 ? _mm512_load_ps(at) : _mm512_setzero_ps();
+    *high = halves & 2 ? _mm512_load_ps(at + 256) : _mm512_setzero_ps();
+}
+
+static void forward(struct tiles h, const struct rank_product *x,
+                    const struct rank_rule *rule)
+{
+    const unsigned halves = halves_of(places_of(rule));
+    struct sums sums;
+    struct factors f;
+
+    tiles_begin();
+    rule_begin(&f);
+    for (size_t row = x->row; row < x->row + x->rows;) {
+        const size_t n = some_rows(&sums, x, row, halves);
+
+        for (size_t r = 0; r < n; r++) {
+            __m512 low, high;
+
+            load_row(&low, &high, &sums, r, halves);
+            if (!same_units(&f, rule, row + r))
+                factors_at(&f, rule, row + r);
+            _mm512_store_si512(tile_at(h, row + r, 0),
+                               bf16_pair(times(low, f.low), times(high, f.high)));
+        }
+        row += n;
+    }
+    tiles_end();
+}
+
+static void scale(struct tiles h, const float *given, size_t row, size_t rows,
+                  const struct rank_rule *rule)
+{
+    struct factors f;
+
+    rule_begin(&f);
+    for (size_t r = row; r < row + rows; r++) {
+        if (!same_units(&f, rule, r))
+            factors_at(&f, rule, r);
+        _mm512_store_si512(
+            tile_at(h, r, 0),
+            bf16_pair(times(_mm512_loadu_ps(given + r * 32), f.low),
+                      times(_mm512_loadu_ps(given + r * 32 + 16), f.high)));
+    }
+}
+
+/* Sums scale <d_h~, h> of the rows of a unit, place by place, until the unit ends. */
+struct dots {
+    __m512 low, high;
+};
+
+static void dots_end(struct dots *dots, const struct factors *f,
+                     const struct rank_rule *rule)
+{
+    for (size_t i = 0; i < rule->n_parts; i++) {
+        const struct rank_part *part = &rule->parts[i];
+        const struct rank_gates *g = &rule->gates[part->gates];
+        const size_t unit = f->unit[part->gates], at = unit * g->n_owners + part->owner;
+        const uint32_t places = (uint32_t)(((1ull << part->n) - 1) << part->first);
+
+        if (!g->d_gate || unit == NOBODY || g->gate[at] == 0.0f)
+            continue;
+        if (places & 0xffff)
+            g->d_gate[at] += _mm512_mask_reduce_add_ps((__mmask16)places, dots->low);
+        if (places >> 16)
+            g->d_gate[at] +=
+                _mm512_mask_reduce_add_ps((__mmask16)(places >> 16), dots->high);
+    }
+    dots->low = dots->high = _mm512_setzero_ps();
+}
+
+static bool wants_dots(const struct rank_rule *rule)
+{
+    for (size_t i = 0; i < rule->n_gates; i++)
+        if (rule->gates[i].d_gate)
+            return true;
+    return false;
+}
+
+static void backward(struct tiles h, struct tiles d_h, const struct rank_product *x,
+                     const float *given, const struct rank_product *d_y,
+                     const struct rank_rule *rule)
+{
+    const unsigned halves = halves_of(places_of(rule));
+    const __m512 scale_low = _mm512_loadu_ps(rule->scale),
+                 scale_high = _mm512_loadu_ps(rule->scale + 16);
+    const bool dotted = wants_dots(rule);
+    struct dots dots = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    struct sums of_h, of_d;
+    struct factors f;
+
+    tiles_begin();
+    rule_begin(&f);
+    for (size_t row = d_y->row; row < d_y->row + d_y->rows;) {
+        const size_t n = some_rows(&of_d, d_y, row, halves);
+
+        if (!given)
+            some_rows(&of_h, x, row, halves);
+        for (size_t r = 0; r < n; r++) {
+            __m512 low, high, d_low, d_high;
+
+            load_row(&d_low, &d_high, &of_d, r, halves);
+            if (given) {
+                low = _mm512_loadu_ps(given + (row + r) * 32);
+                high = _mm512_loadu_ps(given + (row + r) * 32 + 16);
+            } else {
+                load_row(&low, &high, &of_h, r, halves);
+            }
+            if (!same_units(&f, rule, row + r)) {
+                if (dotted)
+                    dots_end(&dots, &f, rule);
+                factors_at(&f, rule, row + r);
+            }
+            _mm512_store_si512(tile_at(h, row + r, 0),
+                               bf16_pair(times(low, f.low), times(high, f.high)));
+            _mm512_store_si512(tile_at(d_h, row + r, 0),
+                               bf16_pair(times(d_low, f.low), times(d_high, f.high)));
+            dots.low = _mm512_fmadd_ps(_mm512_mul_ps(d_low, scale_low), low, dots.low);
+            dots.high =
+                _mm512_fmadd_ps(_mm512_mul_ps(d_high, scale_high), high, dots.high);
+        }
+        row += n;
+    }
+    if (dotted)
+        dots_end(&dots, &f, rule);
+    tiles_end();
+}
+
+void amx_rank_product(float *out, size_t pitch, const struct rank_product *p,
+                      uint32_t places)
+{
+    const unsigned halves = halves_of(places);
+    struct sums sums;
+
+    tiles_begin();
+    for (size_t row = p->row; row < p->row + p->rows;) {
+        const size_t n = some_rows(&sums, p, row, halves);
+
+        for (size_t r = 0; r < n; r++) {
+            float *to = out + (row + r) * pitch;
+            __m512 low, high;
+
+            load_row(&low, &high, &sums, r, halves);
+            _mm512_mask_storeu_ps(to, (__mmask16)places, low);
+            _mm512_mask_storeu_ps(to + 16, (__mmask16)(places >> 16), high);
+        }
+        row += n;
+    }
+    tiles_end();
+}
+
+static const struct tile_rank_set set = {
+    .forward = forward,
+    .backward = backward,
+    .product = amx_rank_product,
+    .scale = scale,
+    .turn = amx_rank_turn,
+    .gradients = amx_rank_gradients,
+    .scratch = amx_rank_mixed,
+    .pack_rows = amx_pack_rows,
+    .pack_columns = amx_pack_columns,
+    .draw_kept = amx_draw_kept,
+    .thin = amx_thin,
+    .add_kept = amx_add_kept,
+};
+
+const struct tile_rank_set *tile_rank_set_amx(void)
+{
+    return &set;
+}
+#else
+const struct tile_rank_set *tile_rank_set_amx(void)
+{
+    return NULL;
+}
+#endif
