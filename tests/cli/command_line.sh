@@ -57,6 +57,8 @@ row C03 2 USE07 add folder legal
 row C03 2 USE07 add folder legal=
 row C03 2 USE07 add folder legal=,rows.jsonl
 row C03 2 USE05 bench X --model "$model"
+row C03 2 USE05 bench W --model "$model" --memory all
+row C03 2 USE06 bench W --model "$model" --format Q4_0
 row C08 2 USE06 score "$model" rows.jsonl --json rows.jsonl
 row C08 2 USE06 score "$model" rows.jsonl --json ./folder/../rows.jsonl
 row C09 4 IO01 score "$model" rows.jsonl --json absent/out.json

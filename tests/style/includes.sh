@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # A folder of src/ may include only itself, the folders before it and artel.h; the
-# program in src/cli/ only artel.h and its own files, cmd_bench excepted. File names
-# are unique, so that an include can mean one file only.
+# program in src/cli/ only artel.h and its own files, those of bench excepted. File
+# names are unique, so that an include can mean one file only.
 #
 #   tests/style/includes.sh ROOT
 cd "$1" || exit 2
@@ -37,7 +37,7 @@ FNR == 1 {
     }
     if (folder == "include")
         wrong("the public header includes \"" quoted[2] "\"")
-    else if (folder == "cli" && piece[1] != "cli" && FILENAME !~ /cmd_bench/)
+    else if (folder == "cli" && piece[1] != "cli" && FILENAME !~ /\/(cmd_)?bench/)
         wrong("the program uses artel.h only, not \"" quoted[2] "\"")
     else if (place[piece[1]] > own)
         wrong(folder "/ comes before " piece[1] "/ and may not include \"" quoted[2] "\"")
