@@ -62,26 +62,31 @@ static inline __m512 bf16_load(const uint16_t *p) /* 16 of them */
 }
 
 /* 16 x 16 words of 32 bits, in registers. */
-static inline void tile_transpose(__m512i r[16])
+__attribute__((always_inline)) static inline void tile_transpose(__m512i r[16])
 {
     __m512i t[16];
 
+    /* unrolled, or the 16 rows would pass through memory at each step */
+#pragma GCC unroll 8
     for (size_t i = 0; i < 8; i++) {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
     }
+#pragma GCC unroll 8
     for (size_t i = 0; i < 4; i++) {
         r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
         r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
         r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
         r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
     }
+#pragma GCC unroll 8
     for (size_t i = 0; i < 4; i++) {
         t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
         t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
         t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
         t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
     }
+#pragma GCC unroll 8
     for (size_t i = 0; i < 4; i++) {
         r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
         r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
@@ -111,13 +116,12 @@ static inline __m512 exp2_fast(__m512 x)
     const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
     const __m512 whole = _mm512_roundscale_ps(bounded, 8);
     const __m512 f = _mm512_sub_ps(bounded, whole);
-    __m512 p = _mm512_set1_ps(1.5403530e-4f);
+    __m512 p = _mm512_set1_ps(1.32647272e-3f); /* the best of degree 5 with 2^0 = 1 */
 
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.3333558e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.67151264e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.55073374e-2f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.40222421e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.93146978e-1f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, whole);
 }

@@ -189,16 +189,15 @@ static void raise(const struct room *r, const struct tile_heads *h, __m512 c, si
 {
     float fade[32];
 
-    for (size_t i = 0; i < 32; i++) {
-        const float *s = r->s + i * PITCH;
-        __m512 x = _mm512_load_ps(s), y = _mm512_load_ps(s + 16);
+    for (size_t j = 0; j < n; j++)
+        for (size_t i = 0; i < 32; i++) {
+            const float *s = r->s + i * PITCH + j * 32;
+            __m512 x = _mm512_max_ps(_mm512_load_ps(s), _mm512_load_ps(s + 16));
 
-        for (size_t j = 1; j < n; j++) {
-            x = _mm512_max_ps(x, _mm512_load_ps(s + j * 32));
-            y = _mm512_max_ps(y, _mm512_load_ps(s + j * 32 + 16));
+            if (j > 0)
+                x = _mm512_max_ps(x, _mm512_load_ps(r->part[i]));
+            _mm512_store_ps(r->part[i], x);
         }
-        _mm512_store_ps(r->part[i], _mm512_max_ps(x, y));
-    }
     for (size_t i = 0; i < 32; i += 16) {
         const __m512 most = largest_of_rows((const float(*)[16])r->part + i);
         const __m512 old = _mm512_load_ps(r->most + i);
@@ -224,36 +223,46 @@ static void raise(const struct room *r, const struct tile_heads *h, __m512 c, si
     }
 }
 
-/* P of a chunk, and SUM. */
+/* P of block J of the chunk, each row's 16 sums added to PART; masked where HIDDEN. */
+static inline void soften_block(const struct room *r, const struct queries *q,
+                                const float *top, size_t first, size_t j, bool hidden)
+{
+    for (size_t i = 0; i < 32; i++) {
+        const float *s = r->s + i * PITCH + j * 32;
+        const __m512 t = _mm512_set1_ps(top[i]);
+        __m512 x = exp2_fast(_mm512_fmsub_ps(_mm512_load_ps(s), q->c, t)),
+               y = exp2_fast(_mm512_fmsub_ps(_mm512_load_ps(s + 16), q->c, t)), sum;
+
+        if (hidden) {
+            const uint32_t there = seen(q, i, first + j);
+
+            x = _mm512_maskz_mov_ps((__mmask16)there, x);
+            y = _mm512_maskz_mov_ps((__mmask16)(there >> 16), y);
+        }
+        sum = _mm512_add_ps(x, y);
+        if (j > 0)
+            sum = _mm512_add_ps(sum, _mm512_load_ps(r->part[i]));
+        _mm512_store_ps(r->part[i], sum);
+        _mm512_store_si512(r->p + (i / 16 * CHUNK + j) * TILE_ELEMS +
+                               i % 16 * TILE_COLS,
+                           bf16_pair(x, y));
+    }
+}
+
+/* P of a chunk, and SUM. Blocks outside and rows inside: 32 rows are a loop whose end
+ * the CPU can tell, the blocks of a row are not. */
 static void soften(const struct room *r, const struct queries *q, size_t first,
                    size_t n)
 {
     const size_t clear = n_clear(q, first, n);
+    _Alignas(64) float top[32];
 
-    for (size_t i = 0; i < 32; i++) {
-        const float *s = r->s + i * PITCH;
-        uint16_t *p = r->p + i / 16 * CHUNK * TILE_ELEMS + i % 16 * TILE_COLS;
-        const __m512 top = _mm512_mul_ps(q->c, _mm512_set1_ps(r->most[i]));
-        __m512 sum = _mm512_setzero_ps(), sum_high = sum;
-
-        for (size_t j = 0; j < n; j++) {
-            __m512 x =
-                exp2_fast(_mm512_fmsub_ps(_mm512_load_ps(s + j * 32), q->c, top));
-            __m512 y =
-                exp2_fast(_mm512_fmsub_ps(_mm512_load_ps(s + j * 32 + 16), q->c, top));
-
-            if (j >= clear) {
-                const uint32_t there = seen(q, i, first + j);
-
-                x = _mm512_maskz_mov_ps((__mmask16)there, x);
-                y = _mm512_maskz_mov_ps((__mmask16)(there >> 16), y);
-            }
-            sum = _mm512_add_ps(sum, x);
-            sum_high = _mm512_add_ps(sum_high, y);
-            _mm512_store_si512(p + j * TILE_ELEMS, bf16_pair(x, y));
-        }
-        _mm512_store_ps(r->part[i], _mm512_add_ps(sum, sum_high));
-    }
+    for (size_t i = 0; i < 32; i += 16)
+        _mm512_store_ps(top + i, _mm512_mul_ps(q->c, _mm512_load_ps(r->most + i)));
+    for (size_t j = 0; j < clear; j++)
+        soften_block(r, q, top, first, j, false);
+    for (size_t j = clear; j < n; j++)
+        soften_block(r, q, top, first, j, true);
     for (size_t i = 0; i < 32; i += 16)
         _mm512_store_ps(r->sum + i,
                         _mm512_add_ps(_mm512_load_ps(r->sum + i),

@@ -26,10 +26,12 @@ struct piece {
 static inline void piece_load(__m512i r[16], const struct piece *p, size_t first)
 {
     if (p->n >= first + 16) {
+#pragma GCC unroll 16
         for (size_t i = 0; i < 16; i++)
             r[i] = _mm512_loadu_si512(tile_at(p->t, p->row + first + i, p->block));
         return;
     }
+#pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++)
         r[i] = first + i < p->n
                    ? _mm512_loadu_si512(tile_at(p->t, p->row + first + i, p->block))
@@ -38,6 +40,7 @@ static inline void piece_load(__m512i r[16], const struct piece *p, size_t first
 
 static inline void tile_put(uint16_t *out, const __m512i r[16])
 {
+#pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++)
         _mm512_store_si512(out + i * TILE_COLS, r[i]);
 }
@@ -70,6 +73,7 @@ static inline void piece_pairs(uint16_t *out, const struct piece *p)
 
     for (size_t half = 0; half < 2; half++) {
         piece_load(r, p, half * 16);
+#pragma GCC unroll 16
         for (size_t i = 0; i < 8; i++) {
             tile_interleave(r[2 * i], r[2 * i + 1], &low, &high);
             _mm512_store_si512(out + (half * 8 + i) * 32, low);
@@ -84,6 +88,7 @@ static inline void pairs_turned(uint16_t *out, size_t step, const uint16_t *pair
     __m512i r[16];
 
     for (size_t half = 0; half < 2; half++) {
+#pragma GCC unroll 16
         for (size_t i = 0; i < 16; i++)
             r[i] = _mm512_load_si512(pairs + half * TILE_ELEMS + i * 32);
         tile_transpose(r);
@@ -141,12 +146,16 @@ static inline __m512 sum_rows(const float (*part)[16])
     __m512i r[16];
     __m512 x[16];
 
+#pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++)
         r[i] = _mm512_load_si512(part[i]);
     tile_transpose(r);
+#pragma GCC unroll 16
     for (size_t i = 0; i < 8; i++)
         x[i] = _mm512_add_ps(_mm512_castsi512_ps(r[i]), _mm512_castsi512_ps(r[i + 8]));
+#pragma GCC unroll 3
     for (size_t n = 4; n > 0; n /= 2)
+#pragma GCC unroll 4
         for (size_t i = 0; i < n; i++)
             x[i] = _mm512_add_ps(x[i], x[i + n]);
     return x[0];
@@ -157,12 +166,16 @@ static inline __m512 largest_of_rows(const float (*part)[16])
     __m512i r[16];
     __m512 x[16];
 
+#pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++)
         r[i] = _mm512_load_si512(part[i]);
     tile_transpose(r);
+#pragma GCC unroll 16
     for (size_t i = 0; i < 8; i++)
         x[i] = _mm512_max_ps(_mm512_castsi512_ps(r[i]), _mm512_castsi512_ps(r[i + 8]));
+#pragma GCC unroll 3
     for (size_t n = 4; n > 0; n /= 2)
+#pragma GCC unroll 4
         for (size_t i = 0; i < n; i++)
             x[i] = _mm512_max_ps(x[i], x[i + n]);
     return x[0];
