@@ -180,19 +180,58 @@ static int check_stacks(struct artel_error *err)
                            least >> 10, STACK_MIN >> 10);
 }
 
-int cpu_set_threads(size_t n, struct artel_error *err)
+/* The CPUs that this process may run on, asked before any thread was pinned. */
+static int allowed_cpus(const int **out)
 {
+    static int cpus[CPU_SETSIZE], n = -1;
     cpu_set_t allowed;
-    int cpus[CPU_SETSIZE], n_cpus = 0, rc;
 
-    if (n > MAX_THREADS)
-        return error_set(err, ARTEL_EUSAGE, "CPU03", "threads",
-                         "%zu threads asked for, expected 1 to %d", n, MAX_THREADS);
+    *out = cpus;
+    if (n >= 0)
+        return n;
+    n = 0;
     CPU_ZERO(&allowed);
     if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
         for (int i = 0; i < CPU_SETSIZE; i++)
             if (CPU_ISSET(i, &allowed))
-                cpus[n_cpus++] = i;
+                cpus[n++] = i;
+    return n;
+}
+
+/* Then OpenMP has bound this thread already, and its mask no longer tells of the process. */
+static bool placed_by_user(void)
+{
+    static const char *const names[] = {"OMP_PROC_BIND", "GOMP_CPU_AFFINITY",
+                                        "KMP_AFFINITY"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (getenv(names[i]))
+            return true;
+    return false;
+}
+
+static void pin_threads(const int *cpus)
+{
+#pragma omp parallel
+    {
+        cpu_set_t one;
+
+        CPU_ZERO(&one);
+        CPU_SET(cpus[omp_get_thread_num()], &one);
+        (void)sched_setaffinity(0, sizeof(one), &one);
+    }
+}
+
+int cpu_set_threads(size_t n, struct artel_error *err)
+{
+    const bool placed = placed_by_user();
+    const int *cpus;
+    const int n_cpus = placed ? omp_get_num_procs() : allowed_cpus(&cpus);
+    int rc;
+
+    if (n > MAX_THREADS)
+        return error_set(err, ARTEL_EUSAGE, "CPU03", "threads",
+                         "%zu threads asked for, expected 1 to %d", n, MAX_THREADS);
     if (!n)
         n = n_cpus > 0 ? (size_t)n_cpus : 1;
     rc = try_threads(n, err);
@@ -204,16 +243,9 @@ int cpu_set_threads(size_t n, struct artel_error *err)
     rc = check_stacks(err);
     if (rc < 0)
         return rc;
-    if ((int)n > n_cpus)
-        return 0; /* more threads than CPUs: let the kernel place them */
-#pragma omp parallel
-    {
-        cpu_set_t one;
-
-        CPU_ZERO(&one);
-        CPU_SET(cpus[omp_get_thread_num()], &one);
-        (void)sched_setaffinity(0, sizeof(one), &one);
-    }
+    /* More threads than CPUs: let the kernel place them. */
+    if (!placed && (int)n <= n_cpus)
+        pin_threads(cpus);
     return 0;
 }
 

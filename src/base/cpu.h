@@ -25,7 +25,8 @@ int cpu_check(struct artel_error *err);
 
 /*
  * Use N threads (0: one per CPU this process may run on) for every parallel
- * region, and pin each to a CPU of its own where there are enough.
+ * region, and pin each to a CPU of its own where there are enough and neither
+ * OMP_PROC_BIND nor GOMP_CPU_AFFINITY says where threads belong.
  */
 int cpu_set_threads(size_t n, struct artel_error *err);
 size_t cpu_threads(void);
