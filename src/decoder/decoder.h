@@ -50,6 +50,7 @@ struct pass_options {
     bool
         want_probs; /* ROUTE_GIVEN: run the routers all the same, for their probabilities */
     size_t max_rows, max_seqs; /* what the pass is laid out for */
+    bool shared; /* outside a parallel region all threads may share its forwards */
 };
 
 struct decoder_pass; /* one thread's activations, scratch and gates */

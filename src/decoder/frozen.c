@@ -77,14 +77,20 @@ static bool is_lean(const struct weights *w, int use)
     return forms * n > PACKED_MAX / sizeof(float);
 }
 
+/* In bf16 products of many rows run on tiles; a matrix keeps the disk's form alone. */
 static void carve(struct artel_model *m, struct arena *a, enum precision precision,
                   int use, size_t n_positions)
 {
     const struct weights *w = m->weights;
     const struct model_config *c = &w->config;
+    const int many = use & (MATRIX_FORWARD | MATRIX_BACKWARD);
 
-    if (precision == PRECISION_FP32 && is_lean(w, use))
+    m->has_tiles = precision == PRECISION_BF16 && many;
+    if (m->has_tiles)
+        use &= ~many;
+    else if (is_lean(w, use))
         use |= MATRIX_LEAN;
+
     m->layers = arena_take(a, c->n_layers * sizeof(*m->layers));
     for (size_t l = 0; l < c->n_layers; l++) {
         struct frozen_layer layer = {0};
@@ -101,6 +107,8 @@ static void carve(struct artel_model *m, struct arena *a, enum precision precisi
     matrix_init(&m->head, a, &w->head, precision, use);
     rope_init(&m->rope, a, c->head_dim, c->rope_interleaved, c->rope_theta,
               c->rope_divisor, n_positions);
+    if (m->has_tiles)
+        tile_model_carve(&m->tiles, a, c, n_positions, many & MATRIX_BACKWARD);
 }
 
 size_t model_prepared_bytes(const struct artel_model *m, enum precision precision,
@@ -134,6 +142,13 @@ int model_prepare(struct artel_model *m, enum precision precision, int use,
     arena_release(&m->arena);
     m->arena = fresh;
     carve(m, &m->arena, precision, use, n_positions);
+    if (m->has_tiles) {
+        rc = tile_model_fill(&m->tiles, m->weights, &m->rope, err);
+        if (rc < 0) {
+            m->use = 0;
+            return rc;
+        }
+    }
     m->use = use;
     m->precision = precision;
     m->n_positions = n_positions;

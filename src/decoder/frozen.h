@@ -8,6 +8,7 @@
 #define ARTEL_DECODER_FROZEN_H
 
 #include "base/arena.h"
+#include "decoder/tile_model.h"
 #include "math/matrix.h"
 #include "math/rope.h"
 #include "model/weights.h"
@@ -37,6 +38,8 @@ struct artel_model {
     float *final_norm;           /* (D) */
     struct matrix embed, head;   /* (V, D) */
     struct rope rope;
+    bool has_tiles; /* bf16: linears and head are in TILES, not in their matrices */
+    struct tile_model tiles;
 };
 
 /* Opens weights, tokenizer and template; computes the digests. Cheap: no weight is read

@@ -123,6 +123,11 @@ void decoder_loss(struct decoder_pass *p, struct block_loss *out, double *nll)
     *out = (struct block_loss){0};
     if (nll)
         memset(nll, 0, p->block->n_seqs * sizeof(*nll));
+    if (p->in_tiles) {
+        tile_loss(p, out, nll, n);
+        count_routing(p, out);
+        return;
+    }
     if (p->options.backward)
         memset(p->d_x, 0, p->T * p->model->weights->config.dim * sizeof(float));
     for (size_t i = 0; i < n; i += p->chunk)
@@ -135,7 +140,7 @@ void pass_logits(struct decoder_pass *p, float *logits, size_t row)
     const struct loss_row at = {.row = (uint32_t)row};
 
     gather_chunk(p, &at, 1);
-    if (p->model->use & MATRIX_DECODE)
+    if (p->model->use & MATRIX_DECODE || p->tiles)
         matrix_decode(logits, p->head_xn, &p->model->head, 1);
     else
         matrix_forward(logits, 0.0f, p->head_xn, &p->model->head, 1);

@@ -19,8 +19,8 @@ static void norm_again(float *xn, const float *x, const float *gain,
         kernels()->scale_mul(xn + t * D, x + t * D, gain, inv_rms[t], D);
 }
 
-static void router_backward(struct decoder_pass *p, size_t router, float *d_src,
-                            const float *src, struct mixture_grads *grads)
+void pass_router_backward(struct decoder_pass *p, size_t router, float *d_src,
+                          const float *src, struct mixture_grads *grads)
 {
     const struct mixture *m = p->mixture;
     const struct router *r = &m->routers[router];
@@ -45,8 +45,8 @@ static void router_at(struct decoder_pass *p, enum router_place place, size_t la
                       struct mixture_grads *grads)
 {
     if (pass_routes(p) && p->mixture->rule.place == place)
-        router_backward(p, (size_t)mixture_router_of(p->mixture, layer, s), d_src, src,
-                        grads);
+        pass_router_backward(p, (size_t)mixture_router_of(p->mixture, layer, s), d_src,
+                             src, grads);
 }
 
 /* D_X = beta D_X + D_Y W and what the experts add; D_X may be NULL: nothing below needs it. */
@@ -89,8 +89,7 @@ static void attend_backward(struct decoder_pass *p, const struct layer_acts *a)
     }
 }
 
-/* Slopes of gates are gathered over the linears that a router serves. */
-static void zero_gate_slopes(struct decoder_pass *p, size_t layer)
+void pass_zero_gate_slopes(struct decoder_pass *p, size_t layer)
 {
     const struct mixture *m = p->mixture;
 
@@ -148,13 +147,17 @@ static void attention_branch_backward(struct decoder_pass *p, size_t layer,
 
 void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads)
 {
-    zero_gate_slopes(p, layer);
+    pass_zero_gate_slopes(p, layer);
     ffn_backward(p, layer, grads);
     attention_branch_backward(p, layer, grads);
 }
 
 void decoder_backward(struct decoder_pass *p, struct mixture_grads *grads)
 {
+    if (p->in_tiles) {
+        tile_backward(p, grads);
+        return;
+    }
     for (size_t l = p->model->weights->config.n_layers; l-- > p->options.first_layer;)
         layer_backward(p, l, grads);
 }

@@ -19,8 +19,7 @@
 #include "math/rmsnorm.h"
 #include "math/rope.h"
 
-/* Let a router read SRC and, where routers decide, find its gates. */
-static void route(struct decoder_pass *p, size_t router, const float *src)
+void pass_route(struct decoder_pass *p, size_t router, const float *src)
 {
     const struct gate_rule *rule = &p->mixture->rule;
     struct gates *g = &p->gates[router];
@@ -42,7 +41,7 @@ static void route_at(struct decoder_pass *p, enum router_place place, size_t lay
                      enum site s, const float *src)
 {
     if (pass_routes(p) && p->mixture->rule.place == place)
-        route(p, (size_t)mixture_router_of(p->mixture, layer, s), src);
+        pass_route(p, (size_t)mixture_router_of(p->mixture, layer, s), src);
 }
 
 /* Y = beta Y + X W^T, by the kernels that suit the number of rows. */
@@ -171,6 +170,11 @@ void decoder_forward(struct decoder_pass *p, const struct block *block)
         p->given.unit_of_row = p->seq_of_row;
         if (p->options.routing == ROUTE_GIVEN)
             gates_give(&p->given, p->labels);
+    }
+    p->in_tiles = p->tiles && !(p->kv && p->T <= PASS_DECODE_ROWS);
+    if (p->in_tiles) {
+        tile_forward(p);
+        return;
     }
     matrix_rows(p->acts[0].x_in, &p->model->embed, p->ids, p->T);
     for (size_t l = 0; l < L; l++)

@@ -78,7 +78,8 @@ static void all_acts_carve(struct decoder_pass *p, struct arena *a,
 }
 
 static void gates_all_carve(struct decoder_pass *p, struct arena *a,
-                            const struct model_config *c, size_t T, size_t S)
+                            const struct model_config *c, size_t T, size_t S,
+                            size_t in_float)
 {
     const struct mixture *m = p->mixture;
     size_t widest = c->dim;
@@ -86,7 +87,7 @@ static void gates_all_carve(struct decoder_pass *p, struct arena *a,
     if (!m)
         return;
     gates_carve(&p->given, a, T, S, m->n_experts, 0, false);
-    apply_scratch_carve(&p->apply, a, m, c, T);
+    apply_scratch_carve(&p->apply, a, m, c, in_float);
     p->gates = arena_take(a, m->n_routers * sizeof(*p->gates));
     for (size_t r = 0; r < m->n_routers; r++) {
         const bool by_sequence = m->rule.decides == DECIDE_SEQUENCE;
@@ -119,20 +120,13 @@ static void backward_carve(struct decoder_pass *p, struct arena *a,
     p->d_up = arena_f32(a, T * c->ffn_dim);
 }
 
-static void carve(struct decoder_pass *p, struct arena *a)
+/* The float step's own room. */
+static void float_carve(struct decoder_pass *p, struct arena *a,
+                        const struct model_config *c, size_t T)
 {
-    const struct model_config *c = &p->model->weights->config;
-    const size_t T = p->options.max_rows, S = p->options.max_seqs;
     const size_t widest = c->ffn_dim > c->dim ? c->ffn_dim : c->dim;
 
     all_acts_carve(p, a, c, T);
-    p->ids = arena_take(a, T * sizeof(*p->ids));
-    p->pos = arena_take(a, T * sizeof(*p->pos));
-    p->seq_of_row = arena_take(a, T * sizeof(*p->seq_of_row));
-    p->row_self = arena_take(a, T * sizeof(*p->row_self));
-    p->pools = arena_take(a, S * sizeof(*p->pools));
-    p->labels = arena_take(a, S * sizeof(*p->labels));
-    gates_all_carve(p, a, c, T, S);
     p->xn = arena_f32(a, T * c->dim);
     p->act = arena_f32(a, T * c->ffn_dim);
     p->step = arena_f32(a, PASS_DECODE_ROWS * widest);
@@ -142,12 +136,42 @@ static void carve(struct decoder_pass *p, struct arena *a)
     p->chunk = LOGITS_FLOATS / c->n_vocab;
     p->chunk = p->chunk < 16 ? 16 : p->chunk;
     p->chunk = p->chunk > T ? T : p->chunk;
-    p->loss_rows = arena_take(a, T * sizeof(*p->loss_rows));
     p->logits = arena_f32(a, p->chunk * c->n_vocab);
     p->head_x = arena_f32(a, p->chunk * c->dim);
     p->head_xn = arena_f32(a, p->chunk * c->dim);
     p->head_d = arena_f32(a, p->chunk * c->dim);
     p->head_inv = arena_f32(a, p->chunk);
+}
+
+static void tiles_carve(struct decoder_pass *p, struct arena *a)
+{
+    struct tile_pass *tiles = arena_take(a, sizeof(*tiles)), measured;
+
+    tile_pass_carve(tiles ? tiles : &measured, a, &p->model->tiles,
+                    p->mixture ? p->mixture->stack : NULL, p->mixture, &p->options,
+                    p->model->weights->config.n_layers, p->model->n_positions);
+    p->tiles = tiles;
+}
+
+static void carve(struct decoder_pass *p, struct arena *a)
+{
+    const struct model_config *c = &p->model->weights->config;
+    const size_t T = p->options.max_rows, S = p->options.max_seqs;
+    const bool in_tiles = p->model->has_tiles;
+    /* Beside tiles, floats serve the few rows of a session's decode alone. */
+    const size_t in_float = in_tiles && T > PASS_DECODE_ROWS ? PASS_DECODE_ROWS : T;
+
+    p->ids = arena_take(a, T * sizeof(*p->ids));
+    p->pos = arena_take(a, tile_round(T) * sizeof(*p->pos));
+    p->seq_of_row = arena_take(a, T * sizeof(*p->seq_of_row));
+    p->row_self = arena_take(a, T * sizeof(*p->row_self));
+    p->pools = arena_take(a, S * sizeof(*p->pools));
+    p->labels = arena_take(a, S * sizeof(*p->labels));
+    gates_all_carve(p, a, c, T, S, in_float);
+    p->loss_rows = arena_take(a, T * sizeof(*p->loss_rows));
+    float_carve(p, a, c, in_float);
+    if (in_tiles)
+        tiles_carve(p, a);
 }
 
 static void describe(struct decoder_pass *p, const struct artel_model *model,
@@ -172,6 +196,22 @@ size_t pass_bytes(const struct artel_model *model, const struct mixture *mixture
     return measure.used;
 }
 
+/* The experts packed for tiles belong to the mixture; the first pass over it packs them,
+ * the first that trains packs them for training. */
+static int stack_experts(const struct artel_model *model, const struct mixture *mixture,
+                         bool training, struct artel_error *err)
+{
+    int rc = 0;
+
+    if (!model->has_tiles || !mixture || !mixture->n_experts)
+        return 0;
+#pragma omp critical(stack_experts)
+    if (!mixture->stack || (training && !mixture->stack->training))
+        rc = mixture_stack((struct mixture *)(uintptr_t)mixture, &model->tiles.shape,
+                           training, err);
+    return rc;
+}
+
 int pass_open(struct decoder_pass **out, const struct artel_model *model,
               const struct mixture *mixture, const struct pass_options *o,
               struct artel_error *err)
@@ -183,7 +223,9 @@ int pass_open(struct decoder_pass **out, const struct artel_model *model,
     if (!p)
         return error_nomem(err, sizeof(*p));
     describe(p, model, mixture, o);
-    rc = arena_init(&p->arena, pass_bytes(model, mixture, o), err);
+    rc = stack_experts(model, mixture, o->backward, err);
+    if (rc == 0)
+        rc = arena_init(&p->arena, pass_bytes(model, mixture, o), err);
     if (rc < 0) {
         free(p);
         return rc;
@@ -228,6 +270,8 @@ size_t pass_nonfinite_layer(const struct decoder_pass *p)
 {
     const struct model_config *c = &p->model->weights->config;
 
+    if (p->in_tiles)
+        return p->laid_for_backward ? tile_nonfinite_layer(p) : c->n_layers;
     for (size_t l = 0; l < c->n_layers && p->laid_for_backward; l++) {
         const float *x = p->acts[l + 1].x_in;
 
@@ -264,6 +308,8 @@ const float *pass_hidden(const struct decoder_pass *p, size_t row)
 {
     const struct model_config *c = &p->model->weights->config;
 
+    if (p->in_tiles)
+        return p->tiles->x + row * p->tiles->pitch;
     return p->acts[c->n_layers].x_in + row * c->dim;
 }
 

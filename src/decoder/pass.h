@@ -11,6 +11,7 @@
 
 #include "decoder/decoder.h"
 #include "decoder/kv_cache.h"
+#include "decoder/tile_pass.h"
 #include "math/attention.h"
 
 /* What a layer keeps. Norm outputs and SwiGLU are cheap and computed anew. */
@@ -41,6 +42,8 @@ struct decoder_pass {
     size_t T;                  /* its rows */
     struct kv_cache *kv;       /* a session's, or NULL; borrowed */
     bool hold_gates;           /* decode with the gates of the prefill */
+    struct tile_pass *tiles;   /* the bf16 step's, or NULL: all is float */
+    bool in_tiles;             /* the last forward was its */
 
     struct arena arena;
     struct layer_acts
@@ -79,6 +82,13 @@ struct decoder_pass {
 struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s);
 /* Do routers run in this pass? */
 bool pass_routes(const struct decoder_pass *p);
+/* Let a router read SRC (T, its width) and, where routers decide, find its gates. */
+void pass_route(struct decoder_pass *p, size_t router, const float *src);
+/* Slopes of gates are gathered over the linears that a router serves: zero a layer's. */
+void pass_zero_gate_slopes(struct decoder_pass *p, size_t layer);
+/* Gradient of a router, and what it adds to that of SRC, which may be NULL. */
+void pass_router_backward(struct decoder_pass *p, size_t router, float *d_src,
+                          const float *src, struct mixture_grads *grads);
 
 void layer_forward(struct decoder_pass *p, size_t layer);
 void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads);

@@ -69,7 +69,7 @@ static int open_pass(struct decoder_pass **out, struct artel_session *s, size_t 
                      struct artel_error *err)
 {
     const struct pass_options o = {
-        .routing = ROUTE_GIVEN, .max_rows = n_rows, .max_seqs = 1};
+        .routing = ROUTE_GIVEN, .max_rows = n_rows, .max_seqs = 1, .shared = true};
     const int rc = pass_open(out, s->model, s->mixture, &o, err);
 
     if (rc == 0)

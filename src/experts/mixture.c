@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "base/error.h"
+#include "experts/stack.h"
 #include "base/rng.h"
 
 static size_t count_routers(const struct gate_rule *rule, size_t n_layers)
@@ -94,6 +95,7 @@ int mixture_init(struct mixture *m, const char *method, const struct model_confi
 
 void mixture_release(struct mixture *m)
 {
+    mixture_unstack(m);
     for (size_t i = 0; i < m->n_experts; i++)
         expert_release(&m->experts[i]);
     free(m->experts);
@@ -146,6 +148,7 @@ int mixture_add(struct mixture *m, struct expert *e, const struct model_config *
     rc = check_fits(m, e, c, err);
     if (rc < 0)
         return rc;
+    mixture_unstack(m);
     experts = realloc(m->experts, (n + 1) * sizeof(*experts));
     if (!experts)
         return error_nomem(err, (n + 1) * sizeof(*experts));
@@ -178,6 +181,7 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
         return error_nomem(err, n * sizeof(*from));
     for (size_t i = 0; i + 1 < n; i++)
         from[i] = (int)(i < index ? i : i + 1);
+    mixture_unstack(m);
     rc = lay_routers(m, n - 1, from, err);
     free(from);
     if (rc < 0)

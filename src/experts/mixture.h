@@ -52,6 +52,8 @@ struct router {
     float *b;              /* (E), or NULL */
 };
 
+struct expert_stack;
+
 struct mixture {
     char method[32]; /* "moa" */
     struct gate_rule rule;
@@ -62,6 +64,7 @@ struct mixture {
     struct router *routers; /* (n_routers); owned */
     float *router_params;   /* (n_router_params) every W and b in order; owned */
     size_t n_router_params;
+    struct expert_stack *stack; /* the experts for the bf16 step (stack.h), or NULL; owned */
 };
 
 /* Empty, for a base of config C. ROUTER_NONE until mixture_set_rule. */

@@ -18,6 +18,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "experts/stack.h"
 #include "math/kernels.h"
 #include "train/trainer_parts.h"
 
@@ -307,6 +308,8 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
     if (!isfinite(norm))
         return blame_gradient(t, err);
     adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
+    if (t->mixture->stack)
+        expert_stack_pack(t->mixture->stack, t->sum.touched);
     out->step = ++t->step;
     out->loss = total.n_tokens ? (float)(total.nll / (double)total.n_tokens) : 0.0f;
     if (total.n_routed) {

@@ -9,6 +9,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "experts/stack.h"
 #include "train/trainer_parts.h"
 
 void train_options_default(struct train_options *o)
@@ -276,6 +277,8 @@ int trainer_restore(struct artel_trainer *t, const struct tensor *tensors, size_
             memcpy((void *)(size_t)own[i].data, found->data, found->bytes);
     }
     free(own);
+    if (rc == 0 && t->mixture->stack)
+        expert_stack_pack(t->mixture->stack, NULL);
     if (rc == 0)
         t->step = step;
     return rc;

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A layer forward on tiles:
+ *
+ *     xn = norm(x)                         [router of the layer reads xn]
+ *     q | k | v = xn W + experts           turned by rope on the way out
+ *     x += heads(q, k, v) W_o + experts
+ *     xn = norm(x)                         [router of the FFN reads xn]
+ *     gate | up = xn W + experts           SwiGLU on the way out
+ *     x += act W_down + experts
+ */
+#include <omp.h>
+#include <string.h>
+
+#include "decoder/pass.h"
+#include "decoder/tile_parts.h"
+#include "math/kernels.h"
+
+/* A stretch of rows that one thread takes through the layers. */
+struct part {
+    size_t thread, n; /* of n threads */
+    size_t row, rows;
+};
+
+/* All threads of the forward meet. */
+static void meet(const struct part *part)
+{
+    if (part->n > 1) {
+#pragma omp barrier
+    }
+}
+
+/* Let the routers of PLACE read X; one thread for all. */
+static void route(struct decoder_pass *p, const struct part *part,
+                  enum router_place place, size_t layer, enum tile_group g,
+                  struct tiles x)
+{
+    if (!pass_routes(p) || p->mixture->rule.place != place)
+        return;
+    meet(part);
+    if (part->thread == 0) {
+        const float *src = tile_natural(p->tiles, p->tiles->natural, x, g);
+
+        for (int s = 0; s < N_SITES; s++)
+            if (tile_group_of((enum site)s) == g && tile_reads(place, (enum site)s))
+                pass_route(
+                    p, (size_t)mixture_router_of(p->mixture, layer, (enum site)s), src);
+    }
+    meet(part);
+}
+
+/* What a product of group G needs: the frozen weights and the experts of these rows. */
+static struct tile_product group_product(struct decoder_pass *p,
+                                         const struct part *part, size_t layer,
+                                         enum tile_group g, struct tiles x)
+{
+    struct tile_pass *t = p->tiles;
+    const struct stacked_place at = tile_place(p, layer, g);
+    struct tile_product product = tile_forward_product(t, layer, g, x);
+
+    route(p, part, ROUTER_LINEAR, layer, g, x);
+    product.row = part->row;
+    product.rows = part->rows;
+    if (t->stack)
+        product.low =
+            stacked_forward(&t->room[part->thread], &at, x, part->row, part->rows);
+    return product;
+}
+
+/* Keys and values of the part's rows to the session's cache, in natural order. */
+static void keep_in_cache(struct decoder_pass *p, const struct part *part, size_t layer,
+                          struct tiles qkv)
+{
+    const struct tile_model *m = p->tiles->model;
+    const struct tile_shape *s = &m->shape;
+    const size_t n_k = s->n_kv_heads * s->qk_blocks, n_v = s->n_kv_heads * s->v_blocks;
+    const size_t width = p->kv->width, first = s->n_heads * s->qk_blocks;
+    float *k = kv_keys(p->kv, layer), *v = kv_values(p->kv, layer);
+
+    for (size_t r = part->row; r < part->row + part->rows && r < p->T; r++) {
+        float *k_row = k + (p->kv->n + r) * width, *v_row = v + (p->kv->n + r) * width;
+
+        for (size_t i = 0; i < n_k * 32; i++)
+            if (m->k_index[i] >= 0)
+                k_row[m->k_index[i]] = bf16_to(tile_at(qkv, r, first + i / 32)[i % 32]);
+        for (size_t i = 0; i < n_v * 32; i++)
+            if (m->v_index[i] >= 0)
+                v_row[m->v_index[i]] =
+                    bf16_to(tile_at(qkv, r, first + n_k + i / 32)[i % 32]);
+    }
+}
+
+static void attend(struct decoder_pass *p, const struct part *part, size_t layer,
+                   struct tile_acts *a)
+{
+    const struct tile_pass *t = p->tiles;
+    struct tile_attention at = tile_attention_of(p, a, t->attention[part->thread]);
+
+    at.part = part->thread;
+    at.n_parts = part->n;
+    if (p->kv) {
+        const struct tile_cache cache = {.k = kv_keys(p->kv, layer),
+                                         .v = kv_values(p->kv, layer),
+                                         .pitch = p->kv->width,
+                                         .n = p->kv->n + p->T,
+                                         .k_index = t->model->k_index,
+                                         .v_index = t->model->v_index};
+
+        keep_in_cache(p, part, layer, a->qkv);
+        meet(part);
+        at.cache = &cache;
+        at.n = p->T;
+        tile_set()->attention(&at);
+        meet(part);
+        return;
+    }
+    meet(part);
+    for (size_t s = 0; s < p->block->n_seqs; s++) {
+        at.n = p->block->seqs[s].n;
+        tile_set()->attention(&at);
+        at.row += at.n;
+    }
+    meet(part);
+}
+
+/* Rows behind the last of the block are zero wherever somebody reads them. */
+static void layer_forward_part(struct decoder_pass *p, const struct part *part,
+                               size_t layer)
+{
+    const struct tile_set *set = tile_set();
+    struct tile_pass *t = p->tiles;
+    const struct model_config *c = &p->model->weights->config;
+    const struct tile_layer *w = &t->model->layers[layer];
+    const struct tile_shape *s = &t->model->shape;
+    struct tile_acts *a = &t->acts[layer];
+    struct tile_rope rope = t->model->rope;
+    struct tile_product product;
+
+    rope.pos = p->pos;
+    set->norm(a->xn_attn, a->inv_attn, t->x, w->attn_gain, c->norm_eps, c->dim,
+              t->pitch / 32, part->row, part->rows);
+    route(p, part, ROUTER_LAYER, layer, TILE_QKV, a->xn_attn);
+    product = group_product(p, part, layer, TILE_QKV, a->xn_attn);
+    set->product_rope(&product, a->qkv, (s->n_heads + s->n_kv_heads) * s->qk_blocks,
+                      s->qk_blocks, &rope);
+    attend(p, part, layer, a);
+    product = group_product(p, part, layer, TILE_O, a->o);
+    set->product_add(&product, t->x, t->pitch);
+
+    set->norm(a->xn_ffn, a->inv_ffn, t->x, w->ffn_gain, c->norm_eps, c->dim,
+              t->pitch / 32, part->row, part->rows);
+    route(p, part, ROUTER_FFN, layer, TILE_GATE_UP, a->xn_ffn);
+    product = group_product(p, part, layer, TILE_GATE_UP, a->xn_ffn);
+    set->product_swiglu(&product, a->gate_up, t->act);
+    product = group_product(p, part, layer, TILE_DOWN, t->act);
+    set->product_add(&product, t->x, t->pitch);
+}
+
+static void embed(struct decoder_pass *p)
+{
+    struct tile_pass *t = p->tiles;
+    const size_t D = p->model->weights->config.dim;
+
+    t->rows = tile_round(p->T);
+    for (size_t r = 0; r < p->T; r++) {
+        matrix_rows(t->x + r * t->pitch, &p->model->embed, p->ids + r, 1);
+        memset(t->x + r * t->pitch + D, 0, (t->pitch - D) * sizeof(float));
+    }
+    memset(t->x + p->T * t->pitch, 0, (t->rows - p->T) * t->pitch * sizeof(float));
+    for (size_t r = p->T; r < t->rows; r++)
+        p->pos[r] = 0;
+}
+
+/* Attention writes the rows of its sequences alone. */
+static void clear_behind(const struct decoder_pass *p)
+{
+    const struct tile_pass *t = p->tiles;
+    const size_t L = p->model->weights->config.n_layers;
+
+    for (size_t l = 0; l < L; l++) {
+        tile_clear(t->acts[l].o, t->model->shape.in[TILE_O].blocks, p->T, t->rows);
+        if (!p->laid_for_backward)
+            return; /* all layers share one */
+    }
+}
+
+void tile_forward(struct decoder_pass *p)
+{
+    struct tile_pass *t = p->tiles;
+    const size_t L = p->model->weights->config.n_layers, pairs = tile_round(p->T) / 32;
+    const size_t n = pairs < t->n_threads ? pairs : t->n_threads;
+
+    embed(p);
+    clear_behind(p);
+    if (n == 1 || omp_in_parallel()) {
+        const struct part whole = {0, 1, 0, t->rows};
+
+        for (size_t l = 0; l < L; l++)
+            layer_forward_part(p, &whole, l);
+        return;
+    }
+#pragma omp parallel num_threads((int)n)
+    {
+        const size_t i = (size_t)omp_get_thread_num(),
+                     team = (size_t)omp_get_num_threads();
+        const size_t from = pairs * i / team, to = pairs * (i + 1) / team;
+        const struct part part = {i, team, from * 32, (to - from) * 32};
+
+        for (size_t l = 0; l < L; l++)
+            layer_forward_part(p, &part, l);
+    }
+}
