@@ -50,17 +50,6 @@ int bench_prefill(struct bench *b, const struct work *w, struct timing *out)
     return rc;
 }
 
-/* One token for each of N sequences. */
-static int step_all(struct artel_session *const *s, const int32_t *ids, size_t n,
-                    struct artel_error *err)
-{
-    int rc = 0;
-
-    for (size_t i = 0; rc == 0 && i < n; i++)
-        rc = session_step(s[i], ids[i], err);
-    return rc;
-}
-
 static int prefill_all(struct bench *b, const struct work *w,
                        struct artel_session *const *s, struct rng *rng)
 {
@@ -93,7 +82,7 @@ static int decode(struct bench *b, const struct work *w, struct timing *out,
         start = seconds_now();
         for (size_t k = 0; rc == 0 && k < DECODED; k++) {
             draw(ids, w->n, &rng, b);
-            rc = step_all(s, ids, w->n, &b->err);
+            rc = sessions_step(s, ids, w->n, &b->err);
         }
         if (rc == 0 && i) /* the first one warms up */
             bench_took(b, w, out, seconds_now() - start);

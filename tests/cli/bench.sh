@@ -50,6 +50,19 @@ holds fp32.json "all(x['product_gflops'] / x['product_share'] - r['machine']['pr
 holds fp32.json "r['machine']['bandwidth_gbs'] > 0 and r['machine']['fork_join_us']['spinning'] > 0"
 holds fp32.json "len(r['machine']['products']) == 8"
 
+# Made models open, with every byte looked at, and are what they were asked to be.
+make_model=$(dirname "$ARTEL")/bench/make_model
+if [ -x "$make_model" ]; then
+    "$make_model" 135m Q4_K made.gguf 1 || fail "make_model: exit $?"
+    "$ARTEL" inspect made.gguf --verify --json made.json >/dev/null || fail "a made model does not open"
+    python3 -c "
+import json, sys
+m = json.load(open('made.json'))
+sys.exit(0 if m['sizes']['layers'] == 1 and m['sizes']['vocabulary'] == 49152
+    and set(m['formats']) == {'Q4_K', 'Q5_0'} else 1)" || fail "made.json: $(cat made.json)"
+    "$make_model" 136m Q4_K other.gguf 2>/dev/null && fail "make_model knows a shape 136m"
+fi
+
 # JSON on standard output is alone there; progress goes to standard error.
 "$ARTEL" bench D1 --model "$model" --repeat 1 --json - --threads 1 >out.json 2>err.txt
 holds out.json "r['D1']['threads'] == 1"
