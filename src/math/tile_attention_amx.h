@@ -25,16 +25,20 @@ struct piece {
 /* 16 of its rows from FIRST on. */
 static inline void piece_load(__m512i r[16], const struct piece *p, size_t first)
 {
-    if (p->n >= first + 16) {
+    const size_t row = p->row + first, edge = 16 - row % 16;
+    const size_t jump = (p->t.pitch - 1) * TILE_ELEMS; /* into the next row block */
+    const uint16_t *at = tile_at(p->t, row, p->block);
+
+    if (p->n >= first + 16 && edge == 16) {
 #pragma GCC unroll 16
         for (size_t i = 0; i < 16; i++)
-            r[i] = _mm512_loadu_si512(tile_at(p->t, p->row + first + i, p->block));
+            r[i] = _mm512_loadu_si512(at + i * TILE_COLS);
         return;
     }
 #pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++)
         r[i] = first + i < p->n
-                   ? _mm512_loadu_si512(tile_at(p->t, p->row + first + i, p->block))
+                   ? _mm512_loadu_si512(at + (i < edge ? 0 : jump) + i * TILE_COLS)
                    : _mm512_setzero_si512();
 }
 
@@ -67,18 +71,40 @@ static inline void piece_turned(uint16_t *out, const struct piece *p)
     }
 }
 
+/* 16 rows as the upper (HALF 0) or lower 8 rows of two packed tiles. */
+static inline void put_pairs(uint16_t *out, size_t half, const __m512i r[16])
+{
+    __m512i low, high;
+
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 8; i++) {
+        tile_interleave(r[2 * i], r[2 * i + 1], &low, &high);
+        _mm512_store_si512(out + (half * 8 + i) * 32, low);
+        _mm512_store_si512(out + TILE_ELEMS + (half * 8 + i) * 32, high);
+    }
+}
+
 static inline void piece_pairs(uint16_t *out, const struct piece *p)
 {
-    __m512i r[16], low, high;
+    __m512i r[16];
 
     for (size_t half = 0; half < 2; half++) {
         piece_load(r, p, half * 16);
-#pragma GCC unroll 16
-        for (size_t i = 0; i < 8; i++) {
-            tile_interleave(r[2 * i], r[2 * i + 1], &low, &high);
-            _mm512_store_si512(out + (half * 8 + i) * 32, low);
-            _mm512_store_si512(out + TILE_ELEMS + (half * 8 + i) * 32, high);
-        }
+        put_pairs(out, half, r);
+    }
+}
+
+/* Both right sides of one reading. */
+static inline void piece_right_sides(uint16_t *turned, uint16_t *pairs,
+                                     const struct piece *p)
+{
+    __m512i r[16];
+
+    for (size_t half = 0; half < 2; half++) {
+        piece_load(r, p, half * 16);
+        put_pairs(pairs, half, r);
+        tile_transpose(r);
+        tile_put(turned + half * TILE_ELEMS, r);
     }
 }
 

@@ -116,21 +116,27 @@ static void take_keys(const struct room *r, const struct tile_attention *a,
     }
 }
 
-/* LSE and DELTA of 16 rows from ROW on, LEFT of them there, at place I of the chunk. */
+/* LSE and DELTA of 16 rows from ROW of the block on, LEFT of them there, to place I. */
 static void take_row_sums(const struct room *r, const struct tile_attention *a,
                           struct tiles d_o, size_t head, size_t row, size_t left,
                           size_t i)
 {
     const size_t V = a->heads.v_blocks;
+    __m512i x[16], y[16];
 
-    for (size_t k = 0; k < 16; k++) {
-        __m512 x = _mm512_setzero_ps();
+    for (size_t b = head * V; b < (head + 1) * V; b++) {
+        const struct piece slopes = {d_o, row, left, b}, values = {a->o, row, left, b};
 
-        for (size_t b = head * V; k < left && b < (head + 1) * V; b++)
-            x = _mm512_dpbf16_ps(
-                x, (__m512bh)_mm512_loadu_si512(tile_at(d_o, row + k, b)),
-                (__m512bh)_mm512_loadu_si512(tile_at(a->o, row + k, b)));
-        _mm512_store_ps(r->part[k], x);
+        piece_load(x, &slopes, 0);
+        piece_load(y, &values, 0);
+#pragma GCC unroll 16
+        for (size_t k = 0; k < 16; k++) {
+            const __m512 before =
+                b == head * V ? _mm512_setzero_ps() : _mm512_load_ps(r->part[k]);
+
+            _mm512_store_ps(r->part[k],
+                            _mm512_dpbf16_ps(before, (__m512bh)x[k], (__m512bh)y[k]));
+        }
     }
     _mm512_store_ps(r->delta + i, sum_rows((const float(*)[16])r->part));
     _mm512_store_ps(r->lse + i,
@@ -149,14 +155,14 @@ static void take_queries(const struct room *r, const struct tile_attention *a,
         for (size_t b = 0; b < K; b++) {
             const struct piece p = piece_of(a, a->qkv, s->first + j, s->head * K + b);
 
-            piece_turned(r->q_turned + (j * K + b) * PACK_ELEMS, &p);
-            piece_pairs(r->q_pairs + (b * CHUNK + j) * PACK_ELEMS, &p);
+            piece_right_sides(r->q_turned + (j * K + b) * PACK_ELEMS,
+                              r->q_pairs + (b * CHUNK + j) * PACK_ELEMS, &p);
         }
         for (size_t b = 0; b < V; b++) {
             const struct piece p = piece_of(a, d_o, s->first + j, s->head * V + b);
 
-            piece_turned(r->d_o_turned + (j * V + b) * PACK_ELEMS, &p);
-            piece_pairs(r->d_o_pairs + (b * CHUNK + j) * PACK_ELEMS, &p);
+            piece_right_sides(r->d_o_turned + (j * V + b) * PACK_ELEMS,
+                              r->d_o_pairs + (b * CHUNK + j) * PACK_ELEMS, &p);
         }
         take_row_sums(r, a, d_o, s->head, a->row + row, left, j * 32);
         take_row_sums(r, a, d_o, s->head, a->row + row + 16, left > 16 ? left - 16 : 0,
@@ -180,43 +186,50 @@ static void score(const struct room *r, const struct tile_heads *h,
     sums_store(r->d_p, 32);
 }
 
+/* What 32 queries bring to their slopes, in halves of 16. */
+struct row_sums {
+    __m512 lse[2], delta[2], c;
+};
+
 /* One key's p and d_s over 32 queries, of which SEES see it. */
 struct slopes {
     __m512i p, d_s;
 };
 
 static inline struct slopes slopes_of(const float *s, const float *d_p,
-                                      const float *lse, const float *delta, __m512 c,
+                                      const struct row_sums *q, bool diagonal,
                                       uint32_t sees)
 {
-    const __m512 low = _mm512_maskz_mov_ps(
-        (__mmask16)sees,
-        exp2_fast(_mm512_fmsub_ps(_mm512_load_ps(s), c, _mm512_load_ps(lse))));
-    const __m512 high = _mm512_maskz_mov_ps(
-        (__mmask16)(sees >> 16), exp2_fast(_mm512_fmsub_ps(_mm512_load_ps(s + 16), c,
-                                                           _mm512_load_ps(lse + 16))));
-    const __m512 d_low =
-        _mm512_mul_ps(low, _mm512_sub_ps(_mm512_load_ps(d_p), _mm512_load_ps(delta)));
-    const __m512 d_high = _mm512_mul_ps(
-        high, _mm512_sub_ps(_mm512_load_ps(d_p + 16), _mm512_load_ps(delta + 16)));
+    __m512 p[2], d[2];
 
-    return (struct slopes){bf16_pair(low, high), bf16_pair(d_low, d_high)};
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++) {
+        p[i] = exp2_fast(_mm512_fmsub_ps(_mm512_load_ps(s + i * 16), q->c, q->lse[i]));
+        if (diagonal)
+            p[i] = _mm512_maskz_mov_ps((__mmask16)(sees >> (i * 16)), p[i]);
+        d[i] = _mm512_mul_ps(p[i],
+                             _mm512_sub_ps(_mm512_load_ps(d_p + i * 16), q->delta[i]));
+    }
+    return (struct slopes){bf16_pair(p[0], p[1]), bf16_pair(d[0], d[1])};
 }
 
 /* p^T, d_s^T and the pairs of d_s^T from what score() left. */
-static void slope(const struct room *r, __m512 c, size_t j, size_t i, bool diagonal)
+static inline void slope(const struct room *r, const struct tile_heads *h, size_t j,
+                         size_t i, bool diagonal)
 {
     const float *lse = r->lse + i * 32, *delta = r->delta + i * 32;
+    const struct row_sums q = {{_mm512_load_ps(lse), _mm512_load_ps(lse + 16)},
+                               {_mm512_load_ps(delta), _mm512_load_ps(delta + 16)},
+                               _mm512_set1_ps(h->scale * LOG2_E)};
     uint16_t *pairs = r->d_s_pairs + j * PACK_ELEMS;
 
     for (size_t n = 0; n < 32; n += 2) {
+        const float *s = r->s + n * 32, *d_p = r->d_p + n * 32;
         const size_t at =
             ((j * 2 + n / 16) * CHUNK + i) * TILE_ELEMS + n % 16 * TILE_COLS;
-        const uint32_t sees = diagonal ? 0xffffffffu << n : 0xffffffffu;
-        const struct slopes x = slopes_of(r->s + n * 32, r->d_p + n * 32, lse, delta, c,
-                                          sees),
-                            y = slopes_of(r->s + n * 32 + 32, r->d_p + n * 32 + 32, lse,
-                                          delta, c, diagonal ? sees << 1 : sees);
+        const struct slopes x = slopes_of(s, d_p, &q, diagonal, 0xffffffffu << n),
+                            y = slopes_of(s + 32, d_p + 32, &q, diagonal,
+                                          0xfffffffeu << n);
         __m512i low, high;
 
         _mm512_store_si512(r->p + at, x.p);
@@ -229,29 +242,41 @@ static void slope(const struct room *r, __m512 c, size_t j, size_t i, bool diago
     }
 }
 
+/* D_Q of query block I from its N key blocks of the square. */
+static void add_queries(const struct room *r, const struct tile_heads *h,
+                        const struct square *s, size_t i, size_t n)
+{
+    for (size_t b = 0; b < h->qk_blocks; b++) {
+        const uint16_t *k = r->k_turned + (b * 2 * r->blocks + s->key) * TILE_ELEMS;
+        float *d_q = r->d_q + (i * h->qk_blocks + b) * 1024;
+
+        if (s->key == 0)
+            sums_clear();
+        else
+            sums_load(d_q, 32);
+        sums_add(k, k + r->blocks * TILE_ELEMS, r->d_s_pairs, n);
+        sums_store(d_q, 32);
+    }
+}
+
 /* Slopes of all scores of a square, and what they add to D_Q. */
-static void slope_square(const struct room *r, const struct tile_heads *h, __m512 c,
+static void slope_square(const struct room *r, const struct tile_heads *h,
                          const struct square *s)
 {
+    const bool diagonal = s->key == s->first;
+
     for (size_t i = 0; i < s->n; i++) {
-        const bool diagonal = s->key == s->first;
-        const size_t n = diagonal ? i + 1 : s->n_keys;
+        const size_t n = diagonal ? i : s->n_keys;
 
         for (size_t j = 0; j < n; j++) {
             score(r, h, s, j, i);
-            slope(r, c, j, i, diagonal && j == i);
+            slope(r, h, j, i, false);
         }
-        for (size_t b = 0; b < h->qk_blocks; b++) {
-            const uint16_t *k = r->k_turned + (b * 2 * r->blocks + s->key) * TILE_ELEMS;
-            float *d_q = r->d_q + (i * h->qk_blocks + b) * 1024;
-
-            if (s->key == 0)
-                sums_clear();
-            else
-                sums_load(d_q, 32);
-            sums_add(k, k + r->blocks * TILE_ELEMS, r->d_s_pairs, n);
-            sums_store(d_q, 32);
+        if (diagonal) {
+            score(r, h, s, i, i);
+            slope(r, h, i, i, true);
         }
+        add_queries(r, h, s, i, n + diagonal);
     }
 }
 
@@ -358,7 +383,6 @@ static void chunk_backward(const struct room *r, const struct tile_attention *a,
                            const struct tile_attention_slopes *out, struct square *s)
 {
     const struct tile_heads *h = &a->heads;
-    const __m512 c = _mm512_set1_ps(h->scale * LOG2_E);
     const bool first_head = s->head % (h->n_heads / h->n_kv_heads) == 0;
 
     s->n = r->blocks - s->first < CHUNK ? r->blocks - s->first : CHUNK;
@@ -367,7 +391,7 @@ static void chunk_backward(const struct room *r, const struct tile_attention *a,
         const bool fresh = first_head && s->key == s->first;
 
         s->n_keys = s->key == s->first ? s->n : CHUNK;
-        slope_square(r, h, c, s);
+        slope_square(r, h, s);
         add_keys(r->d_k, s, r->d_s, r->q_pairs, h->qk_blocks, fresh);
         add_keys(r->d_v, s, r->p, r->d_o_pairs, h->v_blocks, fresh);
     }
