@@ -64,7 +64,8 @@ struct mixture {
     struct router *routers; /* (n_routers); owned */
     float *router_params;   /* (n_router_params) every W and b in order; owned */
     size_t n_router_params;
-    struct expert_stack *stack; /* the experts for the bf16 step (stack.h), or NULL; owned */
+    struct expert_stack
+        *stack; /* the experts for the bf16 step (stack.h), or NULL; owned */
 };
 
 /* Empty, for a base of config C. ROUTER_NONE until mixture_set_rule. */
