@@ -59,7 +59,8 @@ static void linear_backward(struct decoder_pass *p, float *d_x, float beta,
                                    .site = s,
                                    .gates = pass_gates(p, layer, s),
                                    .dropout = p->options.dropout,
-                                   .dropout_seed = p->options.dropout_seed};
+                                   .dropout_seed = p->options.dropout_seed,
+                                   .kept = p->acts[layer].h[s]};
 
     if (d_x)
         matrix_backward(d_x, beta, d_y, &p->model->layers[layer].site[s], p->T);

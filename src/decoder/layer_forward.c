@@ -73,7 +73,8 @@ static void linear_forward(struct decoder_pass *p, float *y, float beta, const f
                                    .site = s,
                                    .gates = pass_gates(p, layer, s),
                                    .dropout = p->options.dropout,
-                                   .dropout_seed = p->options.dropout_seed};
+                                   .dropout_seed = p->options.dropout_seed,
+                                   .kept = p->acts[layer].h[s]};
 
     frozen_forward(p, y, beta, x, &p->model->layers[layer].site[s]);
     route_at(p, ROUTER_LINEAR, layer, s, x);

@@ -33,8 +33,11 @@ struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s)
 }
 
 static void acts_carve(struct layer_acts *l, struct arena *a,
-                       const struct model_config *c, size_t T)
+                       const struct decoder_pass *p, size_t T)
 {
+    const struct model_config *c = &p->model->weights->config;
+    const size_t kept =
+        p->mixture && p->options.backward ? apply_kept_floats(p->mixture, T) : 0;
     const size_t heads = c->n_heads * c->head_dim, groups = c->n_kv_heads * c->head_dim;
 
     l->x_in = arena_f32(a, T * c->dim);
@@ -48,6 +51,8 @@ static void acts_carve(struct layer_acts *l, struct arena *a,
     l->inv_rms_ffn = arena_f32(a, T);
     l->gate = arena_f32(a, T * c->ffn_dim);
     l->up = arena_f32(a, T * c->ffn_dim);
+    for (size_t s = 0; s < N_SITES; s++)
+        l->h[s] = kept ? arena_f32(a, kept) : NULL;
 }
 
 /* Without a backward every layer writes where the one before it did; only the residual
@@ -60,7 +65,7 @@ static void all_acts_carve(struct decoder_pass *p, struct arena *a,
 
     p->acts = arena_take(a, (c->n_layers + 1) * sizeof(*p->acts));
     if (!p->options.backward) {
-        acts_carve(&shared, a, c, T);
+        acts_carve(&shared, a, p, T);
         other = arena_f32(a, T * c->dim);
     }
     for (size_t l = 0; l <= c->n_layers; l++) {
@@ -69,7 +74,7 @@ static void all_acts_carve(struct decoder_pass *p, struct arena *a,
         if (!p->options.backward)
             acts.x_in = l % 2 ? other : shared.x_in;
         else if (l < c->n_layers)
-            acts_carve(&acts, a, c, T);
+            acts_carve(&acts, a, p, T);
         else
             acts.x_in = arena_f32(a, T * c->dim);
         if (p->acts)

@@ -25,6 +25,7 @@ struct layer_acts {
     float *x_mid;        /* (T, D) residual stream between attention and FFN */
     float *inv_rms_ffn;  /* (T) */
     float *gate, *up;    /* (T, F) before SwiGLU */
+    float *h[N_SITES];   /* of the experts; NULL: computed anew */
 };
 
 struct loss_row {

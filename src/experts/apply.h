@@ -2,14 +2,12 @@
 /*
  * What the experts add to one frozen linear, forward and backward, for every
  * kind of gate. Each expert runs its two low-rank products on the rows that it
- * serves: adjacent rows in place, scattered ones gathered first.
+ * serves: adjacent rows in place, scattered ones gathered first. Experts that all
+ * serve every row are stacked into one.
  *
  *     h = X[rows] A^T        Y[rows] += (s gate . h) B^T
  *
- *   T rows   N inputs   M outputs   R rank
- *
- * The backward computes h anew: that costs one thin product and saves keeping
- * T x (sum of ranks) numbers for every linear.
+ *   T rows   N inputs   M outputs   R rank, of all experts of a stack
  */
 #ifndef ARTEL_EXPERTS_APPLY_H
 #define ARTEL_EXPERTS_APPLY_H
@@ -28,12 +26,17 @@ struct mixture_grads {
 struct apply_scratch {
     float *h, *d_h; /* (T, max R) */
     float *x, *y;   /* (T, max N or M) gathered rows */
+    float *a, *b;   /* (max R, N), (M, max R) of a stack; or NULL: nothing is stacked */
+    float *turned;  /* (max R, M) the gradient of B, transposed */
+    size_t *member; /* (E) experts of a stack */
     size_t max_rank;
 };
 
 void apply_scratch_carve(struct apply_scratch *s, struct arena *a,
                          const struct mixture *m, const struct model_config *c,
                          size_t n_rows);
+/* Floats of h worth keeping from a forward over N_ROWS, at any linear; 0: none. */
+size_t apply_kept_floats(const struct mixture *m, size_t n_rows);
 
 /* Where in the model, and whether the input of A is thinned out. */
 struct apply_place {
@@ -43,6 +46,7 @@ struct apply_place {
     const struct gates *gates;
     bool dropout;
     uint64_t dropout_seed;
+    float *kept; /* h, left by the forward for the backward; NULL: computed anew */
 };
 
 /* Adds into Y (T, M). */
