@@ -184,6 +184,7 @@ INLINE void nibbles(__m256 w[4], const uint8_t *p, int offset)
 
 INLINE void times(__m256 w[4], __m256 d)
 {
+#pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++)
         w[v] = _mm256_mul_ps(w[v], d);
 }
@@ -191,6 +192,7 @@ INLINE void times(__m256 w[4], __m256 d)
 /* A half times a scale of 6 bits times a quant of 5 is exact: fusing changes nothing. */
 INLINE void times_plus(__m256 w[4], __m256 d, __m256 m)
 {
+#pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++)
         w[v] = _mm256_fmadd_ps(w[v], d, m);
 }
@@ -199,6 +201,7 @@ INLINE void unpack_q8_0(__m256 w[4], const uint8_t *p, size_t at, size_t n)
 {
     (void)n;
     p += at / 32 * 34;
+#pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++)
         w[v] = _mm256_cvtepi32_ps(
             _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 2 + 8 * v))));
@@ -267,6 +270,7 @@ INLINE void unpack_q5_0(__m256 w[4], const uint8_t *p, size_t at, size_t n)
     (void)n;
     p += at / 32 * 22;
     five_bits(w, p + 2);
+#pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++)
         w[v] = _mm256_sub_ps(w[v], _mm256_set1_ps(16.0f));
     times(w, first(halves_at(p)));
@@ -300,6 +304,7 @@ INLINE void unpack_q4_k(__m256 w[4], const uint8_t *p, size_t at, size_t n)
 
     (void)n;
     p += at / 256 * 144;
+#pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++) {
         const __m256i q = bytes_at(p + 16 + 32 * (j / 2) + 8 * v);
 
@@ -315,6 +320,7 @@ INLINE void unpack_q5_k(__m256 w[4], const uint8_t *p, size_t at, size_t n)
 
     (void)n;
     p += at / 256 * 176;
+#pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++) {
         const __m256i q = bytes_at(p + 48 + 32 * (j / 2) + 8 * v);
         const __m256i high = _mm256_srli_epi32(bytes_at(p + 16 + 8 * v), (int)j);
@@ -336,6 +342,7 @@ INLINE void unpack_q6_k(__m256 w[4], const uint8_t *p, size_t at, size_t n)
     (void)n;
     p += at / 256 * 210;
     d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(p[208] | p[209] << 8)));
+#pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++) {
         const __m256i low = bytes_at(p + 64 * half + 32 * (c & 1) + 8 * v);
         const __m256i high =

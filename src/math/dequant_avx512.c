@@ -20,32 +20,63 @@
 #include "math/kernels_sets.h"
 
 #define MOST  4    /* rows of x that a row of W meets in registers */
-#define AHEAD 1024 /* bytes fetched before they are unpacked; rows follow each other */
+#define BLOCK 16   /* rows of W */
+#define AHEAD 2048 /* bytes fetched before they are unpacked; rows follow each other */
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Unpacks N weights (1 to 64) that start ELEMENT weights into the row at P. */
-typedef void unpack(__m512 w[4], const uint8_t *p, size_t element, size_t n);
+/* Unpacks N weights (1 to 64) that start ELEMENT weights into the row at P. S holds the
+ * scales of a block of 256 from its first weights to its last. */
+typedef void unpack(__m512 w[4], const uint8_t *p, size_t element, size_t n, float *s);
+
+/* What was written to memory has to be read from there: broadcasts and extensions of bytes
+ * are part of a load, while the shuffles in their place would queue for one port. */
+#define THROUGH_MEMORY(array) __asm__("" : "+m"(array))
 
 INLINE void unpack_row(float *out, const uint8_t *p, size_t n, unpack *piece)
 {
+    float s[16] __attribute__((aligned(64)));
+
     for (size_t i = 0; i < n; i += 64) {
         const size_t left = n - i < 64 ? n - i : 64;
         __m512 w[4];
 
-        piece(w, p, i, left);
+        piece(w, p, i, left, s);
 #pragma GCC unroll 4
         for (size_t v = 0; v < 4; v++)
             _mm512_mask_storeu_ps(out + i + 16 * v, lanes_after(left, 16 * v), w[v]);
     }
 }
 
-/* One row of W with R rows of x: R is a constant wherever this is inlined. DENSITY: the
- * bytes of 64 weights. */
-INLINE void row_dots(float *const *y, size_t at, const float *x, const size_t R,
-                     const uint8_t *p, size_t n, unpack *piece, size_t density)
+/* The sums of 64 weights from element AT on, or the LEFT that remain, with R rows of x. */
+INLINE void piece_dots(__m512 sum[MOST][4], const float *x, const size_t R,
+                       const uint8_t *p, size_t n, size_t at, const size_t left,
+                       unpack *piece, float *s)
 {
-    __m512 sum[MOST][4], w[4];
+    __m512 w[4];
+
+    piece(w, p, at, left, s);
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++) {
+        const __mmask16 m = lanes_after(left, 16 * v);
+
+        if (left < 64)
+            w[v] = _mm512_maskz_mov_ps(m, w[v]);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < R; r++)
+            sum[r][v] = _mm512_fmadd_ps(
+                w[v], _mm512_maskz_loadu_ps(m, x + r * n + at + 16 * v), sum[r][v]);
+    }
+}
+
+/* One row of W with R rows of x, constants wherever this is inlined, as is ELEMS, the weights
+ * of a block: those of 256 are unrolled, so that a place in one is a constant too. The lanes
+ * of each sum are left in TOTAL. */
+INLINE void row_dots(__m512 *total, const float *x, const size_t R, const uint8_t *p,
+                     size_t n, unpack *piece, const size_t elems, const size_t bytes)
+{
+    float s[16] __attribute__((aligned(64)));
+    __m512 sum[MOST][4];
     size_t i = 0;
 
 #pragma GCC unroll 4
@@ -53,78 +84,99 @@ INLINE void row_dots(float *const *y, size_t at, const float *x, const size_t R,
 #pragma GCC unroll 4
         for (size_t v = 0; v < 4; v++)
             sum[r][v] = _mm512_setzero_ps();
-    for (; i + 64 <= n; i += 64) {
-        piece(w, p, i, 64);
-        _mm_prefetch((const char *)p + i / 64 * density + AHEAD, _MM_HINT_T0);
+    for (; elems == 256 && i < n; i += 256)
 #pragma GCC unroll 4
-        for (size_t v = 0; v < 4; v++)
-#pragma GCC unroll 4
-            for (size_t r = 0; r < R; r++)
-                sum[r][v] = _mm512_fmadd_ps(
-                    w[v], _mm512_loadu_ps(x + r * n + i + 16 * v), sum[r][v]);
-    }
-    if (i < n) {
-        piece(w, p, i, n - i);
-#pragma GCC unroll 4
-        for (size_t v = 0; v < 4; v++) {
-            const __mmask16 m = lanes_after(n - i, 16 * v);
-
-            w[v] = _mm512_maskz_mov_ps(m, w[v]);
-#pragma GCC unroll 4
-            for (size_t r = 0; r < R; r++)
-                sum[r][v] = _mm512_fmadd_ps(
-                    w[v], _mm512_maskz_loadu_ps(m, x + r * n + i + 16 * v), sum[r][v]);
+        for (size_t j = 0; j < 256; j += 64) {
+            _mm_prefetch((const char *)p + i / 256 * bytes + j + AHEAD, _MM_HINT_T0);
+            piece_dots(sum, x, R, p, n, i + j, 64, piece, s);
         }
+    for (; elems < 256 && i + 64 <= n; i += 64) {
+        _mm_prefetch((const char *)p + i / elems * bytes + AHEAD, _MM_HINT_T0);
+        piece_dots(sum, x, R, p, n, i, 64, piece, s);
     }
+    if (elems < 256 && i < n)
+        piece_dots(sum, x, R, p, n, i, n - i, piece, s);
 #pragma GCC unroll 4
     for (size_t r = 0; r < R; r++)
-        y[r][at] = sum_of(sum[r]);
+        total[r] = _mm512_add_ps(_mm512_add_ps(sum[r][0], sum[r][1]),
+                                 _mm512_add_ps(sum[r][2], sum[r][3]));
 }
 
-#define FORMAT(format, type)                                                           \
+/* N_ROWS rows of W with R rows of x; the first output of each is Y[r][AT]. */
+INLINE void block_dots(float *const *y, size_t at, const float *x, const size_t R,
+                       const uint8_t *row, size_t n_rows, size_t n, unpack *piece,
+                       const size_t elems, const size_t bytes)
+{
+    const size_t row_bytes = n / elems * bytes, group = R == 1 ? 4 : 1;
+    __m512 total[4] = {0};
+    float sum[4];
+
+    for (size_t i = 0; i < n_rows; i += group) {
+        const size_t rows = n_rows - i < group ? n_rows - i : group;
+
+#pragma GCC unroll 1
+        for (size_t k = 0; k < rows; k++)
+            row_dots(total + k, x, R, row + (i + k) * row_bytes, n, piece, elems,
+                     bytes);
+        _mm_storeu_ps(sum, sums_of_4(total));
+        for (size_t k = 0; k < (R == 1 ? rows : R); k++)
+            y[R == 1 ? 0 : k][at + i + (R == 1 ? k : 0)] = sum[k];
+    }
+}
+
+/* A block of rows of W stays in the first cache for all rows of x. */
+#define FORMAT(format, type, elems, bytes)                                             \
     void dequant_##format##_avx512(float *out, const void *in, size_t n)               \
     {                                                                                  \
-        assert(n % dtype_block_elems(type) == 0);                                      \
+        assert(dtype_block_elems(type) == (elems) && n % (elems) == 0);                \
         unpack_row(out, in, n, unpack_##format);                                       \
     }                                                                                  \
     void matvec_##format##_avx512(float *const *y, const float *x, size_t T,           \
-                                  const void *rows, size_t n_rows, size_t n_in)        \
+                                  const void *rows, size_t n_rows, size_t n)           \
     {                                                                                  \
-        const size_t bytes = n_in / dtype_block_elems(type) * dtype_block_bytes(type); \
-        const uint8_t *row = rows;                                                     \
+        const size_t row_bytes = n / (elems) * (bytes);                                \
+        size_t R;                                                                      \
                                                                                        \
-        if (T > MOST) {                                                                \
-            matvec_plain(y, x, T, rows, n_rows, n_in, kernels_avx512(), type);         \
-            return;                                                                    \
-        }                                                                              \
-        for (size_t i = 0; i < n_rows; i++, row += bytes)                              \
-            if (T == 1)                                                                \
-                row_dots(y, i, x, 1, row, n_in, unpack_##format, 64 * bytes / n_in);   \
-            else if (T == 2)                                                           \
-                row_dots(y, i, x, 2, row, n_in, unpack_##format, 64 * bytes / n_in);   \
-            else if (T == 3)                                                           \
-                row_dots(y, i, x, 3, row, n_in, unpack_##format, 64 * bytes / n_in);   \
-            else                                                                       \
-                row_dots(y, i, x, 4, row, n_in, unpack_##format, 64 * bytes / n_in);   \
+        assert(dtype_block_bytes(type) == (bytes) && n % (elems) == 0);                \
+        for (size_t i = 0; i < n_rows; i += BLOCK)                                     \
+            for (size_t t = 0; t < T; t += R) {                                        \
+                const uint8_t *row = (const uint8_t *)rows + i * row_bytes;            \
+                const size_t m = n_rows - i < BLOCK ? n_rows - i : BLOCK;              \
+                const float *xt = x + t * n;                                           \
+                                                                                       \
+                R = T - t >= 4 ? 4 : T - t >= 2 ? 2 : 1;                               \
+                if (R == 4)                                                            \
+                    block_dots(y + t, i, xt, 4, row, m, n, unpack_##format, elems,     \
+                               bytes);                                                 \
+                else if (R == 2)                                                       \
+                    block_dots(y + t, i, xt, 2, row, m, n, unpack_##format, elems,     \
+                               bytes);                                                 \
+                else                                                                   \
+                    block_dots(y + t, i, xt, 1, row, m, n, unpack_##format, elems,     \
+                               bytes);                                                 \
+            }                                                                          \
     }
 
-INLINE void unpack_f32(__m512 w[4], const uint8_t *p, size_t at, size_t n)
+INLINE void unpack_f32(__m512 w[4], const uint8_t *p, size_t at, size_t n, float *s)
 {
+    (void)s;
 #pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++)
         w[v] = _mm512_maskz_loadu_ps(lanes_after(n, 16 * v), p + 4 * (at + 16 * v));
 }
 
-INLINE void unpack_f16(__m512 w[4], const uint8_t *p, size_t at, size_t n)
+INLINE void unpack_f16(__m512 w[4], const uint8_t *p, size_t at, size_t n, float *s)
 {
+    (void)s;
 #pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++)
         w[v] = _mm512_cvtph_ps(
             _mm256_maskz_loadu_epi16(lanes_after(n, 16 * v), p + 2 * (at + 16 * v)));
 }
 
-INLINE void unpack_bf16(__m512 w[4], const uint8_t *p, size_t at, size_t n)
+INLINE void unpack_bf16(__m512 w[4], const uint8_t *p, size_t at, size_t n, float *s)
 {
+    (void)s;
 #pragma GCC unroll 4
     for (size_t v = 0; v < 4; v++) {
         const __m256i half =
@@ -140,16 +192,14 @@ INLINE __m512i bytes_at(const uint8_t *p)
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 
-/* The first two halves (d and, where there is one, m) of two blocks, as d m d m. They go
- * through memory, since a load broadcasts for nothing and a register does not. */
-INLINE void scales(float out[4], const uint8_t *p, const uint8_t *q)
+/* The half at P and the next three, as floats: a load converts what would need a shuffle in a
+ * register. Every block has 8 bytes. */
+INLINE __m128 halves_at(const uint8_t *p)
 {
-    int one, two;
+    __m128 v;
 
-    memcpy(&one, p, sizeof(one));
-    memcpy(&two, q, sizeof(two));
-    _mm_storeu_ps(out, _mm_cvtph_ps(_mm_insert_epi32(_mm_cvtsi32_si128(one), two, 1)));
-    __asm__("" : "+m"(*(float(*)[4])out)); /* or the compiler shuffles instead */
+    __asm__("vcvtph2ps %1, %0" : "=v"(v) : "m"(*(const uint64_t *)(const void *)p));
+    return v;
 }
 
 INLINE __m512 count_up(void)
@@ -168,6 +218,7 @@ INLINE void block_q8_0(__m512 w[2], const uint8_t *p, const float *s)
 {
     const __m512 d = _mm512_set1_ps(s[0]);
 
+#pragma GCC unroll 2
     for (size_t v = 0; v < 2; v++) {
         const __m128i q = _mm_loadu_si128((const __m128i *)(p + 2 + 16 * v));
 
@@ -196,48 +247,72 @@ INLINE void block_iq4_nl(__m512 w[2], const uint8_t *p, const float *s)
     look_up(w, bytes_at(p + 2), _mm512_mul_ps(_mm512_loadu_ps(iq4_nl_values), d));
 }
 
-/* Fifth bits as the format has them, nibbles 4 bytes on: 0 .. 31 in float. */
-INLINE void five_bits(__m512 w[2], const uint8_t *p)
+INLINE __m512 widened(__m128i signed_bytes)
 {
-    const __m512i q = bytes_at(p + 4), low = _mm512_set1_epi32(15);
-    const __m512i sixteen = _mm512_set1_epi32(16);
-    __m512i even = _mm512_and_epi32(q, low), odd = _mm512_srli_epi32(q, 4);
-    uint32_t high;
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(signed_bytes));
+}
 
-    memcpy(&high, p, sizeof(high));
-    even = _mm512_mask_or_epi32(even, (__mmask16)high, even, sixteen);
-    odd = _mm512_mask_or_epi32(odd, (__mmask16)(high >> 16), odd, sixteen);
-    w[0] = _mm512_cvtepi32_ps(even);
-    w[1] = _mm512_cvtepi32_ps(odd);
+/* 64 signed bytes as floats. */
+INLINE void widen(__m512 w[4], __m512i b)
+{
+    w[0] = widened(_mm512_castsi512_si128(b));
+    w[1] = widened(_mm512_extracti32x4_epi32(b, 1));
+    w[2] = widened(_mm512_extracti32x4_epi32(b, 2));
+    w[3] = widened(_mm512_extracti32x4_epi32(b, 3));
+}
+
+/* The nibbles of 16 bytes, low ones first, less 16 where LESS has a bit. */
+INLINE void five_bits(__m512 w[2], const uint8_t *p, uint32_t less)
+{
+    const __m256i twice =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+    const __m256i shift = _mm256_set_m128i(_mm_set1_epi16(4), _mm_setzero_si128());
+    const __m256i q =
+        _mm256_and_si256(_mm256_srlv_epi16(twice, shift), _mm256_set1_epi8(15));
+    const __m256i b = _mm256_mask_sub_epi8(q, less, q, _mm256_set1_epi8(16));
+
+    w[0] = widened(_mm256_castsi256_si128(b));
+    w[1] = widened(_mm256_extracti128_si256(b, 1));
 }
 
 INLINE void block_q5_0(__m512 w[2], const uint8_t *p, const float *s)
 {
-    const __m512 d = _mm512_set1_ps(s[0]);
+    uint32_t high;
 
-    five_bits(w, p + 2);
+    memcpy(&high, p + 2, sizeof(high));
+    five_bits(w, p + 6, ~high);
+#pragma GCC unroll 2
     for (size_t v = 0; v < 2; v++)
-        w[v] = _mm512_mul_ps(_mm512_sub_ps(w[v], _mm512_set1_ps(16.0f)), d);
+        w[v] = _mm512_mul_ps(w[v], _mm512_set1_ps(s[0]));
 }
 
 INLINE void block_q5_1(__m512 w[2], const uint8_t *p, const float *s)
 {
-    five_bits(w, p + 4);
+    uint32_t high;
+
+    memcpy(&high, p + 4, sizeof(high));
+    five_bits(w, p + 8, ~high); /* 16 too little, all of them */
+#pragma GCC unroll 2
     for (size_t v = 0; v < 2; v++)
-        w[v] = _mm512_fmadd_ps(w[v], _mm512_set1_ps(s[0]), _mm512_set1_ps(s[1]));
+        w[v] = _mm512_fmadd_ps(_mm512_add_ps(w[v], _mm512_set1_ps(16.0f)),
+                               _mm512_set1_ps(s[0]), _mm512_set1_ps(s[1]));
 }
 
 /* Two blocks of 32, or the one that is left. */
 #define BLOCKS_OF_32(format, size)                                                     \
-    INLINE void unpack_##format(__m512 w[4], const uint8_t *p, size_t at, size_t n)    \
+    INLINE void unpack_##format(__m512 w[4], const uint8_t *p, size_t at, size_t n,    \
+                                float *s)                                              \
     {                                                                                  \
         const uint8_t *q = n > 32 ? p + at / 32 * (size) + (size) : p;                 \
-        float s[4];                                                                    \
+        float d[8];                                                                    \
                                                                                        \
+        (void)s;                                                                       \
         p += at / 32 * (size);                                                         \
-        scales(s, p, q);                                                               \
-        block_##format(w, p, s);                                                       \
-        block_##format(w + 2, q, s + 2); /* not looked at when there is none */        \
+        _mm_storeu_ps(d, halves_at(p));                                                \
+        _mm_storeu_ps(d + 4, halves_at(q));                                            \
+        THROUGH_MEMORY(d);                                                             \
+        block_##format(w, p, d);                                                       \
+        block_##format(w + 2, q, d + 4); /* not looked at when there is none */        \
     }
 BLOCKS_OF_32(q8_0, 34)
 BLOCKS_OF_32(q4_0, 18)
@@ -246,106 +321,121 @@ BLOCKS_OF_32(q5_0, 22)
 BLOCKS_OF_32(q5_1, 24)
 BLOCKS_OF_32(iq4_nl, 18)
 
-/* Scales and minima of sub-blocks J and J + 1 of Q4_K and Q5_K, times d and dmin. */
-INLINE void k_scales(float s[2], float m[2], const uint8_t *p, int j)
+/* The 8 scales, then the 8 minima of the block of Q4_K or Q5_K at P, times d and dmin. */
+INLINE void k_scales(float *s, const uint8_t *p)
 {
-    float d[4];
+    const __m512i which =
+        _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512 d = _mm512_permutexvar_ps(which, _mm512_castps128_ps512(halves_at(p)));
+    const uint32_t four = 0x0f0f0f0fu, six = 0x3f3f3f3fu, two = 0x30303030u;
+    uint32_t b[3];
+    __m128i bytes;
 
-    scales(d, p, p);
-    for (int i = 0; i < 2; i++) {
-        uint8_t scale, min;
-
-        k_scale_min(p + 4, j + i, &scale, &min);
-        s[i] = d[0] * (float)scale;
-        m[i] = d[1] * (float)min;
-    }
+    memcpy(b, p + 4, sizeof(b));
+    bytes = _mm_setr_epi32((int)(b[0] & six), (int)((b[2] & four) | (b[0] >> 2 & two)),
+                           (int)(b[1] & six),
+                           (int)((b[2] >> 4 & four) | (b[1] >> 2 & two)));
+    _mm512_store_ps(s,
+                    _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))));
+    THROUGH_MEMORY(*(float(*)[16])s);
 }
 
-INLINE void unpack_q4_k(__m512 w[4], const uint8_t *p, size_t at, size_t n)
+INLINE void unpack_q4_k(__m512 w[4], const uint8_t *p, size_t at, size_t n, float *s)
 {
     const size_t group = at % 256 / 64;
-    float s[2], m[2];
-    __m512 table[2], even[2], odd[2];
+    __m512 table[2];
 
     (void)n;
     p += at / 256 * 144;
-    k_scales(s, m, p, (int)(2 * group));
+    if (!group)
+        k_scales(s, p);
+#pragma GCC unroll 2
     for (size_t i = 0; i < 2; i++)
-        table[i] =
-            _mm512_fmsub_ps(_mm512_set1_ps(s[i]), count_up(), _mm512_set1_ps(m[i]));
-    for (size_t i = 0; i < 2; i++) {
-        const __m512i q = bytes_at(p + 16 + 32 * group + 16 * i);
+        table[i] = _mm512_fmsub_ps(count_up(), _mm512_set1_ps(s[2 * group + i]),
+                                   _mm512_set1_ps(s[8 + 2 * group + i]));
+#pragma GCC unroll 2
+    for (size_t v = 0; v < 2; v++) {
+        const __m512i q = bytes_at(p + 16 + 32 * group + 16 * v);
 
-        even[i] = _mm512_permutexvar_ps(q, table[0]);
-        odd[i] = _mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), table[1]);
+        w[v] = _mm512_permutexvar_ps(q, table[0]);
+        w[2 + v] = _mm512_permutexvar_ps(_mm512_srli_epi32(q, 4), table[1]);
     }
-    w[0] = even[0];
-    w[1] = even[1];
-    w[2] = odd[0];
-    w[3] = odd[1];
 }
 
-INLINE void unpack_q5_k(__m512 w[4], const uint8_t *p, size_t at, size_t n)
+/* 32 bytes in both halves. */
+INLINE __m512i twice_at(const uint8_t *p)
+{
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)p));
+}
+
+INLINE __m512i halves(int lower, int upper)
+{
+    return _mm512_inserti64x4(_mm512_set1_epi32(lower), _mm256_set1_epi32(upper), 1);
+}
+
+INLINE void unpack_q5_k(__m512 w[4], const uint8_t *p, size_t at, size_t n, float *s)
 {
     const size_t group = at % 256 / 64;
-    float s[2], m[2];
+    const int to_fifth = 4 - 2 * (int)group; /* left, for the first sub-block */
+    __m512i q, high;
 
     (void)n;
     p += at / 256 * 176;
-    k_scales(s, m, p, (int)(2 * group));
-    for (size_t i = 0; i < 2; i++) {
-        const __m512i q = bytes_at(p + 48 + 32 * group + 16 * i);
-        const __m512i high = bytes_at(p + 16 + 16 * i);
-
-        for (size_t j = 0; j < 2; j++) { /* low and high nibbles */
-            const __m512i nibble = j ? _mm512_srli_epi32(q, 4)
-                                     : _mm512_and_epi32(q, _mm512_set1_epi32(15));
-            const __mmask16 fifth =
-                _mm512_test_epi32_mask(high, _mm512_set1_epi32(1 << (2 * group + j)));
-            const __m512 f = _mm512_cvtepi32_ps(
-                _mm512_mask_or_epi32(nibble, fifth, nibble, _mm512_set1_epi32(16)));
-
-            w[2 * j + i] =
-                _mm512_fmsub_ps(_mm512_set1_ps(s[j]), f, _mm512_set1_ps(m[j]));
-        }
-    }
+    if (!group)
+        k_scales(s, p);
+    q = _mm512_srlv_epi32(twice_at(p + 48 + 32 * group), halves(0, 4));
+    high =
+        _mm512_rolv_epi32(twice_at(p + 16), halves(to_fifth & 31, (to_fifth - 1) & 31));
+    widen(w, _mm512_or_si512(_mm512_and_si512(q, _mm512_set1_epi8(15)),
+                             _mm512_and_si512(high, _mm512_set1_epi8(16))));
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++)
+        w[v] = _mm512_fmsub_ps(w[v], _mm512_set1_ps(s[2 * group + v / 2]),
+                               _mm512_set1_ps(s[8 + 2 * group + v / 2]));
 }
 
-INLINE void unpack_q6_k(__m512 w[4], const uint8_t *p, size_t at, size_t n)
+/* The 16 scales of the block at P, times d. */
+INLINE void q6_scales(float *s, const uint8_t *p)
 {
-    const size_t half = at % 256 / 128, odd = at % 128 / 64; /* c is 2 odd, 2 odd + 1 */
-    float d;
+    const __m512i scales =
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p + 192)));
+    const __m128i d = _mm_cvtsi32_si128(p[208] | p[209] << 8);
+
+    _mm512_store_ps(s, _mm512_mul_ps(_mm512_broadcastss_ps(_mm_cvtph_ps(d)),
+                                     _mm512_cvtepi32_ps(scales)));
+    THROUGH_MEMORY(*(float(*)[16])s);
+}
+
+INLINE void unpack_q6_k(__m512 w[4], const uint8_t *p, size_t at, size_t n, float *s)
+{
+    const size_t half = at % 256 / 128, odd = at % 128 / 64;
+    __m512i low, high;
 
     (void)n;
     p += at / 256 * 210;
-    d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(p[208] | p[209] << 8)));
-    for (size_t v = 0; v < 4; v++) {
-        const size_t c = 2 * odd + v / 2, l0 = v % 2 * 16;
-        const __m512i low = bytes_at(p + 64 * half + 32 * (c & 1) + l0);
-        const __m512i high = bytes_at(p + 128 + 32 * half + l0);
-        const __m512i nibble = _mm512_and_epi32(_mm512_srli_epi32(low, odd ? 4 : 0),
-                                                _mm512_set1_epi32(15));
-        const __m512i two = _mm512_and_epi32(_mm512_srli_epi32(high, (unsigned)(2 * c)),
-                                             _mm512_set1_epi32(3));
-        const __m512i q = _mm512_or_epi32(nibble, _mm512_slli_epi32(two, 4));
-        const float s = d * (float)(int8_t)p[192 + 8 * half + 2 * c + v % 2];
-
-        w[v] = _mm512_mul_ps(
-            _mm512_cvtepi32_ps(_mm512_sub_epi32(q, _mm512_set1_epi32(32))),
-            _mm512_set1_ps(s));
-    }
+    if (at % 256 == 0)
+        q6_scales(s, p);
+    low = _mm512_srli_epi32(_mm512_loadu_si512(p + 64 * half), odd ? 4 : 0);
+    high = _mm512_rolv_epi32(twice_at(p + 128 + 32 * half),
+                             odd ? halves(0, 30) : halves(4, 2));
+    low = _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi8(15)),
+                          _mm512_and_si512(high, _mm512_set1_epi8(48)));
+    widen(w, _mm512_sub_epi8(low, _mm512_set1_epi8(32)));
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++)
+        w[v] = _mm512_mul_ps(w[v], _mm512_set1_ps(s[8 * half + 4 * odd + v]));
 }
 
-FORMAT(f32, DTYPE_F32)
-FORMAT(f16, DTYPE_F16)
-FORMAT(bf16, DTYPE_BF16)
-FORMAT(q8_0, DTYPE_Q8_0)
-FORMAT(q4_0, DTYPE_Q4_0)
-FORMAT(q4_1, DTYPE_Q4_1)
-FORMAT(q5_0, DTYPE_Q5_0)
-FORMAT(q5_1, DTYPE_Q5_1)
-FORMAT(q4_k, DTYPE_Q4_K)
-FORMAT(q5_k, DTYPE_Q5_K)
-FORMAT(q6_k, DTYPE_Q6_K)
-FORMAT(iq4_nl, DTYPE_IQ4_NL)
+FORMAT(f32, DTYPE_F32, 1, 4)
+FORMAT(f16, DTYPE_F16, 1, 2)
+FORMAT(bf16, DTYPE_BF16, 1, 2)
+FORMAT(q8_0, DTYPE_Q8_0, 32, 34)
+FORMAT(q4_0, DTYPE_Q4_0, 32, 18)
+FORMAT(q4_1, DTYPE_Q4_1, 32, 20)
+FORMAT(q5_0, DTYPE_Q5_0, 32, 22)
+FORMAT(q5_1, DTYPE_Q5_1, 32, 24)
+FORMAT(q4_k, DTYPE_Q4_K, 256, 144)
+FORMAT(q5_k, DTYPE_Q5_K, 256, 176)
+FORMAT(q6_k, DTYPE_Q6_K, 256, 210)
+FORMAT(iq4_nl, DTYPE_IQ4_NL, 32, 18)
 #endif

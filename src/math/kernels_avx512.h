@@ -31,6 +31,22 @@ static inline float sum_of(const __m512 sum[4])
         _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
 
+/* The sums of 4 vectors, in order, each added up as by _mm512_reduce_add_ps. */
+static inline __m128 sums_of_4(const __m512 v[4])
+{
+    const __m512 a = _mm512_add_ps(_mm512_shuffle_f32x4(v[0], v[1], 0x44),
+                                   _mm512_shuffle_f32x4(v[0], v[1], 0xee));
+    const __m512 b = _mm512_add_ps(_mm512_shuffle_f32x4(v[2], v[3], 0x44),
+                                   _mm512_shuffle_f32x4(v[2], v[3], 0xee));
+    __m512 s = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88),
+                             _mm512_shuffle_f32x4(a, b, 0xdd));
+
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(
+        _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), s));
+}
+
 /* The sums of 16 vectors, in order. */
 static inline __m512 sums_of_16(const __m512 v[16])
 {
