@@ -12,6 +12,9 @@
  *
  *     one expert a sequence    an expert's q, k and v share a block
  *     several experts a row    all q, then all k, then all v
+ *
+ * (The slope of the input is a sum over q, k and v: its last bit depends on whether they
+ * share a block.)
  */
 #ifndef ARTEL_EXPERTS_STACK_H
 #define ARTEL_EXPERTS_STACK_H

@@ -9,6 +9,8 @@
 
 #include <assert.h>
 
+#define SHARED_ROWS ((size_t)64) /* rows that several blocks work on in turn */
+
 struct stacked_active {
     const struct stack_block *block;
     size_t index;     /* of the block in its group */
@@ -110,7 +112,8 @@ static uint8_t rule_gates(struct rank_rule *rule, const struct gates *g, bool ba
                                 .d_gate = backward ? g->d_gate : NULL,
                                 .unit_of_row = g->unit_of_row,
                                 .n_owners = g->n_experts,
-                                .n_rows = g->n_rows};
+                                .n_rows = g->n_rows,
+                                .by_row = g->n_units == g->n_rows};
     }
     return (uint8_t)i;
 }
@@ -453,6 +456,47 @@ static bool dropout_slopes(struct stacked_room *r, const struct stacked_place *a
     return any;
 }
 
+/* h~ and d_h of the rows that a block serves among ROW .. ROW + ROWS. */
+static void block_slopes(struct stacked_room *r, const struct stacked_place *at,
+                         size_t index, struct tiles x, struct tiles d_y,
+                         const float *given, size_t row, size_t rows)
+{
+    const struct stacked_active *a = &r->active[index];
+    const size_t from = a->row > row ? a->row : row;
+    const size_t end = a->row + a->rows < row + rows ? a->row + a->rows : row + rows;
+    struct rank_product of_x = product_of_x(r, at, x, a),
+                        of_d_y = product_of_d_y(d_y, a);
+
+    if (from >= end)
+        return;
+    of_x.row = of_d_y.row = from;
+    of_x.rows = of_d_y.rows = end - from;
+    r->stack->set->backward(tiles_from((struct tiles){r->h, r->n_active}, index),
+                            tiles_from((struct tiles){r->d_h, r->n_active}, index),
+                            &of_x, given, &of_d_y, &a->rule);
+}
+
+/* Several blocks read the same rows: while they are in the caches. */
+static void find_slopes(struct stacked_room *r, const struct stacked_place *at,
+                        struct tiles x, struct tiles d_y, size_t row, size_t rows)
+{
+    const size_t step = r->n_active > 1 ? SHARED_ROWS : rows;
+
+    for (size_t i = 0; i < r->n_active; i++) {
+        const struct stacked_active *a = &r->active[i];
+
+        clear_rest(tiles_from((struct tiles){r->d_h, r->n_active}, i), a, row, rows);
+        if (a->thinned)
+            block_slopes(r, at, i, x, d_y, thinned_h(r, at, x, a, row, rows), row,
+                         rows);
+    }
+    for (size_t from = row; from < row + rows; from += step)
+        for (size_t i = 0; i < r->n_active; i++)
+            if (!r->active[i].thinned)
+                block_slopes(r, at, i, x, d_y, NULL, from,
+                             row + rows - from < step ? row + rows - from : step);
+}
+
 struct stacked_slopes stacked_backward(struct stacked_room *r,
                                        const struct stacked_place *at, struct tiles x,
                                        struct tiles d_y, struct mixture_grads *grads,
@@ -469,16 +513,7 @@ struct stacked_slopes stacked_backward(struct stacked_room *r,
     find_active(r, at, row, rows, true);
     h = (struct tiles){r->h, r->n_active};
     d_h = (struct tiles){r->d_h, r->n_active};
-    for (size_t i = 0; i < r->n_active; i++) {
-        const struct stacked_active *a = &r->active[i];
-        const struct rank_product of_x = product_of_x(r, at, x, a),
-                                  of_d_y = product_of_d_y(d_y, a);
-        const float *given = a->thinned ? thinned_h(r, at, x, a, row, rows) : NULL;
-
-        clear_rest(tiles_from(d_h, i), a, row, rows);
-        s->set->backward(tiles_from(h, i), tiles_from(d_h, i), &of_x, given, &of_d_y,
-                         &a->rule);
-    }
+    find_slopes(r, at, x, d_y, row, rows);
     if (grads && r->n_active) {
         sweep.left = h;
         sweep.of_b = true;

@@ -17,17 +17,20 @@
 
 #include "math/tile_amx.h"
 
-#define CHUNK ((size_t)512) /* rows whose X of 32 columns stays in L1 */
+#define ALWAYS static inline __attribute__((always_inline))
+#define AHEAD  ((size_t)2)   /* pairs that are mixed before they are needed */
+#define CHUNK  ((size_t)256) /* rows whose X of 64 columns stays in L1 */
 
+/* [half of the ranks][column block][even, odd][16][16] */
 struct rank_sums {
-    float at[2][2][256] __attribute__((aligned(64))); /* [half][even, odd][16][16] */
+    float at[2][2][2][256] __attribute__((aligned(64)));
 };
 
 size_t amx_rank_mixed(size_t rows)
 {
     const size_t all = tile_round(rows);
 
-    return (all < CHUNK ? all : CHUNK) * TILE_COLS * sizeof(uint16_t);
+    return 2 * (all < CHUNK ? all : CHUNK) * TILE_COLS * sizeof(uint16_t);
 }
 
 void amx_rank_turn(uint16_t *turned, struct tiles h, size_t row, size_t rows)
@@ -50,58 +53,100 @@ void amx_rank_turn(uint16_t *turned, struct tiles h, size_t row, size_t rows)
     }
 }
 
-/* One column block of X: [pair][even, odd][TILE]. */
-static void mix(uint16_t *mixed, const uint16_t *x, size_t pitch, size_t pairs)
-{
-    for (size_t p = 0; p < pairs; p++, mixed += 2 * TILE_ELEMS)
-        for (size_t half = 0; half < 2; half++, x += pitch * TILE_ELEMS)
-            for (size_t i = 0; i < 8; i++) {
-                const __m512i a = _mm512_load_si512(x + i * 64),
-                              b = _mm512_load_si512(x + i * 64 + 32);
-                uint16_t *to = mixed + half * 256 + i * 32;
+/* Columns of X that wait to be mixed; X NULL: they are. */
+struct source {
+    const uint16_t *x;
+    size_t pitch;
+    size_t ring; /* bits of a pair's number that tell its place in what is mixed */
+};
 
-                _mm512_store_si512(to, _mm512_unpacklo_epi16(a, b));
-                _mm512_store_si512(to + TILE_ELEMS, _mm512_unpackhi_epi16(a, b));
-            }
+/* One pair of row blocks of a column block: even and odd groups of columns. */
+ALWAYS void mix(uint16_t *mixed, const struct source *s, size_t pair)
+{
+    const uint16_t *x = s->x + pair * 2 * s->pitch * TILE_ELEMS;
+
+    for (size_t half = 0; half < 2; half++, x += s->pitch * TILE_ELEMS)
+        for (size_t i = 0; i < 8; i++) {
+            const __m512i a = _mm512_load_si512(x + i * 64),
+                          b = _mm512_load_si512(x + i * 64 + 32);
+            uint16_t *to =
+                mixed + (pair & s->ring) * 2 * TILE_ELEMS + half * 256 + i * 32;
+
+            _mm512_store_si512(to, _mm512_unpacklo_epi16(a, b));
+            _mm512_store_si512(to + TILE_ELEMS, _mm512_unpackhi_epi16(a, b));
+        }
 }
 
-static void sum(struct rank_sums *out, const uint16_t *turned, const uint16_t *mixed,
-                size_t pairs, unsigned halves)
+/* 32 ranks times one column block, mixed on the way where SOURCE says so. */
+ALWAYS void sum_all(struct rank_sums *out, size_t column, const uint16_t *turned,
+                    uint16_t *mixed, size_t pairs, const struct source *source)
 {
-    const uint16_t *one = turned + (halves == 2 ? TILE_ELEMS : 0);
-
+    for (size_t p = 0; source && p < AHEAD && p < pairs; p++)
+        mix(mixed, source, p);
     TILE_FENCE();
     _tile_zero(0);
     _tile_zero(1);
-    if (halves != 3) {
-        for (size_t p = 0; p < pairs; p++) {
-            _tile_loadd(4, one + p * 2 * TILE_ELEMS, 64);
-            _tile_loadd(6, mixed + p * 2 * TILE_ELEMS, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, mixed + (p * 2 + 1) * TILE_ELEMS, 64);
-            _tile_dpbf16ps(1, 4, 7);
-        }
-        _tile_stored(0, out->at[halves == 2][0], 64);
-        _tile_stored(1, out->at[halves == 2][1], 64);
-        TILE_FENCE();
-        return;
-    }
     _tile_zero(2);
     _tile_zero(3);
     for (size_t p = 0; p < pairs; p++) {
-        _tile_loadd(4, turned + p * 2 * TILE_ELEMS, 64);
-        _tile_loadd(6, mixed + p * 2 * TILE_ELEMS, 64);
+        const uint16_t *left = turned + p * 2 * TILE_ELEMS,
+                       *right =
+                           mixed + (source ? p & source->ring : p) * 2 * TILE_ELEMS;
+
+        if (source && p + AHEAD < pairs)
+            mix(mixed, source, p + AHEAD);
+        TILE_FENCE();
+        _tile_loadd(4, left, 64);
+        _tile_loadd(6, right, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, mixed + (p * 2 + 1) * TILE_ELEMS, 64);
+        _tile_loadd(7, right + TILE_ELEMS, 64);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, turned + (p * 2 + 1) * TILE_ELEMS, 64);
+        _tile_loadd(5, left + TILE_ELEMS, 64);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, out->at[0][0], 64);
-    _tile_stored(1, out->at[0][1], 64);
-    _tile_stored(2, out->at[1][0], 64);
-    _tile_stored(3, out->at[1][1], 64);
+    _tile_stored(0, out->at[0][column][0], 64);
+    _tile_stored(1, out->at[0][column][1], 64);
+    _tile_stored(2, out->at[1][column][0], 64);
+    _tile_stored(3, out->at[1][column][1], 64);
+    TILE_FENCE();
+}
+
+/* 16 ranks times two column blocks. */
+ALWAYS void sum_half(struct rank_sums *out, size_t half, const uint16_t *turned,
+                     uint16_t *const mixed[2], size_t pairs,
+                     const struct source *source)
+{
+    const uint16_t *one = turned + half * TILE_ELEMS;
+
+    for (size_t p = 0; source && p < AHEAD && p < pairs; p++)
+        for (size_t c = 0; c < 2; c++)
+            mix(mixed[c], &source[c], p);
+    TILE_FENCE();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (size_t p = 0; p < pairs; p++) {
+        const size_t at = (source ? p & source->ring : p) * 2 * TILE_ELEMS;
+
+        for (size_t c = 0; source && p + AHEAD < pairs && c < 2; c++)
+            mix(mixed[c], &source[c], p + AHEAD);
+        TILE_FENCE();
+        _tile_loadd(4, one + p * 2 * TILE_ELEMS, 64);
+        _tile_loadd(5, mixed[0] + at, 64);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(6, mixed[0] + at + TILE_ELEMS, 64);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_loadd(7, mixed[1] + at, 64);
+        _tile_dpbf16ps(2, 4, 7);
+        _tile_loadd(5, mixed[1] + at + TILE_ELEMS, 64);
+        _tile_dpbf16ps(3, 4, 5);
+    }
+    _tile_stored(0, out->at[half][0][0], 64);
+    _tile_stored(1, out->at[half][0][1], 64);
+    _tile_stored(2, out->at[half][1][0], 64);
+    _tile_stored(3, out->at[half][1][1], 64);
     TILE_FENCE();
 }
 
@@ -134,8 +179,8 @@ static inline void add(float *to, __mmask16 there, __m512 x)
 }
 
 /* Rows of ranks to A (R, N). */
-static void add_to_rows(const struct rank_sums *s, const struct rank_block *b,
-                        struct run run)
+static void add_to_rows(const struct rank_sums *s, size_t column,
+                        const struct rank_block *b, struct run run)
 {
     const __m512i low = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3,
                                          2, 1, 0),
@@ -147,7 +192,7 @@ static void add_to_rows(const struct rank_sums *s, const struct rank_block *b,
 
         for (size_t r = 0; r < t->n; r++) {
             const size_t place = t->first + r;
-            const float *at = s->at[place / 16][0] + place % 16 * 16;
+            const float *at = s->at[place / 16][column][0] + place % 16 * 16;
             const __m512 even = _mm512_load_ps(at), odd = _mm512_load_ps(at + 256);
             float *to = t->to + r * t->pitch + run.first;
 
@@ -172,34 +217,49 @@ static uint32_t outputs_of(const struct tile_map *map, size_t block, uint8_t sit
            (low | (uint32_t)high << 16);
 }
 
-/* Half HALF of the ranks to the columns of B (M, R): turned, an output a row. */
-static void add_to_columns(const struct rank_sums *s, const struct rank_block *b,
-                           size_t half, const struct tile_map *map, size_t block)
+/* T, an output a register, to the rows of B from which RANKS are asked for. All are read
+ * before the first is written: a row's end is near the next one's beginning. */
+ALWAYS void add_outputs(float *to, size_t pitch, __mmask16 ranks, const __m512i t[16],
+                        const int32_t *index, uint32_t outputs)
 {
-    float turned[2][16][16] __attribute__((aligned(64)));
+    __m512 sum[16];
 
-    for (size_t c = 0; c < 2; c++) {
+    for (size_t l = 0; l < 16; l++) {
+        const size_t j = l / 4 * 8 + l % 4;
+
+        if (outputs >> j & 1)
+            sum[l] = _mm512_add_ps(
+                _mm512_castsi512_ps(t[l]),
+                _mm512_maskz_loadu_ps(ranks, to + (size_t)index[j] * pitch));
+    }
+    for (size_t l = 0; l < 16; l++) {
+        const size_t j = l / 4 * 8 + l % 4;
+
+        if (outputs >> j & 1)
+            _mm512_mask_storeu_ps(to + (size_t)index[j] * pitch, ranks, sum[l]);
+    }
+}
+
+/* Half HALF of the ranks to the columns of B (M, R): turned, an output a row. */
+static void add_to_columns(const struct rank_sums *s, size_t column,
+                           const struct rank_block *b, size_t half,
+                           const struct tile_map *map, size_t block)
+{
+    for (size_t odd = 0; odd < 2; odd++) {
         __m512i t[16];
 
         for (size_t i = 0; i < 16; i++)
-            t[i] = _mm512_load_si512(s->at[half][c] + i * 16);
+            t[i] = _mm512_load_si512(s->at[half][column][odd] + i * 16);
         tile_transpose(t);
-        for (size_t i = 0; i < 16; i++)
-            _mm512_store_si512(turned[c][i], t[i]);
-    }
-    for (size_t i = 0; i < b->n_targets; i++) {
-        const struct rank_target *t = &b->targets[i];
-        const __mmask16 ranks = (__mmask16)(bits(t->first, t->n) >> (16 * half));
-        uint32_t outputs = ranks ? outputs_of(map, block, t->site) : 0;
+        for (size_t i = 0; i < b->n_targets; i++) {
+            const struct rank_target *g = &b->targets[i];
+            const __mmask16 ranks = (__mmask16)(bits(g->first, g->n) >> (16 * half));
+            const uint32_t outputs =
+                ranks ? outputs_of(map, block, g->site) >> (4 * odd) : 0;
 
-        for (; outputs; outputs &= outputs - 1) {
-            const size_t j = (size_t)__builtin_ctz(outputs);
-            const ptrdiff_t at =
-                (ptrdiff_t)((size_t)map->index[block * 32 + j] * t->pitch) +
-                (ptrdiff_t)(16 * half) - t->first;
-
-            add(t->to + at, ranks,
-                _mm512_load_ps(turned[j / 4 % 2][j / 8 * 4 + j % 4]));
+            if (outputs)
+                add_outputs(g->to + (ptrdiff_t)(16 * half) - g->first, g->pitch, ranks,
+                            t, map->index + block * 32 + 4 * odd, outputs);
         }
     }
 }
@@ -220,37 +280,65 @@ static unsigned halves_for(const struct rank_block *b, const struct tile_map *ma
     return halves;
 }
 
-/* Rows ROW .. ROW + ROWS, whose X of column block BLOCK is MIXED. */
-static void block_gradient(const struct rank_block *b, const uint16_t *mixed,
-                           const struct tile_map *map, size_t block, size_t row,
-                           size_t rows)
+/* Two column blocks of X; where there is only one, it stands twice. */
+struct columns {
+    const struct tile_map *map;
+    size_t block[2], n;
+    size_t row, rows;
+    struct source source[2];
+    uint16_t *mixed[2]; /* [pair][even, odd][TILE] */
+};
+
+static void add_sums(const struct rank_sums *s, const struct rank_block *b,
+                     const struct columns *c, unsigned halves)
 {
-    const size_t from = b->row > row ? b->row : row;
-    const size_t end = b->row + b->rows < row + rows ? b->row + b->rows : row + rows;
-    const unsigned halves = from < end ? halves_for(b, map, block) : 0;
+    for (size_t i = 0; i < c->n; i++) {
+        if (!c->map || !c->map->site) {
+            add_to_rows(s, i, b, run_of(c->map, c->block[i]));
+            continue;
+        }
+        for (size_t half = 0; half < 2; half++)
+            if (halves >> half & 1)
+                add_to_columns(s, i, b, half, c->map, c->block[i]);
+    }
+}
+
+/* What is not mixed yet will be, by this block's sums or before them. */
+static void columns_gradient(const struct rank_block *b, struct columns *c)
+{
+    const size_t from = b->row > c->row ? b->row : c->row;
+    const size_t end =
+        b->row + b->rows < c->row + c->rows ? b->row + b->rows : c->row + c->rows;
+    const unsigned halves = from < end ? halves_for(b, c->map, c->block[0]) |
+                                             halves_for(b, c->map, c->block[1])
+                                       : 0;
+    const uint16_t *turned = b->turned + (from - b->row) * TILE_COLS;
+    const size_t pairs = (end - from) / PAIR_ROWS,
+                 skipped = (from - c->row) * TILE_COLS;
+    const bool whole = from == c->row && end == c->row + c->rows;
+    uint16_t *const mixed[2] = {c->mixed[0] + skipped, c->mixed[1] + skipped};
     struct rank_sums sums;
 
     if (!halves)
         return;
-    sum(&sums, b->turned + (from - b->row) * TILE_COLS,
-        mixed + (from - row) * TILE_COLS, (end - from) / PAIR_ROWS, halves);
-    if (!map || !map->site) {
-        add_to_rows(&sums, b, run_of(map, block));
-        return;
-    }
-    if (halves & 1)
-        add_to_columns(&sums, b, 0, map, block);
-    if (halves & 2)
-        add_to_columns(&sums, b, 1, map, block);
-}
-
-static bool wanted(const struct rank_block *blocks, size_t n_blocks,
-                   const struct tile_map *map, size_t block)
-{
-    for (size_t i = 0; i < n_blocks; i++)
-        if (halves_for(&blocks[i], map, block))
-            return true;
-    return false;
+    for (size_t i = 0; !whole && i < 2; i++)
+        c->source[i].ring = SIZE_MAX;
+    if (c->source[0].x && !whole)
+        for (size_t p = 0; p < c->rows / PAIR_ROWS; p++)
+            for (size_t i = 0; i < 2; i++)
+                mix(c->mixed[i], &c->source[i], p);
+    if (c->source[0].x && whole && halves == 3)
+        for (size_t i = 0; i < 2; i++)
+            sum_all(&sums, i, turned, mixed[i], pairs, &c->source[i]);
+    else if (c->source[0].x && whole)
+        sum_half(&sums, halves >> 1, turned, mixed, pairs, c->source);
+    else if (halves == 3)
+        for (size_t i = 0; i < 2; i++)
+            sum_all(&sums, i, turned, mixed[i], pairs, NULL);
+    else
+        sum_half(&sums, halves >> 1, turned, mixed, pairs, NULL);
+    c->source[0].x = NULL;
+    add_sums(&sums, b, c, halves);
 }
 
 void amx_rank_gradients(const struct rank_block *blocks, size_t n_blocks,
@@ -259,14 +347,21 @@ void amx_rank_gradients(const struct rank_block *blocks, size_t n_blocks,
 {
     tiles_begin();
     for (size_t r = row; r < row + rows; r += CHUNK) {
-        const size_t n = row + rows - r < CHUNK ? row + rows - r : CHUNK;
+        struct columns c = {.map = map,
+                            .row = r,
+                            .rows = row + rows - r < CHUNK ? row + rows - r : CHUNK};
 
-        for (size_t block = 0; block < x_blocks; block++) {
-            if (!wanted(blocks, n_blocks, map, block))
-                continue;
-            mix(mixed, tile_at(x, r, block), x.pitch, n / PAIR_ROWS);
+        c.mixed[0] = mixed;
+        c.mixed[1] = c.mixed[0] + c.rows * TILE_COLS;
+        for (size_t block = 0; block < x_blocks; block += 2) {
+            c.n = block + 1 < x_blocks ? 2 : 1;
+            for (size_t i = 0; i < 2; i++) {
+                c.block[i] = block + (i < c.n ? i : 0);
+                c.source[i] = (struct source){tile_at(x, r, c.block[i]), x.pitch,
+                                              n_blocks == 1 ? 3 : SIZE_MAX};
+            }
             for (size_t i = 0; i < n_blocks; i++)
-                block_gradient(&blocks[i], mixed, map, block, r, n);
+                columns_gradient(&blocks[i], &c);
         }
     }
     tiles_end();

@@ -26,6 +26,7 @@ struct rank_gates {
     const uint32_t *unit_of_row; /* (n_rows) */
     size_t n_owners, n_rows;     /* rows from n_rows on are served by nobody */
     uint32_t places;             /* a bit each */
+    bool by_row;                 /* every row is a unit of its own */
 };
 
 /* Some places next to each other with the same owner. */

@@ -274,12 +274,57 @@ static void dots_end(struct dots *dots, const struct factors *f,
     dots->low = dots->high = _mm512_setzero_ps();
 }
 
-static bool wants_dots(const struct rank_rule *rule)
+/* The same where every row is a unit: 16 rows at once, turned so that a row is a lane. */
+static void dots_by_row(float dots[16][32], const struct rank_rule *rule, size_t row)
 {
+    float turned[32][16] __attribute__((aligned(64)));
+
+    for (size_t half = 0; half < 2; half++) {
+        __m512i t[16];
+
+        for (size_t r = 0; r < 16; r++)
+            t[r] = _mm512_load_si512(dots[r] + half * 16);
+        tile_transpose(t);
+        for (size_t i = 0; i < 16; i++)
+            _mm512_store_si512(turned[half * 16 + i], t[i]);
+    }
+    for (size_t i = 0; i < rule->n_parts; i++) {
+        const struct rank_part *part = &rule->parts[i];
+        const struct rank_gates *g = &rule->gates[part->gates];
+        const size_t left = row < g->n_rows ? g->n_rows - row : 0;
+        const __mmask16 rows = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+        const __m512i at = _mm512_add_epi32(
+            _mm512_mullo_epi32(_mm512_maskz_loadu_epi32(rows, g->unit_of_row + row),
+                               _mm512_set1_epi32((int)g->n_owners)),
+            _mm512_set1_epi32((int)part->owner));
+        const __m512 zero = _mm512_setzero_ps();
+        __m512 sum = zero;
+        __mmask16 served;
+
+        if (!g->d_gate)
+            continue;
+        served = _mm512_mask_cmp_ps_mask(
+            rows, _mm512_mask_i32gather_ps(zero, rows, at, g->gate, 4), zero,
+            _CMP_NEQ_UQ);
+        for (size_t k = 0; k < part->n; k++)
+            sum = _mm512_add_ps(sum, _mm512_load_ps(turned[part->first + k]));
+        sum = _mm512_add_ps(sum,
+                            _mm512_mask_i32gather_ps(zero, served, at, g->d_gate, 4));
+        _mm512_mask_i32scatter_ps(g->d_gate, served, at, sum, 4);
+    }
+}
+
+/* How slopes of gates are found. */
+enum dotted { NOT_DOTTED, BY_UNIT, BY_ROW };
+
+static enum dotted dotted(const struct rank_rule *rule)
+{
+    enum dotted how = NOT_DOTTED;
+
     for (size_t i = 0; i < rule->n_gates; i++)
         if (rule->gates[i].d_gate)
-            return true;
-    return false;
+            how = how != BY_UNIT && rule->gates[i].by_row ? BY_ROW : BY_UNIT;
+    return how;
 }
 
 static void backward(struct tiles h, struct tiles d_h, const struct rank_product *x,
@@ -289,7 +334,8 @@ static void backward(struct tiles h, struct tiles d_h, const struct rank_product
     const unsigned halves = halves_of(places_of(rule));
     const __m512 scale_low = _mm512_loadu_ps(rule->scale),
                  scale_high = _mm512_loadu_ps(rule->scale + 16);
-    const bool dotted = wants_dots(rule);
+    const enum dotted how = dotted(rule);
+    float by_row[16][32] __attribute__((aligned(64)));
     struct dots dots = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     struct sums of_h, of_d;
     struct factors f;
@@ -312,7 +358,7 @@ static void backward(struct tiles h, struct tiles d_h, const struct rank_product
                 load_row(&low, &high, &of_h, r, halves);
             }
             if (!same_units(&f, rule, row + r)) {
-                if (dotted)
+                if (how == BY_UNIT)
                     dots_end(&dots, &f, rule);
                 factors_at(&f, rule, row + r);
             }
@@ -320,13 +366,21 @@ static void backward(struct tiles h, struct tiles d_h, const struct rank_product
                                bf16_pair(times(low, f.low), times(high, f.high)));
             _mm512_store_si512(tile_at(d_h, row + r, 0),
                                bf16_pair(times(d_low, f.low), times(d_high, f.high)));
-            dots.low = _mm512_fmadd_ps(_mm512_mul_ps(d_low, scale_low), low, dots.low);
-            dots.high =
-                _mm512_fmadd_ps(_mm512_mul_ps(d_high, scale_high), high, dots.high);
+            d_low = _mm512_mul_ps(d_low, scale_low);
+            d_high = _mm512_mul_ps(d_high, scale_high);
+            if (how == BY_ROW) {
+                _mm512_store_ps(by_row[r % 16], _mm512_mul_ps(d_low, low));
+                _mm512_store_ps(by_row[r % 16] + 16, _mm512_mul_ps(d_high, high));
+                if (r % 16 == 15)
+                    dots_by_row(by_row, rule, row + r - 15);
+            } else {
+                dots.low = _mm512_fmadd_ps(d_low, low, dots.low);
+                dots.high = _mm512_fmadd_ps(d_high, high, dots.high);
+            }
         }
         row += n;
     }
-    if (dotted)
+    if (how == BY_UNIT)
         dots_end(&dots, &f, rule);
     tiles_end();
 }
