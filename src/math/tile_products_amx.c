@@ -18,7 +18,8 @@
 
 #include "math/tile_amx.h"
 
-#define ALWAYS static inline __attribute__((always_inline))
+#define ALWAYS   static inline __attribute__((always_inline))
+#define K_BLOCKS 20 /* a panel's blocks that stay in L1 while rows pass by: 40 KiB */
 
 typedef void finish_fn(const void *context, size_t row, size_t panel, __m512 left,
                        __m512 right);
@@ -199,6 +200,27 @@ struct to_floats {
     size_t pitch;
 };
 
+/* Even stretches of K of at most K_BLOCKS; experts and PLUS join the last. */
+static bool next_stretch(struct tile_product *part, const struct tile_product *whole,
+                         size_t *done)
+{
+    const size_t n = (whole->k + K_BLOCKS - 1) / K_BLOCKS;
+    const size_t most = n ? (whole->k + n - 1) / n : 0, left = whole->k - *done;
+
+    if (*done && !left)
+        return false;
+    *part = *whole;
+    part->a = tiles_from(whole->a, *done);
+    part->b = whole->b + *done * PACK_ELEMS;
+    part->k = left < most ? left : most;
+    if (part->k < left) {
+        part->low = NULL;
+        part->plus = NULL;
+    }
+    *done += part->k;
+    return part->k > 0 || whole->low;
+}
+
 ALWAYS void store_floats(const void *context, size_t row, size_t panel, __m512 left,
                          __m512 right)
 {
@@ -207,13 +229,6 @@ ALWAYS void store_floats(const void *context, size_t row, size_t panel, __m512 l
 
     _mm512_storeu_ps(x, left);
     _mm512_storeu_ps(x + 16, right);
-}
-
-void amx_product_float(const struct tile_product *p, float *out, size_t pitch)
-{
-    const struct to_floats to = {out, pitch};
-
-    product(p, store_floats, &to);
 }
 
 ALWAYS void add_floats(const void *context, size_t row, size_t panel, __m512 left,
@@ -226,11 +241,26 @@ ALWAYS void add_floats(const void *context, size_t row, size_t panel, __m512 lef
     _mm512_storeu_ps(x + 16, _mm512_add_ps(_mm512_loadu_ps(x + 16), right));
 }
 
+void amx_product_float(const struct tile_product *p, float *out, size_t pitch)
+{
+    const struct to_floats to = {out, pitch};
+    struct tile_product part;
+
+    for (size_t done = 0; next_stretch(&part, p, &done);) {
+        if (done == part.k)
+            product(&part, store_floats, &to);
+        else
+            product(&part, add_floats, &to);
+    }
+}
+
 void amx_product_add(const struct tile_product *p, float *x, size_t pitch)
 {
     const struct to_floats to = {x, pitch};
+    struct tile_product part;
 
-    product(p, add_floats, &to);
+    for (size_t done = 0; next_stretch(&part, p, &done);)
+        product(&part, add_floats, &to);
 }
 
 struct to_swiglu {

@@ -174,6 +174,7 @@ static void products_are_sums(void **state)
     one_shape(96, 17, 2, 3);
     one_shape(64, 16, 5, 4);
     one_shape(40, 48, 2, 1);
+    one_shape(32, 97, 3, 2);
 }
 
 static void rope_turns_pairs(void **state)
