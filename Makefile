@@ -2,6 +2,7 @@
 PREFIX = /usr/local
 DESTDIR =
 DATA =
+WORKS =
 
 all: packages
 	@[ -f build/build.ninja ] || cmake --preset release
@@ -25,10 +26,14 @@ results: all
 	@[ -n '$(DATA)' ] || { echo 'usage: make results DATA=FOLDER' >&2; exit 2; }
 	@scripts/results.sh '$(DATA)'
 
+# Other programs and artel in turns: WORKS of W P256 P1000 D1, all where none is named.
+peers: all
+	@bench/peers/run.sh $(WORKS)
+
 format:
 	@find src include tests bench examples -name '*.[ch]' | xargs clang-format -i
 
 clean:
 	rm -rf build build-dev build-tsan build-clang build-fuzz
 
-.PHONY: all packages install demo check results format clean
+.PHONY: all packages install demo check results peers format clean

@@ -63,6 +63,21 @@ sys.exit(0 if m['sizes']['layers'] == 1 and m['sizes']['vocabulary'] == 49152
     "$make_model" 136m Q4_K other.gguf 2>/dev/null && fail "make_model knows a shape 136m"
 fi
 
+# The table of ratios: by round, and the median of them.
+cat >turns.csv <<END
+date,cpu,work,program,settings,round,tokens_per_second,peak_rss_mib
+d,c,W,artel,fp32,1,300,1000
+d,c,W,other,default,1,100,2000
+d,c,W,artel,fp32,2,400,1000
+d,c,W,other,default,2,200,2100
+d,c,W,artel,fp32,3,500,1000
+d,c,W,other,default,3,125,2000
+d,c,W,artel,fp32,4,1,1000
+END
+python3 "$TESTS/../bench/peers/turns.py" --table turns.csv >turns.md || fail "turns.py: exit $?"
+grep -qF '| W | other, default | 125 (100 to 200) | 2,100 | 3.00 x |  |' turns.md ||
+    fail "turns.py: $(cat turns.md)"
+
 # JSON on standard output is alone there; progress goes to standard error.
 "$ARTEL" bench D1 --model "$model" --repeat 1 --json - --threads 1 >out.json 2>err.txt
 holds out.json "r['D1']['threads'] == 1"
