@@ -73,6 +73,12 @@ int main(int argc, char **argv)
         help_program(stderr);
         return EXIT_WRONG_USE;
     }
+    if (!strcmp(argv[1], "help") && argc > 2) { /* as COMMAND -h */
+        char *help[] = {"-h"};
+
+        c = find(argv[2]);
+        return c ? close_output(c->run(1, help)) : unknown_command(argv[2]);
+    }
     if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") ||
         !strcmp(argv[1], "help")) {
         help_program(stdout);

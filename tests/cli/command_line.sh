@@ -14,6 +14,7 @@ mkdir folder
 
 row C01 2 ''
 row C02 2 USE01 trian recipe.yaml
+row C02 2 USE01 help trian
 row C02 2 USE01 --lerning-rate
 row C02 2 USE02 run "$model" --prompt x --max-token 3
 row C02 2 USE02 run "$model" --prompt x --lerning-rate 3
