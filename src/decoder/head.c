@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Final norm, head and cross entropy, only for the rows that predict a token
- * with loss, a chunk of rows at a time:
+ * with loss. The vocabulary is walked once, some columns at a time, as attention
+ * walks keys that are also its values: E being the rows of the head, x the normed
+ * hidden state, m the largest logit so far,
  *
- *     nll = log sum exp(logits) - logits[target]
- *     d_logits = scale * (softmax(logits) - onehot(target))
+ *     l = x E^T       s = sum exp(l - m)       o = sum exp(l - m) E
+ *     nll = m + log s - l[target]       d_x = scale (o / s - E[target])
+ *
+ * where a larger m scales s and o down. Logits never leave the cache.
  */
 #include "decoder/pass.h"
 
@@ -42,51 +46,89 @@ static void gather_chunk(struct decoder_pass *p, const struct loss_row *rows, si
                     c->norm_eps, n, D);
 }
 
-/* Logits to their gradient, in place. Returns the row's negative log-likelihood. */
-static double row_loss(float *logits, size_t V, int32_t target, float scale,
-                       bool backward)
+/* Take N logits of columns from J0 on into the row's sum; they become exp(l - m). */
+static void row_add(struct head_row *h, float *logits, float *mixed, size_t D,
+                    int32_t target, size_t j0, size_t n)
 {
     const struct kernels *k = kernels();
-    const float max = k->max(logits, V), at_target = logits[target];
-    const float sum = k->exp_sum(logits, max, V);
+    const float most = k->max(logits, n);
 
-    if (backward) {
-        const float factor = scale / sum;
+    if ((size_t)target - j0 < n)
+        h->at_target = logits[(size_t)target - j0];
+    if (most > h->max) {
+        const float less = expf(h->max - most);
 
-        for (size_t v = 0; v < V; v++)
-            logits[v] *= factor;
-        logits[target] -= scale;
+        h->max = most;
+        h->sum *= (double)less;
+        if (mixed && j0)
+            k->scale(mixed, less, D);
     }
-    return (double)max + log((double)sum) - (double)at_target;
+    h->sum += (double)k->exp_sum(logits, h->max, n);
 }
 
-static void chunk_loss(struct decoder_pass *p, struct block_loss *out, double *nll,
-                       const struct loss_row *rows, size_t n)
+/* Softmax over the vocabulary for N rows of HEAD_XN; with a backward, O into HEAD_D. */
+static void walk_vocabulary(struct decoder_pass *p, const struct loss_row *rows,
+                            size_t n)
 {
     const struct model_config *c = &p->model->weights->config;
+    const struct matrix *head = &p->model->head;
     const size_t D = c->dim, V = c->n_vocab;
+    const bool backward = p->options.backward;
 
-    gather_chunk(p, rows, n);
-    matrix_forward(p->logits, 0.0f, p->head_xn, &p->model->head, n);
+    for (size_t i = 0; i < n; i++)
+        p->head_rows[i] = (struct head_row){.max = -INFINITY};
+    for (size_t j = 0; j < V; j += PASS_HEAD_COLS) {
+        const size_t wide = V - j < PASS_HEAD_COLS ? V - j : PASS_HEAD_COLS;
+
+        matrix_forward_part(p->logits, 0.0f, p->head_xn, head, n, j, wide);
+        for (size_t i = 0; i < n; i++)
+            row_add(&p->head_rows[i], p->logits + i * wide,
+                    backward ? p->head_d + i * D : NULL, D, rows[i].target, j, wide);
+        if (backward)
+            matrix_backward_part(p->head_d, j ? 1.0f : 0.0f, p->logits, head, n, j,
+                                 wide);
+    }
+}
+
+/* From O of each row to the gradient of the last hidden state. */
+static void chunk_backward(struct decoder_pass *p, const struct loss_row *rows,
+                           size_t n)
+{
+    const struct kernels *k = kernels();
+    const size_t D = p->model->weights->config.dim;
+
     for (size_t i = 0; i < n; i++) {
         const float scale = p->block->seqs[rows[i].seq].loss_scale;
-        const double loss =
-            row_loss(p->logits + i * V, V, rows[i].target, scale, p->options.backward);
+        float *d = p->head_d + i * D, *at_target = p->head_xn + i * D;
 
-        out->nll += loss;
-        out->scaled += (double)scale * loss;
-        if (nll)
-            nll[rows[i].seq] += loss;
+        k->scale(d, (float)((double)scale / p->head_rows[i].sum), D);
+        matrix_rows(at_target, &p->model->head, &rows[i].target, 1);
+        k->axpy(d, -scale, at_target, D);
     }
-    out->n_tokens += n;
-    if (!p->options.backward)
-        return;
-    matrix_backward(p->head_d, 0.0f, p->logits, &p->model->head, n);
     memset(p->head_xn, 0, n * D * sizeof(float));
     rmsnorm_backward(p->head_xn, p->head_d, p->head_x, p->model->final_norm,
                      p->head_inv, n, D);
     for (size_t i = 0; i < n; i++)
         memcpy(p->d_x + rows[i].row * D, p->head_xn + i * D, D * sizeof(float));
+}
+
+static void chunk_loss(struct decoder_pass *p, struct block_loss *out, double *nll,
+                       const struct loss_row *rows, size_t n)
+{
+    gather_chunk(p, rows, n);
+    walk_vocabulary(p, rows, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct head_row *h = &p->head_rows[i];
+        const double loss = (double)h->max + log(h->sum) - (double)h->at_target;
+
+        out->nll += loss;
+        out->scaled += (double)p->block->seqs[rows[i].seq].loss_scale * loss;
+        if (nll)
+            nll[rows[i].seq] += loss;
+    }
+    out->n_tokens += n;
+    if (p->options.backward)
+        chunk_backward(p, rows, n);
 }
 
 static void count_routing(const struct decoder_pass *p, struct block_loss *out)

@@ -10,8 +10,8 @@
 
 #include "base/error.h"
 
-/* Floats of logits held at a time: 32 MiB. */
-#define LOGITS_FLOATS ((size_t)8 << 20)
+/* Rows of the head at a time. */
+#define HEAD_ROWS 256
 
 bool pass_routes(const struct decoder_pass *p)
 {
@@ -138,10 +138,9 @@ static void float_carve(struct decoder_pass *p, struct arena *a,
     p->attention = arena_f32(a, attention_scratch(&p->heads, T, p->model->n_positions));
     if (p->options.backward)
         backward_carve(p, a, c, T);
-    p->chunk = LOGITS_FLOATS / c->n_vocab;
-    p->chunk = p->chunk < 16 ? 16 : p->chunk;
-    p->chunk = p->chunk > T ? T : p->chunk;
-    p->logits = arena_f32(a, p->chunk * c->n_vocab);
+    p->chunk = T < HEAD_ROWS ? T : HEAD_ROWS;
+    p->head_rows = arena_take(a, p->chunk * sizeof(*p->head_rows));
+    p->logits = arena_f32(a, p->chunk * PASS_HEAD_COLS);
     p->head_x = arena_f32(a, p->chunk * c->dim);
     p->head_xn = arena_f32(a, p->chunk * c->dim);
     p->head_d = arena_f32(a, p->chunk * c->dim);

@@ -4,7 +4,7 @@
  * scratch, and the gates.
  *
  *   T rows   S sequences   D width   H query heads, G key-value heads of d   F width of
- *   the FFN   V vocabulary   C rows of logits at a time
+ *   the FFN   C rows of the head at a time
  */
 #ifndef ARTEL_DECODER_PASS_H
 #define ARTEL_DECODER_PASS_H
@@ -32,6 +32,15 @@ struct loss_row {
     uint32_t row, seq;
     int32_t target;
 };
+
+/* Softmax of a row of logits as far as it has been seen: sum of exp(logit - max). */
+struct head_row {
+    double sum;
+    float max, at_target;
+};
+
+/* Columns of logits at a time. */
+#define PASS_HEAD_COLS ((size_t)3 * MATRIX_PART)
 
 struct decoder_pass {
     const struct artel_model *model; /* borrowed */
@@ -70,8 +79,9 @@ struct decoder_pass {
     float *d_act, *d_gate, *d_up; /* (T, F) */
 
     size_t chunk;                     /* C */
+    struct head_row *head_rows;       /* (C) */
     struct loss_row *loss_rows;       /* (T) */
-    float *logits;                    /* (C, V) */
+    float *logits;                    /* (C, PASS_HEAD_COLS) */
     float *head_x, *head_xn, *head_d; /* (C, D) */
     float *head_inv;                  /* (C) */
 };

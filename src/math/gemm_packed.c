@@ -115,6 +115,21 @@ static const float *place(const struct packed_product *p, const struct piece *at
     return p->b + (p->j0 + at->j) * p->b_k + (p->k0 + at->k0) * panel_width(p, at->j);
 }
 
+/* What a product of the part of B that lies behind this one begins with. */
+static bool piece_behind(struct piece *at, const struct packed_product *p)
+{
+    const size_t deep = depth(p);
+
+    if (p->j0 + p->n < p->b_n)
+        *at = (struct piece){.j = p->n, .k = deep};
+    else if (p->k0 + p->k < p->b_k)
+        *at = (struct piece){.k0 = p->k, .k = p->b_k - p->k0 - p->k};
+    else
+        return false;
+    at->k = at->k < deep ? at->k : deep;
+    return true;
+}
+
 static void multiply_piece(const struct packed_product *p, const struct piece *at,
                            const struct piece *next)
 {
@@ -151,7 +166,7 @@ static void alone(const struct packed_product *p)
         struct piece next = at;
 
         more = next_piece(&next, p);
-        multiply_piece(p, &at, more ? &next : NULL);
+        multiply_piece(p, &at, more || piece_behind(&next, p) ? &next : NULL);
         at = next;
     }
 }

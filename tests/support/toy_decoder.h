@@ -14,13 +14,15 @@
 #include "check.h"
 #include "decoder/decoder.h"
 
-#define TOY_LAYERS  2
-#define TOY_DIM     32
-#define TOY_HEADS   4
-#define TOY_KV      2
-#define TOY_HEAD    8
-#define TOY_FFN     48
-#define TOY_VOCAB   50
+#define TOY_LAYERS 2
+#define TOY_DIM    32
+#define TOY_HEADS  4
+#define TOY_KV     2
+#define TOY_HEAD   8
+#define TOY_FFN    48
+#ifndef TOY_VOCAB
+#define TOY_VOCAB 50
+#endif
 #define TOY_CONTEXT 64
 
 static inline float *toy_numbers(struct rng *r, size_t n, float mean, float spread)
