@@ -22,11 +22,14 @@ def methods():
     """Every measured method under the name of its column."""
     found = {}
     for column, file in [("moa", "moa"), ("mixed", "mixed"), ("single", "single"),
+                         ("single, two epochs", "twice"),
                          ("moa router_only", "router-only"),
-                         ("router_only, pool last", "router-last")]:
+                         ("router_only, pool last", "router-last"),
+                         ("single, seed 2", "single-2"), ("moa, seed 2", "moa-2")]:
         for m in (load(file) or {"methods": []})["methods"]:
             found["base" if m["name"] == "base" else column] = m
-    order = ["base", "mixed", "single", "moa router_only", "moa", "router_only, pool last"]
+    order = ["base", "mixed", "single", "single, two epochs", "moa router_only", "moa",
+             "router_only, pool last", "single, seed 2", "moa, seed 2"]
     return {k: found[k] for k in order if k in found}
 
 
@@ -36,7 +39,7 @@ def table(head, rows):
 
 
 def perplexity(all_methods):
-    shown = {k: m for k, m in all_methods.items() if "," not in k}
+    shown = {k: m for k, m in all_methods.items() if "pool" not in k and "seed" not in k}
     names = list(next(iter(shown.values()))["domains"])
     rows = []
     for d in names:
@@ -56,6 +59,22 @@ def perplexity(all_methods):
                 [f"{m['tokens'] / 1e3:.0f} k" if m.get("tokens") else "–"
                  for m in shown.values()])
     return table(["domain"] + list(shown), rows)
+
+
+def seeds(all_methods):
+    names = list(all_methods["moa"]["domains"])
+    pairs = [(s, m) for s, m in [("single", "moa"), ("single, seed 2", "moa, seed 2")]
+             if m in all_methods]
+    rows = []
+    for d in names:
+        row = [d]
+        for s, m in pairs:
+            one, mix = (all_methods[k]["domains"][d]["perplexity"] for k in (s, m))
+            row += [f"{one:.4f}", f"{mix:.4f}", f"{100 * (mix / one - 1):+.1f} %"]
+        rows.append(row)
+    return table(["domain"] + [c for i in range(len(pairs))
+                               for c in (f"single, seed {i + 1}", f"moa, seed {i + 1}", "change")],
+                 rows)
 
 
 def routing(all_methods):
@@ -96,6 +115,7 @@ def main():
     all_methods = methods()
     made = {"perplexity": lambda: perplexity(all_methods),
             "routing": lambda: routing(all_methods),
+            "seeds": lambda: seeds(all_methods),
             "confusion": lambda: confusion(all_methods),
             "confusion-router-only": lambda: confusion(all_methods, "moa router_only"),
             "added": added, "added-domains": added_domains}

@@ -45,17 +45,24 @@ measure() {
 }
 
 train eight
+train seed-2 method='[single, moa]' train.seed=2
+# as many passes over the text as both stages of moa, without a mixture
+train twice method=single train.epochs=2
 variant router-only method=moa router.router_only=true router.epochs=3
 variant router-last method=moa router.router_only=true router.epochs=3 router.pool=last
 
 measure moa "$out/eight/moa"
+measure router-only "$out/router-only/moa" --no-base
 measure mixed "$out/eight/mixed" --no-base
 measure single "$out/eight/single" --no-base
-measure router-only "$out/router-only/moa" --no-base
+measure twice "$out/twice/single" --no-base
 measure router-last "$out/router-last/moa" --no-base
+measure single-2 "$out/seed-2/single" --no-base
+measure moa-2 "$out/seed-2/moa" --no-base
 
 if [ ! -s "$out/add.json" ]; then
-    [ -d "$out/grown" ] || cp -r "$out/router-only" "$out/grown"
+    rm -rf "$out/grown" # half of an addition is none
+    cp -r "$out/router-only" "$out/grown"
     "$artel" add "$out/grown/moa" strategyqa="$data/ood/strategyqa/train.jsonl" \
         --test "$data/ood/strategyqa/test.jsonl" --max-rows 600 --json "$out/add.json"
 fi
