@@ -65,6 +65,23 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
     decode_room_carve(&s->room, a, s->model, s->mixture);
 }
 
+static size_t pass_rows(size_t n_context)
+{
+    return n_context < CHUNK_ROWS ? n_context : CHUNK_ROWS;
+}
+
+size_t session_bytes(const struct artel_model *model, const struct mixture *mixture,
+                     size_t n_context)
+{
+    struct artel_session s = {.model = model, .mixture = mixture};
+    const struct pass_options o = {
+        .routing = ROUTE_GIVEN, .max_rows = pass_rows(n_context), .max_seqs = 1};
+    struct arena measure = {0};
+
+    carve(&s, &measure, n_context);
+    return measure.used + pass_bytes(model, mixture, &o);
+}
+
 static int open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
                      struct artel_error *err)
 {
@@ -101,8 +118,7 @@ int session_open(struct artel_session **out, const struct artel_model *model,
     rc = arena_init(&s->arena, measure.used, err);
     if (rc == 0) {
         carve(s, &s->arena, n_context);
-        rc = open_pass(&s->pass, s, n_context < CHUNK_ROWS ? n_context : CHUNK_ROWS,
-                       err);
+        rc = open_pass(&s->pass, s, pass_rows(n_context), err);
     }
     if (rc < 0) {
         session_close(s);

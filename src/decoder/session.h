@@ -22,6 +22,9 @@ enum { EXPERT_AUTO = -2, EXPERT_BASE = -1 }; /* or the index of an expert */
 int session_open(struct artel_session **out, const struct artel_model *model,
                  const struct mixture *mixture, size_t n_context,
                  struct artel_error *err);
+/* Memory that one takes, without what a long prompt that routes itself adds. */
+size_t session_bytes(const struct artel_model *model, const struct mixture *mixture,
+                     size_t n_context);
 void session_close(struct artel_session *s);
 void session_reset(struct artel_session *s); /* forget everything */
 

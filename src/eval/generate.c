@@ -2,15 +2,13 @@
 /*
  * From a prompt to an answer, and from many prompts to many answers.
  *
- * Many: rows are dealt to threads, a session a thread, and each row starts from an
- * empty cache and draws from a stream of its own, so that an answer depends on its
- * row alone. Where there are fewer rows than threads, rows go one after another
- * and all threads share the products of each.
+ * Many: some sit side by side, and each step reads the weights once for all of them;
+ * who is done leaves its session to the next row. Each row starts from an empty cache
+ * and draws from a stream of its own, so that an answer depends on its row alone.
  */
 #include "eval/generate.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -27,6 +25,8 @@
 #define SESSION_CONTEXT 4096
 #define STOP_MAX        16
 #define STOP_BYTES_MAX  256
+#define SEATS           16                /* most rows side by side */
+#define SEATS_BYTES     ((size_t)1 << 30) /* of their sessions together */
 
 static double now(void)
 {
@@ -166,95 +166,126 @@ static void show(struct writer *w)
         w->cancelled = w->o->on_text(w->o->user, text, n) != 0;
 }
 
-/* Tokens until one of the reasons to finish, which is returned, or NULL on failure. */
-static const char *write_tokens(struct writer *w, struct artel_session *s,
-                                struct sampler *sampler,
-                                const struct artel_model *model, size_t room,
-                                struct artel_error *err)
+/* An answer while it is written. */
+struct talk {
+    struct artel_session *s;
+    struct artel_answer *out;
+    const struct artel_model *model;
+    size_t room; /* of the session */
+    struct writer w;
+    struct sampler sampler;
+    double start;
+};
+
+static void talk_release(struct talk *t)
 {
-    const struct artel_generate_options *const o = w->o;
-    const struct tokenizer *const tok = model->tokenizer;
-
-    for (;;) {
-        const int32_t id = sampler_pick(sampler, session_logits(s));
-        const char *piece;
-        size_t n;
-
-        if (id < 0) {
-            error_set(err, ARTEL_ENONFINITE, "NUM01", NULL,
-                      "no logit is a number after %zu tokens", session_length(s));
-            return NULL;
-        }
-        if (ids_push(&w->ids, id, err) < 0)
-            return NULL;
-        if (tokenizer_is_end(tok, id))
-            return "stop";
-        sampler_see(sampler, id);
-        if (!tokenizer_is_control(tok, id)) {
-            piece = tokenizer_piece(tok, id, &n);
-            if (stream_add(&w->stream, piece, n, err) < 0)
-                return NULL;
-            show(w);
-        }
-        if (w->stream.stopped)
-            return "stop";
-        if (w->cancelled || (o->stopped && *o->stopped))
-            return "stopped";
-        if (w->ids.n >= o->max_tokens || session_length(s) >= room)
-            return "length";
-        if (session_step(s, id, err) < 0)
-            return NULL;
-    }
+    sampler_release(&t->sampler);
+    stream_release(&t->w.stream);
+    ids_release(&t->w.ids);
 }
 
-/* PROMPT is encoded; ROOM is the session's. STREAM numbers the sampler's random stream. */
-static int answer(struct artel_session *s, struct artel_answer *out,
-                  const struct artel_mixture *m, const struct prompt *prompt,
-                  size_t room, const struct artel_generate_options *o, uint64_t stream,
-                  struct artel_error *err)
+/* PROMPT is encoded; STREAM numbers the sampler's random stream. */
+static int talk_begin(struct talk *t, const struct artel_mixture *m,
+                      const struct prompt *prompt,
+                      const struct artel_generate_options *o, uint64_t stream,
+                      struct artel_error *err)
 {
     const struct sampler_options so = {
         o->temperature, o->top_k, o->top_p, o->min_p, o->repetition_penalty, o->seed};
-    const double start = now();
-    struct writer w = {.o = o};
-    struct sampler sampler = {0};
     int rc;
 
-    *out = (struct artel_answer){.n_prompt_tokens = prompt->ids.n};
-    stream_init(&w.stream, o->stop, o->n_stop);
-    rc = session_prefill(s, prompt->ids.at, prompt->ids.n, o->expert,
+    t->model = m->model;
+    t->start = now();
+    t->w = (struct writer){.o = o};
+    t->sampler = (struct sampler){0};
+    *t->out = (struct artel_answer){.n_prompt_tokens = prompt->ids.n};
+    stream_init(&t->w.stream, o->stop, o->n_stop);
+    rc = session_prefill(t->s, prompt->ids.at, prompt->ids.n, o->expert,
                          prompt->pool_first, prompt->pool_n, err);
     if (rc == 0)
-        rc = copy_routing(out, s, m->mixture, o->expert, err);
+        rc = copy_routing(t->out, t->s, m->mixture, o->expert, err);
     if (rc == 0)
-        rc =
-            sampler_init(&sampler, &so, m->model->weights->config.n_vocab, stream, err);
-    if (rc < 0)
-        goto done;
-    out->prefill_seconds = now() - start;
-    for (size_t i = 0; i < prompt->ids.n; i++)
-        sampler_see(&sampler, prompt->ids.at[i]);
-    out->finish_reason = write_tokens(&w, s, &sampler, m->model, room, err);
-    rc = out->finish_reason ? stream_finish(&w.stream, err) : ARTEL_EBUG;
-    if (!out->finish_reason && err)
-        rc = -err->exit;
-    if (rc < 0)
-        goto done;
-    show(&w);
-    out->decode_seconds = now() - start - out->prefill_seconds;
-    out->text = w.stream.text;
-    out->n_text = w.stream.n;
-    w.stream.text = NULL;
-    out->ids = w.ids.at;
-    out->n_ids = w.ids.n;
-    w.ids = (struct ids){0};
+        rc = sampler_init(&t->sampler, &so, m->model->weights->config.n_vocab, stream,
+                          err);
+    for (size_t i = 0; rc == 0 && i < prompt->ids.n; i++)
+        sampler_see(&t->sampler, prompt->ids.at[i]);
+    t->out->prefill_seconds = now() - t->start;
+    return rc;
+}
 
-done:
-    sampler_release(&sampler);
-    stream_release(&w.stream);
-    ids_release(&w.ids);
+/* One more token into ID; finish_reason is set where it was the last. */
+static int talk_pick(struct talk *t, int32_t *id, struct artel_error *err)
+{
+    const struct artel_generate_options *const o = t->w.o;
+    const struct tokenizer *const tok = t->model->tokenizer;
+    const char *piece;
+    size_t n;
+    int rc;
+
+    *id = sampler_pick(&t->sampler, session_logits(t->s));
+    if (*id < 0)
+        return error_set(err, ARTEL_ENONFINITE, "NUM01", NULL,
+                         "no logit is a number after %zu tokens", session_length(t->s));
+    rc = ids_push(&t->w.ids, *id, err);
     if (rc < 0)
-        artel_answer_release(out);
+        return rc;
+    if (tokenizer_is_end(tok, *id)) {
+        t->out->finish_reason = "stop";
+        return 0;
+    }
+    sampler_see(&t->sampler, *id);
+    if (!tokenizer_is_control(tok, *id)) {
+        piece = tokenizer_piece(tok, *id, &n);
+        rc = stream_add(&t->w.stream, piece, n, err);
+        if (rc < 0)
+            return rc;
+        show(&t->w);
+    }
+    if (t->w.stream.stopped)
+        t->out->finish_reason = "stop";
+    else if (t->w.cancelled || (o->stopped && *o->stopped))
+        t->out->finish_reason = "stopped";
+    else if (t->w.ids.n >= o->max_tokens || session_length(t->s) >= t->room)
+        t->out->finish_reason = "length";
+    return 0;
+}
+
+/* After the last token: text and ids are the answer's. */
+static int talk_finish(struct talk *t, struct artel_error *err)
+{
+    const int rc = stream_finish(&t->w.stream, err);
+
+    if (rc < 0)
+        return rc;
+    show(&t->w);
+    t->out->decode_seconds = now() - t->start - t->out->prefill_seconds;
+    t->out->text = t->w.stream.text;
+    t->out->n_text = t->w.stream.n;
+    t->w.stream.text = NULL;
+    t->out->ids = t->w.ids.at;
+    t->out->n_ids = t->w.ids.n;
+    t->w.ids = (struct ids){0};
+    return 0;
+}
+
+static int answer(struct talk *t, const struct artel_mixture *m,
+                  const struct prompt *prompt, const struct artel_generate_options *o,
+                  struct artel_error *err)
+{
+    int rc = talk_begin(t, m, prompt, o, 0, err);
+    int32_t id;
+
+    while (rc == 0) {
+        rc = talk_pick(t, &id, err);
+        if (rc < 0 || t->out->finish_reason)
+            break;
+        rc = session_step(t->s, id, err);
+    }
+    if (rc == 0)
+        rc = talk_finish(t, err);
+    talk_release(t);
+    if (rc < 0)
+        artel_answer_release(t->out);
     return rc;
 }
 
@@ -288,74 +319,116 @@ int artel_generate(struct artel_session *s, struct artel_answer *out,
         rc = generate_encode(&p, m->model, prompt, err);
     if (rc == 0)
         rc = check_room(&p, session_room(s), prompt->line, err);
-    if (rc == 0)
-        rc = answer(s, out, m, &p, session_room(s), o, 0, err);
+    if (rc == 0) {
+        struct talk t = {.s = s, .out = out, .room = session_room(s)};
+
+        rc = answer(&t, m, &p, o, err);
+    }
     prompt_release(&p);
     return rc;
 }
 
-/* What all threads of artel_generate_all share. */
+/* Rows that are answered side by side. */
 struct crowd {
     struct artel_answer *answers;
     const struct artel_mixture *m;
     const struct prompt *prompts; /* encoded */
-    const struct artel_generate_options *o;
-    size_t n, n_done, room;
-    int rc; /* of the first row that failed */
-    size_t failed_row;
-    struct artel_error err;
+    struct artel_generate_options o;
+    size_t n, n_begun, n_done, room;
+    size_t n_seats, n_busy;
+    struct talk talk[SEATS]; /* (n_seats) the first n_busy are at it */
+    size_t row[SEATS];
 };
 
-static void crowd_failed(struct crowd *c, size_t row, int rc,
-                         const struct artel_error *err)
+/* As many sessions as help and as fit. */
+static int open_seats(struct crowd *c, struct artel_error *err)
 {
-    if (c->rc == 0 || row < c->failed_row) {
-        c->rc = rc;
-        c->failed_row = row;
-        c->err = *err;
-    }
-}
+    const size_t bytes = session_bytes(c->m->model, c->m->mixture, c->room);
+    const size_t fit = SEATS_BYTES / bytes ? SEATS_BYTES / bytes : 1;
+    size_t n = c->n < SEATS ? c->n : SEATS;
 
-static void crowd_row(struct crowd *c, struct artel_session *s, size_t row)
-{
-    struct artel_generate_options o = *c->o;
-    struct artel_error err = {0};
-    int rc;
+    n = n < fit ? n : fit;
+    for (; c->n_seats < n; c->n_seats++) {
+        const int rc = session_open(&c->talk[c->n_seats].s, c->m->model, c->m->mixture,
+                                    c->room, err);
 
-    o.on_text = NULL;
-    session_reset(s);
-    rc = answer(s, &c->answers[row], c->m, &c->prompts[row], c->room, &o, row, &err);
-#pragma omp critical(artel_crowd)
-    {
-        c->n_done++;
         if (rc < 0)
-            crowd_failed(c, row, rc, &err);
-        else if (o.on_row)
-            o.on_row(o.user, row, c->n_done);
+            return rc;
     }
+    return 0;
 }
 
-/* Run by each thread of a team, or by one alone. */
-static void crowd_work(struct crowd *c)
+/* The next row takes a free seat. */
+static int seat_begin(struct crowd *c, struct artel_error *err)
 {
-    struct artel_session *s = NULL;
-    struct artel_error err = {0};
-    const int rc = session_open(&s, c->m->model, c->m->mixture, c->room, &err);
+    struct talk *t = &c->talk[c->n_busy];
+    const size_t row = c->n_begun++;
 
-    if (rc < 0) {
-#pragma omp critical(artel_crowd)
-        crowd_failed(c, c->n, rc, &err);
-    }
-#pragma omp for schedule(dynamic, 1)
-    for (size_t row = 0; row < c->n; row++) {
-        int failed;
+    c->row[c->n_busy++] = row;
+    session_reset(t->s);
+    t->out = &c->answers[row];
+    t->room = c->room;
+    return talk_begin(t, c->m, &c->prompts[row], &c->o, row, err);
+}
 
-#pragma omp atomic read
-        failed = c->rc;
-        if (s && !failed)
-            crowd_row(c, s, row);
+/* The last one at it moves here, so that the busy seats stay together. */
+static void seat_free(struct crowd *c, size_t i)
+{
+    const struct talk done = c->talk[i];
+
+    talk_release(&c->talk[i]);
+    c->n_busy--;
+    c->talk[i] = c->talk[c->n_busy];
+    c->row[i] = c->row[c->n_busy];
+    c->talk[c->n_busy] = (struct talk){.s = done.s};
+}
+
+/* A token for everyone; who is done leaves. */
+static int crowd_pick(struct crowd *c, int32_t *ids, struct artel_error *err)
+{
+    for (size_t i = 0; i < c->n_busy;) {
+        struct talk *t = &c->talk[i];
+        int rc = talk_pick(t, &ids[i], err);
+
+        if (rc == 0 && !t->out->finish_reason) {
+            i++;
+            continue;
+        }
+        if (rc == 0)
+            rc = talk_finish(t, err);
+        if (rc < 0)
+            return rc;
+        c->n_done++;
+        if (c->o.on_row)
+            c->o.on_row(c->o.user, c->row[i], c->n_done);
+        seat_free(c, i);
     }
-    session_close(s);
+    return 0;
+}
+
+/* Rows join as others leave; every step reads the weights once for all that are there. */
+static int crowd_work(struct crowd *c, struct artel_error *err)
+{
+    int rc = open_seats(c, err);
+
+    while (rc == 0 && (c->n_busy || c->n_begun < c->n)) {
+        struct artel_session *s[SEATS];
+        int32_t ids[SEATS];
+
+        while (rc == 0 && c->n_busy < c->n_seats && c->n_begun < c->n)
+            rc = seat_begin(c, err);
+        if (rc == 0)
+            rc = crowd_pick(c, ids, err);
+        for (size_t i = 0; i < c->n_busy; i++)
+            s[i] = c->talk[i].s;
+        if (rc == 0 && c->n_busy)
+            rc = sessions_step(s, ids, c->n_busy, err);
+    }
+    while (c->n_busy)
+        seat_free(c, 0);
+    for (size_t i = 0; i < c->n_seats; i++)
+        session_close(c->talk[i].s);
+    return rc;
 }
 
 static size_t longest(const struct prompt *p, size_t n)
@@ -373,28 +446,20 @@ int generate_encoded(struct artel_answer *answers, const struct artel_mixture *m
                      const struct artel_generate_options *o, struct artel_error *err)
 {
     const size_t context = m->model->weights->config.context;
-    struct crowd c = {.answers = answers, .m = m, .prompts = prompts, .o = o, .n = n};
+    struct crowd c = {.answers = answers, .m = m, .prompts = prompts, .o = *o, .n = n};
     int rc = check_options(o, err);
 
     memset(answers, 0, n * sizeof(*answers));
     if (rc < 0 || !n)
         return rc;
+    c.o.on_text = NULL;
     c.room = longest(prompts, n) + o->max_tokens;
     if (c.room > context)
         c.room = context;
-    if (n >= (size_t)omp_get_max_threads() && n > 1) {
-#pragma omp parallel
-        crowd_work(&c);
-    } else {
-        crowd_work(&c);
-    }
-    if (c.rc < 0) {
-        for (size_t i = 0; i < n; i++)
-            artel_answer_release(&answers[i]);
-        if (err)
-            *err = c.err;
-    }
-    return c.rc;
+    rc = crowd_work(&c, err);
+    for (size_t i = 0; rc < 0 && i < n; i++)
+        artel_answer_release(&answers[i]);
+    return rc;
 }
 
 int artel_generate_all(struct artel_answer *answers, const struct artel_mixture *m,
