@@ -8,7 +8,9 @@
  *
  * Pairs of rows are mixed within lanes of 128 bits, which is the cheap way to mix them:
  * of 32 columns the even groups of four come into the left tile, the odd ones into the
- * right. What takes the sums to where they belong puts them in order again.
+ * right. What takes the sums to where they belong puts them in order again. Where gate
+ * and up share the columns, 16 and 16, each has a tile of its own instead, and blocks of
+ * ranks of the one leave the tiles of the other out.
  */
 #include "math/tile_ranks.h"
 
@@ -21,7 +23,7 @@
 #define AHEAD  ((size_t)2)   /* pairs that are mixed before they are needed */
 #define CHUNK  ((size_t)256) /* rows whose X of 64 columns stays in L1 */
 
-/* [half of the ranks][column block][even, odd][16][16] */
+/* [half of the ranks][column block][tile of 16 columns][16][16] */
 struct rank_sums {
     float at[2][2][2][256] __attribute__((aligned(64)));
 };
@@ -58,23 +60,32 @@ struct source {
     const uint16_t *x;
     size_t pitch;
     size_t ring; /* bits of a pair's number that tell its place in what is mixed */
+    bool sided;  /* left tile: columns 0 to 15; else the even groups of four */
 };
 
-/* One pair of row blocks of a column block: even and odd groups of columns. */
+/* One pair of row blocks of a column block. */
 ALWAYS void mix(uint16_t *mixed, const struct source *s, size_t pair)
 {
-    const uint16_t *x = s->x + pair * 2 * s->pitch * TILE_ELEMS;
+    const size_t down = s->pitch * TILE_ELEMS;
+    const uint16_t *x = s->x + pair * 2 * down;
+    const bool sided = s->sided;
 
-    for (size_t half = 0; half < 2; half++, x += s->pitch * TILE_ELEMS)
-        for (size_t i = 0; i < 8; i++) {
-            const __m512i a = _mm512_load_si512(x + i * 64),
-                          b = _mm512_load_si512(x + i * 64 + 32);
-            uint16_t *to =
-                mixed + (pair & s->ring) * 2 * TILE_ELEMS + half * 256 + i * 32;
+    mixed += (pair & s->ring) * 2 * TILE_ELEMS;
+    for (size_t i = 0; i < 16; i++, mixed += 32) {
+        const uint16_t *two = x + i / 8 * down + i % 8 * 64;
+        const __m512i a = _mm512_load_si512(two), b = _mm512_load_si512(two + 32);
+        const __m512i even = _mm512_unpacklo_epi16(a, b),
+                      odd = _mm512_unpackhi_epi16(a, b);
 
-            _mm512_store_si512(to, _mm512_unpacklo_epi16(a, b));
-            _mm512_store_si512(to + TILE_ELEMS, _mm512_unpackhi_epi16(a, b));
+        if (sided) {
+            _mm512_store_si512(mixed, _mm512_shuffle_i64x2(even, odd, 0x44));
+            _mm512_store_si512(mixed + TILE_ELEMS,
+                               _mm512_shuffle_i64x2(even, odd, 0xee));
+        } else {
+            _mm512_store_si512(mixed, even);
+            _mm512_store_si512(mixed + TILE_ELEMS, odd);
         }
+    }
 }
 
 /* 32 ranks times one column block, mixed on the way where SOURCE says so. */
@@ -150,6 +161,42 @@ ALWAYS void sum_half(struct rank_sums *out, size_t half, const uint16_t *turned,
     TILE_FENCE();
 }
 
+/* 32 ranks times the same 16 columns of two column blocks. */
+ALWAYS void sum_side(struct rank_sums *out, size_t side, const uint16_t *turned,
+                     uint16_t *const mixed[2], size_t pairs,
+                     const struct source *source)
+{
+    for (size_t p = 0; source && p < AHEAD && p < pairs; p++)
+        for (size_t c = 0; c < 2; c++)
+            mix(mixed[c], &source[c], p);
+    TILE_FENCE();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (size_t p = 0; p < pairs; p++) {
+        const size_t at = ((source ? p & source->ring : p) * 2 + side) * TILE_ELEMS;
+        const uint16_t *left = turned + p * 2 * TILE_ELEMS;
+
+        for (size_t c = 0; source && p + AHEAD < pairs && c < 2; c++)
+            mix(mixed[c], &source[c], p + AHEAD);
+        TILE_FENCE();
+        _tile_loadd(4, left, 64);
+        _tile_loadd(6, mixed[0] + at, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, mixed[1] + at, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, left + TILE_ELEMS, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, out->at[0][0][side], 64);
+    _tile_stored(1, out->at[0][1][side], 64);
+    _tile_stored(2, out->at[1][0][side], 64);
+    _tile_stored(3, out->at[1][1][side], 64);
+    TILE_FENCE();
+}
+
 /* 32 columns as they lie in a block: those from FIRST on in order, N of them there. */
 struct run {
     size_t first, n;
@@ -217,15 +264,22 @@ static uint32_t outputs_of(const struct tile_map *map, size_t block, uint8_t sit
            (low | (uint32_t)high << 16);
 }
 
+/* Place in a column block of column L of a tile. */
+ALWAYS size_t place_of(size_t l, size_t tile, bool sided)
+{
+    return sided ? tile * 16 + l / 4 % 2 * 8 + l / 8 * 4 + l % 4
+                 : tile * 4 + l / 4 * 8 + l % 4;
+}
+
 /* T, an output a register, to the rows of B from which RANKS are asked for. All are read
  * before the first is written: a row's end is near the next one's beginning. */
 ALWAYS void add_outputs(float *to, size_t pitch, __mmask16 ranks, const __m512i t[16],
-                        const int32_t *index, uint32_t outputs)
+                        const int32_t *index, uint32_t outputs, size_t tile, bool sided)
 {
     __m512 sum[16];
 
     for (size_t l = 0; l < 16; l++) {
-        const size_t j = l / 4 * 8 + l % 4;
+        const size_t j = place_of(l, tile, sided);
 
         if (outputs >> j & 1)
             sum[l] = _mm512_add_ps(
@@ -233,7 +287,7 @@ ALWAYS void add_outputs(float *to, size_t pitch, __mmask16 ranks, const __m512i 
                 _mm512_maskz_loadu_ps(ranks, to + (size_t)index[j] * pitch));
     }
     for (size_t l = 0; l < 16; l++) {
-        const size_t j = l / 4 * 8 + l % 4;
+        const size_t j = place_of(l, tile, sided);
 
         if (outputs >> j & 1)
             _mm512_mask_storeu_ps(to + (size_t)index[j] * pitch, ranks, sum[l]);
@@ -241,27 +295,46 @@ ALWAYS void add_outputs(float *to, size_t pitch, __mmask16 ranks, const __m512i 
 }
 
 /* Half HALF of the ranks to the columns of B (M, R): turned, an output a row. */
+ALWAYS void add_tile(const struct rank_sums *s, size_t column,
+                     const struct rank_block *b, size_t half,
+                     const struct tile_map *map, size_t block, size_t tile, bool sided)
+{
+    const uint32_t there = sided ? 0xffffu << (16 * tile) : 0x0f0f0f0fu << (4 * tile);
+    uint32_t outputs[RANK_PARTS], all = 0;
+    __m512i t[16];
+
+    for (size_t i = 0; i < b->n_targets; i++) {
+        const struct rank_target *g = &b->targets[i];
+
+        outputs[i] = bits(g->first, g->n) >> (16 * half) & 0xffff
+                         ? outputs_of(map, block, g->site) & there
+                         : 0;
+        all |= outputs[i];
+    }
+    if (!all)
+        return;
+    for (size_t i = 0; i < 16; i++)
+        t[i] = _mm512_load_si512(s->at[half][column][tile] + i * 16);
+    tile_transpose(t);
+    for (size_t i = 0; i < b->n_targets; i++) {
+        const struct rank_target *g = &b->targets[i];
+
+        if (outputs[i])
+            add_outputs(g->to + (ptrdiff_t)(16 * half) - g->first, g->pitch,
+                        (__mmask16)(bits(g->first, g->n) >> (16 * half)), t,
+                        map->index + block * 32, outputs[i], tile, sided);
+    }
+}
+
 static void add_to_columns(const struct rank_sums *s, size_t column,
                            const struct rank_block *b, size_t half,
-                           const struct tile_map *map, size_t block)
+                           const struct tile_map *map, size_t block, bool sided)
 {
-    for (size_t odd = 0; odd < 2; odd++) {
-        __m512i t[16];
-
-        for (size_t i = 0; i < 16; i++)
-            t[i] = _mm512_load_si512(s->at[half][column][odd] + i * 16);
-        tile_transpose(t);
-        for (size_t i = 0; i < b->n_targets; i++) {
-            const struct rank_target *g = &b->targets[i];
-            const __mmask16 ranks = (__mmask16)(bits(g->first, g->n) >> (16 * half));
-            const uint32_t outputs =
-                ranks ? outputs_of(map, block, g->site) >> (4 * odd) : 0;
-
-            if (outputs)
-                add_outputs(g->to + (ptrdiff_t)(16 * half) - g->first, g->pitch, ranks,
-                            t, map->index + block * 32 + 4 * odd, outputs);
-        }
-    }
+    for (size_t tile = 0; tile < 2; tile++)
+        if (sided)
+            add_tile(s, column, b, half, map, block, tile, true);
+        else
+            add_tile(s, column, b, half, map, block, tile, false);
 }
 
 /* Halves of the ranks that have something to give to a column block. */
@@ -286,7 +359,7 @@ struct columns {
     size_t block[2], n;
     size_t row, rows;
     struct source source[2];
-    uint16_t *mixed[2]; /* [pair][even, odd][TILE] */
+    uint16_t *mixed[2]; /* [pair][2][TILE] */
 };
 
 static void add_sums(const struct rank_sums *s, const struct rank_block *b,
@@ -299,7 +372,55 @@ static void add_sums(const struct rank_sums *s, const struct rank_block *b,
         }
         for (size_t half = 0; half < 2; half++)
             if (halves >> half & 1)
-                add_to_columns(s, i, b, half, c->map, c->block[i]);
+                add_to_columns(s, i, b, half, c->map, c->block[i], c->source[i].sided);
+    }
+}
+
+/* Which 16 of the columns of either block have something to get. */
+static unsigned sides_for(const struct rank_block *b, const struct columns *c)
+{
+    uint32_t outputs = 0;
+
+    for (size_t i = 0; i < b->n_targets; i++)
+        for (size_t k = 0; k < 2; k++)
+            outputs |= outputs_of(c->map, c->block[k], b->targets[i].site);
+    return (outputs & 0xffff ? 1u : 0u) | (outputs >> 16 ? 2u : 0u);
+}
+
+/* Two linears share each block of columns: gate and up. */
+static bool is_sided(const struct tile_map *map)
+{
+    return map && map->site && map->site[0] != map->site[TILE_COLS / 2] &&
+           map->index[TILE_COLS / 2] >= 0;
+}
+
+/* What the sums will be added to is on its way while they are found. */
+static void fetch_targets(const struct rank_block *b, const struct columns *c)
+{
+    for (size_t i = 0; i < b->n_targets; i++) {
+        const struct rank_target *t = &b->targets[i];
+
+        for (size_t k = 0; k < c->n; k++) {
+            if (!c->map || !c->map->site) {
+                const float *to = t->to + run_of(c->map, c->block[k]).first;
+
+                for (size_t r = 0; r < t->n; r++) {
+                    _mm_prefetch((const char *)(to + r * t->pitch), _MM_HINT_T0);
+                    _mm_prefetch((const char *)(to + r * t->pitch + 16), _MM_HINT_T0);
+                }
+            } else {
+                const int32_t *index = c->map->index + c->block[k] * 32;
+                uint32_t outputs = outputs_of(c->map, c->block[k], t->site);
+
+                if (t->pitch <= 8)
+                    outputs &= 0x55555555u; /* two in a cache line */
+                for (; outputs; outputs &= outputs - 1)
+                    _mm_prefetch(
+                        (const char *)(t->to + (size_t)index[__builtin_ctz(outputs)] *
+                                                   t->pitch),
+                        _MM_HINT_T0);
+            }
+        }
     }
 }
 
@@ -317,6 +438,8 @@ static void columns_gradient(const struct rank_block *b, struct columns *c)
                  skipped = (from - c->row) * TILE_COLS;
     const bool whole = from == c->row && end == c->row + c->rows;
     uint16_t *const mixed[2] = {c->mixed[0] + skipped, c->mixed[1] + skipped};
+    const unsigned sides = c->source[0].sided ? sides_for(b, c) : 3;
+    const size_t side = sides == 3 ? 2 : sides >> 1;
     struct rank_sums sums;
 
     if (!halves)
@@ -327,7 +450,11 @@ static void columns_gradient(const struct rank_block *b, struct columns *c)
         for (size_t p = 0; p < c->rows / PAIR_ROWS; p++)
             for (size_t i = 0; i < 2; i++)
                 mix(c->mixed[i], &c->source[i], p);
-    if (c->source[0].x && whole && halves == 3)
+    fetch_targets(b, c);
+    if (side < 2 && halves == 3)
+        sum_side(&sums, side, turned, mixed, pairs,
+                 c->source[0].x && whole ? c->source : NULL);
+    else if (c->source[0].x && whole && halves == 3)
         for (size_t i = 0; i < 2; i++)
             sum_all(&sums, i, turned, mixed[i], pairs, &c->source[i]);
     else if (c->source[0].x && whole)
@@ -345,6 +472,8 @@ void amx_rank_gradients(const struct rank_block *blocks, size_t n_blocks,
                         struct tiles x, size_t x_blocks, const struct tile_map *map,
                         size_t row, size_t rows, void *mixed)
 {
+    const bool sided = is_sided(map);
+
     tiles_begin();
     for (size_t r = row; r < row + rows; r += CHUNK) {
         struct columns c = {.map = map,
@@ -358,7 +487,7 @@ void amx_rank_gradients(const struct rank_block *blocks, size_t n_blocks,
             for (size_t i = 0; i < 2; i++) {
                 c.block[i] = block + (i < c.n ? i : 0);
                 c.source[i] = (struct source){tile_at(x, r, c.block[i]), x.pitch,
-                                              n_blocks == 1 ? 3 : SIZE_MAX};
+                                              n_blocks == 1 ? 3 : SIZE_MAX, sided};
             }
             for (size_t i = 0; i < n_blocks; i++)
                 columns_gradient(&blocks[i], &c);
