@@ -23,7 +23,7 @@
 #define ROUNDED (0x1p-8 + 0x1p-14)
 #define SUMMED  0x1p-14
 
-static const size_t seq_end[] = {33, 50, T};
+static const size_t seq_end[] = {20, 50, T};
 
 /* Ranks of expert E: by site, or of a list that repeats. */
 struct test_case {
