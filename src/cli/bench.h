@@ -68,7 +68,7 @@ struct bench {
     size_t n_repeats;
     double budget; /* seconds for a work; 0: as long as it takes */
     double began;  /* the work under way */
-    const char *memory;
+    enum memory_mode memory;
     struct machine machine;
     struct progress progress;
     struct artel_error err;

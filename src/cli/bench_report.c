@@ -93,7 +93,7 @@ static void add_place(json_t *r, const struct bench *b)
     json_object_set_new(r, "instructions", json_string(cpu_isa_name(cpu_isa())));
     json_object_set_new(r, "format",
                         json_string(dtype_name(w->layers[0].site[SITE_DOWN].dtype)));
-    json_object_set_new(r, "memory", json_string(b->memory));
+    json_object_set_new(r, "memory", json_string(memory_mode_name(b->memory)));
 }
 
 json_t *bench_timing_json(const struct bench *b, const struct work *w, struct timing *t)

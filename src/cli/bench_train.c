@@ -72,8 +72,8 @@ int bench_train(struct bench *b, const struct work *w, struct timing *out)
     struct artel_trainer *trainer = NULL;
     struct mixture mixture = {0};
     struct train_options o;
-    int rc = model_prepare(b->model, b->precision, MATRIX_FORWARD | MATRIX_BACKWARD,
-                           ROW, &b->err);
+    int rc =
+        model_prepare(b->model, b->precision, memory_mode_use(b->memory), ROW, &b->err);
 
     if (rc == 0)
         rc = bench_mixture(&mixture, w, b);
@@ -83,6 +83,7 @@ int bench_train(struct bench *b, const struct work *w, struct timing *out)
     out->flops = 4 * frozen + 6 * (double)w->n_active * bench_lora_weights(c);
     train_options_default(&o);
     o.lm_loss = true;
+    o.memory = b->memory;
     o.max_row_tokens = ROW;
     o.routing = w->routed ? ROUTE_ROUTER : ROUTE_GIVEN;
     o.eta = mixture.n_routers && !w->routed ? 0.1f : 0.0f;

@@ -146,11 +146,11 @@ static int bench_all(struct bench *b, const struct words *names, const struct co
     return rc ? rc : signals_exit_code();
 }
 
-static void bench_options(struct options *o, struct common *c, struct bench *b,
-                          const char **format, uint64_t *repeats)
+static void bench_options(struct options *o, struct common *c, const char **format,
+                          const char **memory, uint64_t *repeats)
 {
     c->precision = "auto";
-    b->memory = "auto";
+    *memory = "auto";
     option_text(o, "model", &c->model, "PATH",
                 "weights to work with; random ones where not given");
     option_text(o, "format", format, RANDOM_FORMATS,
@@ -158,8 +158,8 @@ static void bench_options(struct options *o, struct common *c, struct bench *b,
     option_text(o, "precision", &c->precision, "auto|fp32|bf16",
                 "of weights and activations in large products; auto is bf16 where the "
                 "CPU multiplies it");
-    option_text(o, "memory", &b->memory, "auto|keep",
-                "what a training step keeps for its way back");
+    option_text(o, "memory", memory, "auto|keep|recompute",
+                "what a training step keeps for its way back; auto is keep");
     option_whole(o, "repeat", repeats, 1, BENCH_TIMES_MAX,
                  "times each work is measured after a first that is not; 5");
     option_whole(o, "threads", &c->threads, 1, 1024,
@@ -189,7 +189,7 @@ int cmd_bench(int argc, char **argv)
                             "  artel bench W P256 D1 --model model.gguf --json -\n"
                             "  artel bench D1 D8 --format Q8_0\n",
                         .max_words = 32};
-    const char *format = "F32";
+    const char *format = "F32", *memory;
     struct bench b = {0};
     struct common c = {0};
     struct words names;
@@ -204,7 +204,7 @@ int cmd_bench(int argc, char **argv)
     for (size_t i = 0; i < N_WORKS; i++)
         snprintf(about + strlen(about), sizeof(about) - strlen(about), "\n%s: %s",
                  works[i].name, works[i].about);
-    bench_options(&o, &c, &b, &format, &repeats);
+    bench_options(&o, &c, &format, &memory, &repeats);
     if (!options_parse(&o, argc, argv, &names, &rc))
         return rc;
     for (size_t i = 0; i < names.n; i++)
@@ -223,6 +223,7 @@ int cmd_bench(int argc, char **argv)
     progress_init(&b.progress);
     b.n_repeats = (size_t)repeats;
     b.format = random_format(format);
+    (void)memory_mode_find(&b.memory, memory); /* the option has no other values */
     rc = open_model(&b, &c);
     if (!rc)
         rc = bench_all(&b, &names, &c);

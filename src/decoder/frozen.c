@@ -18,6 +18,30 @@
  * 256 million parameters in training, of 512 where there are only forwards. */
 #define PACKED_MAX ((size_t)2 << 30)
 
+static const char *const mode_names[N_MEMORY_MODES] = {"auto", "keep", "recompute",
+                                                       "quantised"};
+
+const char *memory_mode_name(enum memory_mode m)
+{
+    return mode_names[m];
+}
+
+int memory_mode_use(enum memory_mode m)
+{
+    (void)m;
+    return MATRIX_FORWARD | MATRIX_BACKWARD;
+}
+
+int memory_mode_find(enum memory_mode *out, const char *name)
+{
+    for (int i = 0; i < N_MEMORY_MODES; i++)
+        if (!strcmp(name, mode_names[i])) {
+            *out = (enum memory_mode)i;
+            return 0;
+        }
+    return -1;
+}
+
 int model_open(struct artel_model **out, const char *path, struct artel_error *err)
 {
     struct artel_model *m;
@@ -119,6 +143,36 @@ size_t model_prepared_bytes(const struct artel_model *m, enum precision precisio
 
     carve(&measured, &measure, precision, use, n_positions);
     return measure.used;
+}
+
+int model_plan(struct artel_model *out, const struct artel_model *m,
+               enum precision precision, int use, size_t n_positions,
+               struct artel_error *err)
+{
+    struct arena measure = {0};
+    struct tile_shape shape;
+    int rc = 0;
+
+    *out = *m;
+    out->arena = (struct arena){0};
+    carve(out, &measure, precision, use, n_positions);
+    out->use = use;
+    out->precision = precision;
+    out->n_positions = n_positions;
+    if (!out->has_tiles)
+        return 0;
+    /* The places of vectors are asked for their sites. */
+    measure.used = 0;
+    tile_shape_init(&shape, &measure, &m->weights->config);
+    rc = arena_init(&out->arena, measure.used, err);
+    if (rc == 0)
+        tile_shape_init(&out->tiles.shape, &out->arena, &m->weights->config);
+    return rc;
+}
+
+void model_plan_release(struct artel_model *planned)
+{
+    arena_release(&planned->arena);
 }
 
 int model_prepare(struct artel_model *m, enum precision precision, int use,

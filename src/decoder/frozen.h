@@ -17,6 +17,22 @@ struct artel_error;
 struct tokenizer;
 struct chat_template;
 
+/* What a training step holds in memory. The bits are the same in every mode. */
+enum memory_mode {
+    MEMORY_AUTO,      /* whoever asks chooses by the memory at hand */
+    MEMORY_KEEP,      /* all activations of a row block */
+    MEMORY_RECOMPUTE, /* the input of each layer; the rest is computed anew */
+    MEMORY_QUANTISED, /* that, and linears as they lie on disk, unpacked layer by layer */
+    N_MEMORY_MODES
+};
+
+/* "auto", "keep", "recompute", "quantised" */
+const char *memory_mode_name(enum memory_mode m);
+/* What training in a mode asks of model_prepare(): an OR of enum matrix_use. */
+int memory_mode_use(enum memory_mode m);
+/* -1 where unknown. */
+int memory_mode_find(enum memory_mode *out, const char *name);
+
 struct frozen_layer {
     float *attn_norm, *ffn_norm; /* (D) */
     struct matrix site[N_SITES];
@@ -53,5 +69,11 @@ void model_close(struct artel_model *m);
 /* Bytes that model_prepare() would take. */
 size_t model_prepared_bytes(const struct artel_model *m, enum precision precision,
                             int use, size_t n_positions);
+/* OUT is M as model_prepare() would leave it, for measuring what works on it: nothing in
+ * it may be computed with. */
+int model_plan(struct artel_model *out, const struct artel_model *m,
+               enum precision precision, int use, size_t n_positions,
+               struct artel_error *err);
+void model_plan_release(struct artel_model *planned);
 
 #endif

@@ -148,6 +148,11 @@ static void attention_branch_backward(struct decoder_pass *p, size_t layer,
 
 void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads)
 {
+    if (p->options.recompute) {
+        p->again = true;
+        layer_forward(p, layer);
+        p->again = false;
+    }
     pass_zero_gate_slopes(p, layer);
     ffn_backward(p, layer, grads);
     attention_branch_backward(p, layer, grads);

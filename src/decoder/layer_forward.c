@@ -40,7 +40,7 @@ void pass_route(struct decoder_pass *p, size_t router, const float *src)
 static void route_at(struct decoder_pass *p, enum router_place place, size_t layer,
                      enum site s, const float *src)
 {
-    if (pass_routes(p) && p->mixture->rule.place == place)
+    if (pass_routes(p) && p->mixture->rule.place == place && !p->again)
         pass_route(p, (size_t)mixture_router_of(p->mixture, layer, s), src);
 }
 
@@ -130,6 +130,8 @@ void layer_forward(struct decoder_pass *p, size_t layer)
     route_at(p, ROUTER_FFN, layer, SITE_GATE, p->xn);
     linear_forward(p, a->gate, 0.0f, p->xn, layer, SITE_GATE);
     linear_forward(p, a->up, 0.0f, p->xn, layer, SITE_UP);
+    if (p->again)
+        return; /* the backward needs no more */
     kernels()->swiglu(p->act, a->gate, a->up, T * F);
     memcpy(out, a->x_mid, T * D * sizeof(float));
     linear_forward(p, out, 1.0f, p->act, layer, SITE_DOWN);

@@ -52,27 +52,32 @@ static void acts_carve(struct layer_acts *l, struct arena *a,
     l->gate = arena_f32(a, T * c->ffn_dim);
     l->up = arena_f32(a, T * c->ffn_dim);
     for (size_t s = 0; s < N_SITES; s++)
-        l->h[s] = kept ? arena_f32(a, kept) : NULL;
+        l->h[s] = kept && !(s == SITE_DOWN && p->options.recompute)
+                      ? arena_f32(a, kept)
+                      : NULL; /* a forward run anew stops before down */
 }
 
 /* Without a backward every layer writes where the one before it did; only the residual
- * stream needs two places in turn. */
+ * stream needs two places in turn, or one a layer where the rest is computed anew. */
 static void all_acts_carve(struct decoder_pass *p, struct arena *a,
                            const struct model_config *c, size_t T)
 {
+    const bool backward = p->options.backward, recompute = p->options.recompute;
     struct layer_acts shared = {0};
     float *other = NULL;
 
     p->acts = arena_take(a, (c->n_layers + 1) * sizeof(*p->acts));
-    if (!p->options.backward) {
+    if (!backward || recompute)
         acts_carve(&shared, a, p, T);
+    if (!backward)
         other = arena_f32(a, T * c->dim);
-    }
     for (size_t l = 0; l <= c->n_layers; l++) {
         struct layer_acts acts = shared;
 
-        if (!p->options.backward)
+        if (!backward)
             acts.x_in = l % 2 ? other : shared.x_in;
+        else if (recompute)
+            acts.x_in = l ? arena_f32(a, T * c->dim) : shared.x_in;
         else if (l < c->n_layers)
             acts_carve(&acts, a, p, T);
         else

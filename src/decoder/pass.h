@@ -52,19 +52,20 @@ struct decoder_pass {
     size_t T;                  /* its rows */
     struct kv_cache *kv;       /* a session's, or NULL; borrowed */
     bool hold_gates;           /* decode with the gates of the prefill */
+    bool again;                /* a layer's forward is run for its backward */
     struct tile_pass *tiles;   /* the bf16 step's, or NULL: all is float */
     bool in_tiles;             /* the last forward was its */
 
     struct arena arena;
-    struct layer_acts
-        *acts; /* (L + 1) the last holds only x_in; without backward they share */
-    int32_t *ids, *pos;   /* (T) */
-    uint32_t *seq_of_row; /* (T) */
-    uint32_t *row_self;   /* (T) 0, 1, 2 ... */
-    struct pool *pools;   /* (S) */
-    int *labels;          /* (S) */
-    struct gates given;   /* experts told from outside */
-    struct gates *gates;  /* (n_routers) */
+    struct layer_acts *acts; /* (L + 1) the last holds only x_in; they share without
+                                backward, and where they are computed anew */
+    int32_t *ids, *pos;      /* (T) */
+    uint32_t *seq_of_row;    /* (T) */
+    uint32_t *row_self;      /* (T) 0, 1, 2 ... */
+    struct pool *pools;      /* (S) */
+    int *labels;             /* (S) */
+    struct gates given;      /* experts told from outside */
+    struct gates *gates;     /* (n_routers) */
     struct apply_scratch apply;
     float *router_scratch;
 

@@ -139,6 +139,8 @@ void tile_backward(struct decoder_pass *p, struct mixture_grads *grads)
 
     tile_set()->to_tiles(t->d_xb, t->d_x, t->pitch, t->pitch / 32, 0, t->rows);
     for (size_t l = p->model->weights->config.n_layers; l-- > p->options.first_layer;) {
+        if (t->x_in)
+            tile_layer_again(p, l);
         pass_zero_gate_slopes(p, l);
         ffn_backward(p, l, grads);
         attention_branch_backward(p, l, grads);

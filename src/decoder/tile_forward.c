@@ -35,7 +35,7 @@ static void route(struct decoder_pass *p, const struct part *part,
                   enum router_place place, size_t layer, enum tile_group g,
                   struct tiles x)
 {
-    if (!pass_routes(p) || p->mixture->rule.place != place)
+    if (!pass_routes(p) || p->mixture->rule.place != place || p->again)
         return;
     meet(part);
     if (part->thread == 0) {
@@ -123,6 +123,18 @@ static void attend(struct decoder_pass *p, const struct part *part, size_t layer
     meet(part);
 }
 
+/* Where the layer adds to the residual stream; what comes in stays where it is kept. */
+static float *stream(const struct tile_pass *t, const struct part *part, size_t layer)
+{
+    const size_t from = part->row * t->pitch;
+
+    if (!t->x_in)
+        return t->x;
+    memcpy(t->x_in[layer + 1] + from, t->x_in[layer] + from,
+           part->rows * t->pitch * sizeof(float));
+    return t->x_in[layer + 1];
+}
+
 /* Rows behind the last of the block are zero wherever somebody reads them. */
 static void layer_forward_part(struct decoder_pass *p, const struct part *part,
                                size_t layer)
@@ -135,9 +147,10 @@ static void layer_forward_part(struct decoder_pass *p, const struct part *part,
     struct tile_acts *a = &t->acts[layer];
     struct tile_rope rope = t->model->rope;
     struct tile_product product;
+    float *x = stream(t, part, layer);
 
     rope.pos = p->pos;
-    set->norm(a->xn_attn, a->inv_attn, t->x, w->attn_gain, c->norm_eps, c->dim,
+    set->norm(a->xn_attn, a->inv_attn, x, w->attn_gain, c->norm_eps, c->dim,
               t->pitch / 32, part->row, part->rows);
     route(p, part, ROUTER_LAYER, layer, TILE_QKV, a->xn_attn);
     product = group_product(p, part, layer, TILE_QKV, a->xn_attn);
@@ -145,28 +158,42 @@ static void layer_forward_part(struct decoder_pass *p, const struct part *part,
                       s->qk_blocks, &rope);
     attend(p, part, layer, a);
     product = group_product(p, part, layer, TILE_O, a->o);
-    set->product_add(&product, t->x, t->pitch);
+    set->product_add(&product, x, t->pitch);
 
-    set->norm(a->xn_ffn, a->inv_ffn, t->x, w->ffn_gain, c->norm_eps, c->dim,
-              t->pitch / 32, part->row, part->rows);
+    set->norm(a->xn_ffn, a->inv_ffn, x, w->ffn_gain, c->norm_eps, c->dim, t->pitch / 32,
+              part->row, part->rows);
     route(p, part, ROUTER_FFN, layer, TILE_GATE_UP, a->xn_ffn);
     product = group_product(p, part, layer, TILE_GATE_UP, a->xn_ffn);
+    if (p->again) {
+        set->product_tiles(&product, a->gate_up);
+        return;
+    }
     set->product_swiglu(&product, a->gate_up, t->act);
     product = group_product(p, part, layer, TILE_DOWN, t->act);
-    set->product_add(&product, t->x, t->pitch);
+    set->product_add(&product, x, t->pitch);
+}
+
+void tile_layer_again(struct decoder_pass *p, size_t layer)
+{
+    const struct part whole = {0, 1, 0, p->tiles->rows};
+
+    p->again = true;
+    layer_forward_part(p, &whole, layer);
+    p->again = false;
 }
 
 static void embed(struct decoder_pass *p)
 {
     struct tile_pass *t = p->tiles;
     const size_t D = p->model->weights->config.dim;
+    float *x = t->x_in ? t->x_in[0] : t->x;
 
     t->rows = tile_round(p->T);
     for (size_t r = 0; r < p->T; r++) {
-        matrix_rows(t->x + r * t->pitch, &p->model->embed, p->ids + r, 1);
-        memset(t->x + r * t->pitch + D, 0, (t->pitch - D) * sizeof(float));
+        matrix_rows(x + r * t->pitch, &p->model->embed, p->ids + r, 1);
+        memset(x + r * t->pitch + D, 0, (t->pitch - D) * sizeof(float));
     }
-    memset(t->x + p->T * t->pitch, 0, (t->rows - p->T) * t->pitch * sizeof(float));
+    memset(x + p->T * t->pitch, 0, (t->rows - p->T) * t->pitch * sizeof(float));
     for (size_t r = p->T; r < t->rows; r++)
         p->pos[r] = 0;
 }
@@ -179,8 +206,8 @@ static void clear_behind(const struct decoder_pass *p)
 
     for (size_t l = 0; l < L; l++) {
         tile_clear(t->acts[l].o, t->model->shape.in[TILE_O].blocks, p->T, t->rows);
-        if (!p->laid_for_backward)
-            return; /* all layers share one */
+        if (t->one_layer)
+            return;
     }
 }
 

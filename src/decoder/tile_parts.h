@@ -27,6 +27,8 @@ struct tile_attention tile_attention_of(const struct decoder_pass *p,
 /* The input X of group G as floats (T, its natural width), in TO. */
 const float *tile_natural(const struct tile_pass *t, float *to, struct tiles x,
                           enum tile_group g);
+/* A layer's forward again for its backward, all but its last product. */
+void tile_layer_again(struct decoder_pass *p, size_t layer);
 /* Zero rows FROM .. TO of BLOCKS column blocks. */
 void tile_clear(struct tiles t, size_t blocks, size_t from, size_t to);
 

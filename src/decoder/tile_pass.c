@@ -104,6 +104,18 @@ static void threads_carve(struct tile_pass *t, struct arena *a,
     }
 }
 
+/* The residual stream, and as it was before each of N_KEPT layers. */
+static void stream_carve(struct tile_pass *t, struct arena *a, size_t n_kept)
+{
+    if (n_kept)
+        t->x_in = arena_take(a, (n_kept + 1) * sizeof(*t->x_in));
+    for (size_t l = 0; l <= n_kept; l++) {
+        t->x = arena_f32(a, t->max_rows * t->pitch);
+        if (t->x_in)
+            t->x_in[l] = t->x;
+    }
+}
+
 void tile_pass_carve(struct tile_pass *t, struct arena *a,
                      const struct tile_model *model, const struct expert_stack *stack,
                      const struct mixture *mixture, const struct pass_options *o,
@@ -116,17 +128,18 @@ void tile_pass_carve(struct tile_pass *t, struct arena *a,
                             .stack = stack,
                             .pitch = s->in[TILE_QKV].blocks * 32,
                             .max_rows = tile_round(o->max_rows)};
+    t->one_layer = !o->backward || o->recompute;
     t->acts = arena_take(a, n_layers * sizeof(*t->acts));
-    if (!o->backward)
+    if (t->one_layer)
         shared = acts_carve(a, s, t->max_rows);
     for (size_t l = 0; l < n_layers; l++) {
         const struct tile_acts acts =
-            o->backward ? acts_carve(a, s, t->max_rows) : shared;
+            t->one_layer ? shared : acts_carve(a, s, t->max_rows);
 
         if (t->acts)
             t->acts[l] = acts;
     }
-    t->x = arena_f32(a, t->max_rows * t->pitch);
+    stream_carve(t, a, o->recompute ? n_layers : 0);
     t->act = tiles_carve(a, t->max_rows, s->in[TILE_DOWN].blocks);
     if (mixture && mixture->n_routers)
         t->natural = arena_f32(a, t->max_rows * widest_of(s));
@@ -219,6 +232,14 @@ void tile_clear(struct tiles t, size_t blocks, size_t from, size_t to)
             memset(tile_at(t, r, b), 0, TILE_COLS * sizeof(uint16_t));
 }
 
+static bool finite_floats(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
 static bool finite_tiles(struct tiles t, size_t blocks, size_t rows)
 {
     for (size_t i = 0; i < tile_round(rows) / TILE_ROWS * blocks * TILE_ELEMS; i++)
@@ -232,7 +253,10 @@ size_t tile_nonfinite_layer(const struct decoder_pass *p)
     const struct tile_pass *t = p->tiles;
     const size_t L = p->model->weights->config.n_layers;
 
-    for (size_t l = 0; l < L; l++)
+    for (size_t l = 0; l < L && t->x_in; l++)
+        if (!finite_floats(t->x_in[l + 1], t->rows * t->pitch))
+            return l;
+    for (size_t l = 0; l < L && !t->x_in; l++)
         if (!finite_tiles(t->acts[l].qkv, t->acts[l].qkv.pitch, t->rows) ||
             !finite_tiles(t->acts[l].gate_up, t->acts[l].gate_up.pitch, t->rows))
             return l;

@@ -36,8 +36,10 @@ struct tile_pass {
     size_t pitch;                     /* P */
     size_t n_threads;                 /* that share a forward */
     size_t max_rows;
-    struct tile_acts *acts;    /* (L); without backward they share */
-    float *x;                  /* (T, P) residual stream */
+    struct tile_acts *acts;    /* (L) */
+    bool one_layer;            /* all ACTS are the same place */
+    float *x;                  /* (T, P) residual stream; behind the last layer */
+    float **x_in;              /* (L + 1) (T, P) at each layer's input, or NULL */
     struct tiles act;          /* SwiGLU's output */
     float *natural;            /* (T, widest) what a router reads, in natural order */
     struct stacked_room *room; /* (n_threads) */

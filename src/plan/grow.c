@@ -200,7 +200,7 @@ static int add_begin(struct add *a, struct artel_error *err)
         rc = job_begin(&a->job, err);
     if (rc == 0)
         rc = model_prepare(a->job.model, a->job.precision,
-                           MATRIX_FORWARD | MATRIX_BACKWARD, a->job.n_positions, err);
+                           memory_mode_use(a->job.memory), a->job.n_positions, err);
     if (rc == 0)
         find_stages(a);
     return rc;

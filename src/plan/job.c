@@ -328,8 +328,6 @@ static int measure_stage(const struct job *job, const struct stage *s, size_t *m
 
 #define PROCESS_BYTES ((size_t)32 << 20) /* libraries, tokenizer, stacks */
 
-static const int use = MATRIX_FORWARD | MATRIX_BACKWARD;
-
 static size_t positions(const struct job *job)
 {
     return job->texts.longest > job->n_positions ? job->texts.longest
@@ -352,29 +350,56 @@ static size_t text_bytes(const struct job *job)
     return bytes;
 }
 
-static int check_room(const struct job *job, struct artel_error *err)
+/* What all of the run takes at once, were memory used in this MODE. */
+static int measure(const struct job *job, enum memory_mode mode, size_t *memory,
+                   uint64_t *disk, struct artel_error *err)
 {
-    const size_t base =
-        model_prepared_bytes(job->model, job->precision, use, positions(job));
+    const int use = memory_mode_use(mode);
+    struct job planned = *job;
+    struct artel_model model;
     size_t most = 0;
-    uint64_t disk = 0;
-    int rc;
+    int rc = model_plan(&model, job->model, job->precision, use, positions(job), err);
 
-    for (size_t i = 0; i < job->n_stages; i++) {
-        size_t memory = 0;
+    planned.model = &model;
+    planned.memory = mode;
+    *disk = 0;
+    for (size_t i = 0; rc == 0 && i < job->n_stages; i++) {
+        size_t bytes = 0;
         uint64_t more = 0;
 
         if (!job->stages[i].pending)
             continue;
-        rc = measure_stage(job, &job->stages[i], &memory, &more, err);
-        if (rc < 0)
-            return rc;
-        if (memory > most)
-            most = memory;
-        disk += more;
+        rc = measure_stage(&planned, &job->stages[i], &bytes, &more, err);
+        if (bytes > most)
+            most = bytes;
+        *disk += more;
     }
-    rc = room_check_memory(base + most + text_bytes(job) + PROCESS_BYTES,
-                           job->o->memory_bytes, err);
+    model_plan_release(&model);
+    *memory = model_prepared_bytes(job->model, job->precision, use, positions(job)) +
+              most + text_bytes(job) + PROCESS_BYTES;
+    return rc;
+}
+
+/* The first mode that fits, or what the recipe says. */
+static int check_room(struct job *job, struct artel_error *err)
+{
+    const enum memory_mode asked = job->r->train.memory;
+    const enum memory_mode last = asked == MEMORY_AUTO ? MEMORY_RECOMPUTE : asked;
+    const size_t allowed = job->o->memory_bytes;
+    const size_t room = allowed ? allowed : room_memory();
+    size_t needed;
+    uint64_t disk;
+    int rc;
+
+    job->memory = asked == MEMORY_AUTO ? MEMORY_KEEP : asked;
+    for (;;) {
+        rc = measure(job, job->memory, &needed, &disk, err);
+        if (rc < 0 || needed <= room || job->memory == last)
+            break;
+        job->memory++;
+    }
+    if (rc == 0)
+        rc = room_check_memory(needed, allowed, err);
     return rc < 0 ? rc : room_check_disk(job->r->output, disk, err);
 }
 
@@ -456,9 +481,9 @@ static void tell_precision(const struct job *job)
     const struct run_progress p = {
         .event = RUN_NOTE, .stage = "", .seconds_left = -1, .message = text};
 
-    snprintf(text, sizeof(text), "precision %s, %zu threads, %s",
+    snprintf(text, sizeof(text), "precision %s, %zu threads, %s, memory: %s",
              job->precision == PRECISION_BF16 ? "bf16" : "fp32", cpu_threads(),
-             cpu_isa_name(cpu_isa()));
+             cpu_isa_name(cpu_isa()), memory_mode_name(job->memory));
     if (job->o->progress)
         job->o->progress(job->o->user, &p);
 }
@@ -478,7 +503,8 @@ int job_begin(struct job *job, struct artel_error *err)
                        job->stages[i].kind != STAGE_BUNDLE);
     if (rc == 0 && trains) {
         tell_precision(job);
-        rc = model_prepare(job->model, job->precision, use, positions(job), err);
+        rc = model_prepare(job->model, job->precision, memory_mode_use(job->memory),
+                           positions(job), err);
     }
     return rc;
 }

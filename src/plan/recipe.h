@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "decoder/frozen.h"
 #include "experts/mixture.h"
 #include "train/schedule.h"
 
@@ -60,9 +61,10 @@ struct recipe_train {
     bool shuffle;    /* true */
     bool packing;    /* true; how rows lie in memory, never a result */
     enum recipe_precision precision;
-    size_t skip_bad;        /* malformed rows tolerated a file, 0 */
-    size_t nan_steps;       /* steps that may be skipped for values not finite, 0 */
-    uint64_t logging_steps; /* 1: every step has its line in log.jsonl */
+    enum memory_mode memory; /* auto: what fits; never a result */
+    size_t skip_bad;         /* malformed rows tolerated a file, 0 */
+    size_t nan_steps;        /* steps that may be skipped for values not finite, 0 */
+    uint64_t logging_steps;  /* 1: every step has its line in log.jsonl */
 };
 
 enum router_label { LABEL_DOMAIN, LABEL_ARGMAX }; /* an ablation, docs/METHODS.md */

@@ -24,6 +24,10 @@ static const struct key_choice schedules[] = {
     {NULL, 0}};
 static const struct key_choice precisions[] = {
     {"auto", RECIPE_AUTO}, {"fp32", RECIPE_FP32}, {"bf16", RECIPE_BF16}, {NULL, 0}};
+static const struct key_choice memories[] = {{"auto", MEMORY_AUTO},
+                                             {"keep", MEMORY_KEEP},
+                                             {"recompute", MEMORY_RECOMPUTE},
+                                             {NULL, 0}};
 static const struct key_choice selectors[] = {
     {"last", SELECT_LAST}, {"vote", SELECT_VOTE}, {NULL, 0}};
 static const struct key_choice pools[] = {
@@ -87,6 +91,7 @@ static const struct recipe_key keys[] = {
     {"train", "shuffle", KEY_BOOL, IN_TRAIN(shuffle), 0, 0, 0, NULL},
     {"train", "packing", KEY_BOOL, IN_TRAIN(packing), 0, 0, 0, NULL},
     {"train", "precision", KEY_CHOICE, IN_TRAIN(precision), 0, 0, 0, precisions},
+    {"train", "memory", KEY_CHOICE, IN_TRAIN(memory), 0, 0, 0, memories},
     {"train", "skip_bad", KEY_COUNT, IN_TRAIN(skip_bad), 0, MANY, 0, NULL},
     {"train", "nan_steps", KEY_COUNT, IN_TRAIN(nan_steps), 0, MANY, 0, NULL},
     {"train", "logging_steps", KEY_COUNT, IN_TRAIN(logging_steps), 1, MANY, 0, NULL},

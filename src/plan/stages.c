@@ -27,9 +27,9 @@ static const struct method_stages {
 #define N_METHOD_STAGES (sizeof(method_stages) / sizeof(method_stages[0]))
 
 /* Keys of the section train that no weight depends on. */
-static const char *const idle_keys[] = {"save_steps", "save_total_limit",
-                                        "packing",    "logging_steps",
-                                        "precision",  "nan_steps"};
+static const char *const idle_keys[] = {"save_steps",    "save_total_limit", "packing",
+                                        "logging_steps", "precision",        "memory",
+                                        "nan_steps"};
 
 static const struct method_stages *stages_of(const char *method)
 {

@@ -49,6 +49,7 @@ struct job {
     const struct run_options *o;
     struct artel_model *model;
     enum precision precision;
+    enum memory_mode memory; /* MEMORY_AUTO until the room is known */
     char (
         *train_digest)[DIGEST_SIZE]; /* (n_domains) "" where there is no text; owned */
     char (*valid_digest)[DIGEST_SIZE];

@@ -125,6 +125,7 @@ static void set_train_options(struct train_options *t, const struct job *job,
     t->max_grad_norm = (float)from->max_grad_norm;
     t->seed = from->seed;
     t->max_row_tokens = job->texts.longest;
+    t->memory = job->memory;
     t->routing = ROUTE_GIVEN;
     t->forced_expert = 0;
     t->lm_loss = true;

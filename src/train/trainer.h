@@ -36,7 +36,8 @@ struct train_options {
     bool lm_loss;          /* false: only the routers' cross entropy (experts frozen) */
     size_t max_row_tokens; /* longest row there will be */
     size_t block_rows;     /* rows a block has at most, a longer row aside; 0: 256 */
-    size_t cache_rows;     /* !lm_loss: rows whose router inputs are kept, so that the
+    enum memory_mode memory; /* MEMORY_AUTO: as MEMORY_KEEP */
+    size_t cache_rows;       /* !lm_loss: rows whose router inputs are kept, so that the
                                     decoder runs over each once; 0: none */
 };
 

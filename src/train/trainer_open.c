@@ -54,6 +54,7 @@ static struct pass_options pass_options_of(const struct mixture *m, const bool *
     struct pass_options p = {
         .routing = o->routing,
         .backward = o->lm_loss,
+        .recompute = o->memory >= MEMORY_RECOMPUTE && o->lm_loss,
         .straight = o->straight,
         .detach_router = o->detach_router,
         .want_probs = m->n_routers > 0,
@@ -159,6 +160,8 @@ size_t trainer_bytes(const struct artel_model *model, const struct mixture *mixt
 
     describe(&t, model, &shallow, train_routers, o);
     carve(&t, &measure, trained);
+    if (model->has_tiles && !mixture->stack)
+        measure.used += expert_stack_bytes(mixture, &model->tiles.shape, o->lm_loss);
     return measure.used + t.n_threads * pass_bytes(model, mixture, &p);
 }
 
