@@ -112,7 +112,7 @@ static void run_small(const struct work *w, size_t thread, size_t round)
         gemm_tn(w->y[thread], 0.0f, w->x[thread], w->b, w->n, w->k, T);
 }
 
-static void bench_matrix(size_t M, size_t N, enum precision precision, struct work *w)
+static void bench_matrix(size_t M, size_t N, struct work *w)
 {
     const struct tensor raw = {"w", DTYPE_F32, 2, {M, N}, floats(M * N), M * N * 4};
     const size_t threads = cpu_threads();
@@ -121,20 +121,15 @@ static void bench_matrix(size_t M, size_t N, enum precision precision, struct wo
     w->run = run_matrix;
     for (size_t i = 0; i < N_WEIGHTS; i++) {
         struct arena arena = {0};
-        struct tensor own = raw;
 
-        if (precision == PRECISION_FP32)
-            own.data = floats(M * N); /* used where it lies */
-        matrix_init(&w->m[i], &arena, &own, precision,
-                    MATRIX_FORWARD | MATRIX_BACKWARD);
+        matrix_init(&w->m[i], &arena, &raw, MATRIX_FORWARD | MATRIX_BACKWARD);
         arena = (struct arena){.base = memory(arena.used), .size = arena.used + 64};
-        matrix_init(&w->m[i], &arena, &own, precision,
-                    MATRIX_FORWARD | MATRIX_BACKWARD);
+        matrix_init(&w->m[i], &arena, &raw, MATRIX_FORWARD | MATRIX_BACKWARD);
     }
     for (w->form = 0; w->form < 2; w->form++) {
         snprintf(what, sizeof(what), "%s %dx%zux%zu", w->form ? "backward" : "forward",
                  T, M, N);
-        line("product", what, precision == PRECISION_BF16 ? "bf16" : "fp32", threads,
+        line("product", what, "fp32", threads,
              2e-9 * (double)(T * M * N * threads) / seconds(w, 2 * N_WEIGHTS),
              "GFLOP/s");
     }
@@ -166,14 +161,10 @@ static void bench_products(void)
         w.x[i] = floats((size_t)T * 1536);
         w.y[i] = floats((size_t)1536 * 1536);
     }
-    for (int p = PRECISION_FP32; p <= PRECISION_BF16; p++) {
-        if (p == PRECISION_BF16 && !precision_native_bf16())
-            continue;
-        bench_matrix(576, 576, (enum precision)p, &w);
-        bench_matrix(192, 576, (enum precision)p, &w);
-        bench_matrix(1536, 576, (enum precision)p, &w);
-        bench_matrix(576, 1536, (enum precision)p, &w);
-    }
+    bench_matrix(576, 576, &w);
+    bench_matrix(192, 576, &w);
+    bench_matrix(1536, 576, &w);
+    bench_matrix(576, 1536, &w);
     bench_small(8, 576, 0, &w);
     bench_small(1536, 8, 0, &w);
     bench_small(8, 1536, 1, &w);

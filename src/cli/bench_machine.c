@@ -135,11 +135,16 @@ static int rate_both(double *forward, double *backward, const struct tensor *raw
     struct arena a = {0};
     int rc;
 
-    matrix_init(&product.w, &a, raw, p, use);
+    if (p == PRECISION_BF16) {
+        *forward = tile_rate(raw, false, n_rows);
+        *backward = tile_rate(raw, true, n_rows);
+        return 0;
+    }
+    matrix_init(&product.w, &a, raw, use);
     rc = arena_init(&a, a.used + (n_x + n_y) * sizeof(float) + 2 * ARENA_ALIGN, err);
     if (rc < 0)
         return rc;
-    matrix_init(&product.w, &a, raw, p, use);
+    matrix_init(&product.w, &a, raw, use);
     product.x = arena_f32(&a, n_x);
     product.y = arena_f32(&a, n_y);
     fill(product.x, n_x);
@@ -147,13 +152,6 @@ static int rate_both(double *forward, double *backward, const struct tensor *raw
     product.backward = true;
     *backward = rate_of(&product);
     arena_release(&a);
-    if (p == PRECISION_BF16) {
-        const double ahead = tile_rate(raw, false, n_rows);
-        const double back = tile_rate(raw, true, n_rows);
-
-        *forward = ahead > *forward ? ahead : *forward;
-        *backward = back > *backward ? back : *backward;
-    }
     return 0;
 }
 

@@ -122,13 +122,13 @@ static void carve(struct artel_model *m, struct arena *a, enum precision precisi
         layer.attn_norm = norm_carve(a, &w->layers[l].attn_norm, c->dim);
         layer.ffn_norm = norm_carve(a, &w->layers[l].ffn_norm, c->dim);
         for (int s = 0; s < N_SITES; s++)
-            matrix_init(&layer.site[s], a, &w->layers[l].site[s], precision, use);
+            matrix_init(&layer.site[s], a, &w->layers[l].site[s], use);
         if (m->layers)
             m->layers[l] = layer;
     }
     m->final_norm = norm_carve(a, &w->final_norm, c->dim);
-    matrix_init(&m->embed, a, &w->embed, precision, MATRIX_DECODE);
-    matrix_init(&m->head, a, &w->head, precision, use);
+    matrix_init(&m->embed, a, &w->embed, MATRIX_DECODE);
+    matrix_init(&m->head, a, &w->head, use);
     rope_init(&m->rope, a, c->head_dim, c->rope_interleaved, c->rope_theta,
               c->rope_divisor, n_positions);
     if (m->has_tiles)

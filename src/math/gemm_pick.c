@@ -3,7 +3,6 @@
  * The choice of a set of tiles, and products of any size made of them.
  */
 #include "base/cpu.h"
-#include "math/bf16.h"
 #include "math/gemm.h"
 
 #if !defined(__x86_64__)
@@ -13,11 +12,6 @@ const struct gemm_set *gemm_avx2(void)
 }
 
 const struct gemm_set *gemm_avx512(void)
-{
-    return NULL;
-}
-
-const struct bf16_set *bf16_amx(void)
 {
     return NULL;
 }
@@ -32,11 +26,6 @@ const struct gemm_set *gemm_set(void)
     if (isa >= CPU_AVX2 && gemm_avx2())
         return gemm_avx2();
     return gemm_ref();
-}
-
-const struct bf16_set *bf16_set(void)
-{
-    return cpu_isa() >= CPU_AMX ? bf16_amx() : NULL;
 }
 
 /* PACKED is 0 where B lies plain. */

@@ -11,10 +11,10 @@
 #include <assert.h>
 
 #include "base/arena.h"
-#include "math/bf16.h"
 #include "math/gemm_packed.h"
 #include "math/kernels.h"
 #include "math/matmul.h"
+#include "math/tiles.h"
 
 #define MAX_ROWS 32 /* of x at a time */
 
@@ -23,7 +23,7 @@
 
 bool precision_native_bf16(void)
 {
-    return bf16_set() != NULL;
+    return tile_set() != NULL;
 }
 
 static size_t row_bytes(const struct matrix *w)
@@ -89,49 +89,14 @@ static void init_f32(struct matrix *w, struct arena *arena, int use)
             pack_piece_f32(w, i, j);
 }
 
-/* Rows from I and columns from J, unpacked and packed again for both directions. */
-static void pack_piece(struct matrix *w, size_t i, size_t j)
-{
-    const enum dtype type = w->raw.dtype;
-    const size_t skip = j / dtype_block_elems(type) * dtype_block_bytes(type);
-    const size_t n = w->n_in - j < BF16_PIECE ? w->n_in - j : BF16_PIECE;
-    float piece[32 * BF16_PIECE];
-
-    for (size_t r = 0; r < 32 && i + r < w->n_out; r++)
-        kernels()->dequant[type](piece + r * BF16_PIECE, raw_row(w, i + r) + skip, n);
-    bf16_set()->pack(w->forward, w->backward, piece, i, j, w->n_out, w->n_in);
-}
-
-static void init_bf16(struct matrix *w, struct arena *arena, int use)
-{
-    const struct bf16_set *s = bf16_set();
-
-    assert(s);
-    if (use & MATRIX_FORWARD)
-        w->forward = arena_take(arena, s->bytes(w->n_out, w->n_in));
-    if (use & MATRIX_BACKWARD)
-        w->backward = arena_take(arena, s->bytes(w->n_in, w->n_out));
-    if (!w->forward && !w->backward)
-        return;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < w->n_out; i += 32)
-        for (size_t j = 0; j < w->n_in; j += BF16_PIECE)
-            pack_piece(w, i, j);
-}
-
 void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw,
-                 enum precision precision, int use)
+                 int use)
 {
     assert(raw->n_dims == 2 && dtype_is_weight(raw->dtype));
-    *w = (struct matrix){.n_out = raw->shape[0],
-                         .n_in = raw->shape[1],
-                         .raw = *raw,
-                         .precision = precision};
+    *w = (struct matrix){.n_out = raw->shape[0], .n_in = raw->shape[1], .raw = *raw};
     if (!(use & (MATRIX_FORWARD | MATRIX_BACKWARD)))
         return;
-    if (precision == PRECISION_BF16)
-        init_bf16(w, arena, use);
-    else if (use & MATRIX_LEAN)
+    if (use & MATRIX_LEAN)
         init_lean(w, arena);
     else
         init_f32(w, arena, use);
@@ -154,7 +119,7 @@ void matrix_forward_part(float *y, float beta, const float *x, const struct matr
                                      .j0 = i0,
                                      .fresh = beta == 0.0f};
 
-    assert(w->precision == PRECISION_FP32 && i0 % MATRIX_PART == 0);
+    assert(i0 % MATRIX_PART == 0);
     assert(w->f32 || w->forward);
     if (w->f32)
         gemm_nt(y, beta, x, w->f32 + i0 * N, T, n, N);
@@ -179,7 +144,6 @@ void matrix_backward_part(float *d_x, float beta, const float *d_y,
                                      .k0 = i0,
                                      .fresh = beta == 0.0f};
 
-    assert(w->precision == PRECISION_FP32);
     assert(w->f32 || w->backward);
     if (w->f32)
         gemm_nn(d_x, beta, d_y, w->f32 + i0 * N, T, N, n);
@@ -191,24 +155,14 @@ void matrix_forward(float *y, float beta, const float *x, const struct matrix *w
                     size_t T)
 {
     assert(beta == 0.0f || beta == 1.0f);
-    if (w->precision == PRECISION_BF16) {
-        assert(w->forward);
-        bf16_set()->product(y, beta, x, w->forward, T, w->n_out, w->n_in);
-    } else {
-        matrix_forward_part(y, beta, x, w, T, 0, w->n_out);
-    }
+    matrix_forward_part(y, beta, x, w, T, 0, w->n_out);
 }
 
 void matrix_backward(float *d_x, float beta, const float *d_y, const struct matrix *w,
                      size_t T)
 {
     assert(beta == 0.0f || beta == 1.0f);
-    if (w->precision == PRECISION_BF16) {
-        assert(w->backward);
-        bf16_set()->product(d_x, beta, d_y, w->backward, T, w->n_in, w->n_out);
-    } else {
-        matrix_backward_part(d_x, beta, d_y, w, T, 0, w->n_out);
-    }
+    matrix_backward_part(d_x, beta, d_y, w, T, 0, w->n_out);
 }
 
 void matrix_decode_rows(float *const *y, const float *x, const struct matrix *w,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A frozen weight matrix W (M outputs, N inputs), held in the forms that work
- * needs: as it lies on disk for products of a few rows, in float or bf16 packed
- * once for products of many.
+ * needs: as it lies on disk for products of a few rows, in float packed once for
+ * products of many. In bf16 those of many run on tiles (tiles.h).
  */
 #ifndef ARTEL_MATH_MATRIX_H
 #define ARTEL_MATH_MATRIX_H
@@ -32,13 +32,12 @@ enum matrix_use {
 struct matrix {
     size_t n_out, n_in; /* M, N */
     struct tensor raw;  /* as on disk; borrowed */
-    enum precision precision;
-    float *f32;     /* (M, N) dequantised, where lean; or NULL */
-    void *forward;  /* packed for the forward product, or NULL */
-    void *backward; /* packed for the backward product, or NULL */
+    float *f32;         /* (M, N) dequantised, where lean; or NULL */
+    void *forward;      /* packed for the forward product, or NULL */
+    void *backward;     /* packed for the backward product, or NULL */
 };
 
-/* Does this CPU multiply bf16 natively (AMX, not capped)? */
+/* Does this CPU multiply bf16 natively (AMX, not capped)? tiles.h has those products. */
 bool precision_native_bf16(void);
 
 /*
@@ -46,7 +45,7 @@ bool precision_native_bf16(void);
  * arena only measures. Packing runs on all threads.
  */
 void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw,
-                 enum precision precision, int use);
+                 int use);
 
 /* Y (T, M) = beta * Y + X (T, N) W^T. A row of Y depends on its row of X alone. */
 void matrix_forward(float *y, float beta, const float *x, const struct matrix *w,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Frozen weights in both precisions against sums in double; rows that depend on
+ * Frozen weights against sums in double; rows that depend on
  * themselves alone; threads that move no bit.
  */
 #include "check.h"
@@ -27,17 +27,6 @@ static void fill(float *p, size_t n, uint64_t seed)
         p[i] = rng_normal(&r);
 }
 
-/* The nearest bf16, ties to even. */
-static double rounded(float f)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &f, sizeof(bits));
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
-    memcpy(&f, &bits, sizeof(f));
-    return (double)f;
-}
-
 static struct tensor plain(size_t M, size_t N)
 {
     return (struct tensor){.name = "w",
@@ -48,21 +37,20 @@ static struct tensor plain(size_t M, size_t N)
                            .bytes = M * N * sizeof(float)};
 }
 
-static void open_matrix(struct matrix *m, struct arena *arena, const struct tensor *raw,
-                        enum precision precision)
+static void open_matrix(struct matrix *m, struct arena *arena, const struct tensor *raw)
 {
     const int use = MATRIX_FORWARD | MATRIX_BACKWARD | MATRIX_DECODE;
     struct arena measure = {0};
 
-    matrix_init(m, &measure, raw, precision, use);
+    matrix_init(m, &measure, raw, use);
     assert_int_equal(arena_init(arena, measure.used, NULL), 0);
-    matrix_init(m, arena, raw, precision, use);
+    matrix_init(m, arena, raw, use);
     assert_int_equal(arena->used, measure.used);
 }
 
 /* C (T, n) against beta + sum_k a[t][k] b(k, j); W's strides give b. */
 static void check_product(const float *c, float beta, size_t T, size_t n, size_t k,
-                          size_t w_k, size_t w_n, bool bf16)
+                          size_t w_k, size_t w_n)
 {
     for (size_t t = 0; t < T; t++)
         for (size_t j = 0; j < n; j++) {
@@ -70,7 +58,7 @@ static void check_product(const float *c, float beta, size_t T, size_t n, size_t
 
             for (size_t i = 0; i < k; i++) {
                 const float a = x[t * k + i], b = w[i * w_k + j * w_n];
-                const double p = bf16 ? rounded(a) * rounded(b) : (double)a * (double)b;
+                const double p = (double)a * (double)b;
 
                 sum += p;
                 size += fabs(p);
@@ -81,28 +69,27 @@ static void check_product(const float *c, float beta, size_t T, size_t n, size_t
         }
 }
 
-static void check_both_ways(size_t T, size_t M, size_t N, enum precision precision)
+static void check_both_ways(size_t T, size_t M, size_t N)
 {
     const struct tensor raw = plain(M, N);
-    const bool bf16 = precision == PRECISION_BF16;
     struct arena arena;
     struct matrix m;
 
     fill(w, M * N, 1);
     fill(x, T * (M > N ? M : N), 2);
-    open_matrix(&m, &arena, &raw, precision);
+    open_matrix(&m, &arena, &raw);
     for (int beta = 0; beta < 2; beta++) {
         for (size_t i = 0; i < T * M; i++)
             y[i] = beta ? 1.0f : NAN;
         y[T * M] = 77.0f;
         matrix_forward(y, (float)beta, x, &m, T);
-        check_product(y, (float)beta, T, M, N, 1, N, bf16);
+        check_product(y, (float)beta, T, M, N, 1, N);
         assert_true(y[T * M] == 77.0f);
         for (size_t i = 0; i < T * N; i++)
             y[i] = beta ? 1.0f : NAN;
         y[T * N] = 77.0f;
         matrix_backward(y, (float)beta, x, &m, T);
-        check_product(y, (float)beta, T, N, M, N, 1, bf16);
+        check_product(y, (float)beta, T, N, M, N, 1);
         assert_true(y[T * N] == 77.0f);
     }
     arena_release(&arena);
@@ -111,51 +98,41 @@ static void check_both_ways(size_t T, size_t M, size_t N, enum precision precisi
 static void both_ways_match_sums_in_double(void **state)
 {
     (void)state;
-    for (int p = PRECISION_FP32; p <= PRECISION_BF16; p++) {
-        if (p == PRECISION_BF16 && !precision_native_bf16())
-            continue;
-        check_both_ways(1, 1, 1, (enum precision)p);
-        check_both_ways(3, 5, 7, (enum precision)p);
-        check_both_ways(33, 70, 45, (enum precision)p);
-        check_both_ways(64, 64, 96, (enum precision)p);
-        check_both_ways(17, 31, 2100,
-                        (enum precision)p); /* k in two blocks, both ways */
-        check_both_ways(270, 40, 33, (enum precision)p); /* rows in two blocks */
-    }
+    check_both_ways(1, 1, 1);
+    check_both_ways(3, 5, 7);
+    check_both_ways(33, 70, 45);
+    check_both_ways(64, 64, 96);
+    check_both_ways(17, 31, 2100); /* k in two blocks, both ways */
+    check_both_ways(270, 40, 33);  /* rows in two blocks */
 }
 
 static void a_row_depends_on_itself_alone(void **state)
 {
     const size_t M = 200, N = 150, T = 40;
     const struct tensor raw = plain(M, N);
+    struct arena arena;
+    struct matrix m;
 
     (void)state;
-    for (int p = PRECISION_FP32; p <= PRECISION_BF16; p++) {
-        struct arena arena;
-        struct matrix m;
-
-        if (p == PRECISION_BF16 && !precision_native_bf16())
-            continue;
-        fill(w, M * N, 1);
-        fill(x, T * M, 2);
-        open_matrix(&m, &arena, &raw, (enum precision)p);
-        matrix_forward(y, 0.0f, x, &m, T);
-        for (size_t n = 1; n < T; n++) {
-            matrix_forward(y2, 0.0f, x + (T - n) * N, &m, n);
-            assert_memory_equal(y2, y + (T - n) * M, n * M * sizeof(float));
-        }
-        matrix_backward(y, 0.0f, x, &m, T);
-        for (size_t n = 1; n < T; n++) {
-            matrix_backward(y2, 0.0f, x + (T - n) * M, &m, n);
-            assert_memory_equal(y2, y + (T - n) * N, n * N * sizeof(float));
-        }
-        matrix_decode(y, x, &m, T);
-        for (size_t n = 1; n < T; n++) {
-            matrix_decode(y2, x + (T - n) * N, &m, n);
-            assert_memory_equal(y2, y + (T - n) * M, n * M * sizeof(float));
-        }
-        arena_release(&arena);
+    fill(w, M * N, 1);
+    fill(x, T * M, 2);
+    open_matrix(&m, &arena, &raw);
+    matrix_forward(y, 0.0f, x, &m, T);
+    for (size_t n = 1; n < T; n++) {
+        matrix_forward(y2, 0.0f, x + (T - n) * N, &m, n);
+        assert_memory_equal(y2, y + (T - n) * M, n * M * sizeof(float));
     }
+    matrix_backward(y, 0.0f, x, &m, T);
+    for (size_t n = 1; n < T; n++) {
+        matrix_backward(y2, 0.0f, x + (T - n) * M, &m, n);
+        assert_memory_equal(y2, y + (T - n) * N, n * N * sizeof(float));
+    }
+    matrix_decode(y, x, &m, T);
+    for (size_t n = 1; n < T; n++) {
+        matrix_decode(y2, x + (T - n) * N, &m, n);
+        assert_memory_equal(y2, y + (T - n) * M, n * M * sizeof(float));
+    }
+    arena_release(&arena);
 }
 
 static void threads_move_no_bit(void **state)
@@ -163,37 +140,32 @@ static void threads_move_no_bit(void **state)
     const size_t M = 500, N = 300, T = 64; /* enough to be shared */
     const int before = omp_get_max_threads();
     const struct tensor raw = plain(M, N);
+    struct arena arena;
+    struct matrix m;
 
     (void)state;
-    for (int p = PRECISION_FP32; p <= PRECISION_BF16; p++) {
-        struct arena arena;
-        struct matrix m;
-
-        if (p == PRECISION_BF16 && !precision_native_bf16())
-            continue;
-        fill(w, M * N, 1);
-        fill(x, T * M, 2);
-        open_matrix(&m, &arena, &raw, (enum precision)p);
-        omp_set_num_threads(1);
-        matrix_forward(y, 0.0f, x, &m, T);
-        for (int threads = 2; threads <= 5; threads++) {
-            omp_set_num_threads(threads);
-            matrix_forward(y2, 0.0f, x, &m, T);
-            assert_memory_equal(y2, y, T * M * sizeof(float));
-            memset(y2, 0, T * M * sizeof(float));
+    fill(w, M * N, 1);
+    fill(x, T * M, 2);
+    open_matrix(&m, &arena, &raw);
+    omp_set_num_threads(1);
+    matrix_forward(y, 0.0f, x, &m, T);
+    for (int threads = 2; threads <= 5; threads++) {
+        omp_set_num_threads(threads);
+        matrix_forward(y2, 0.0f, x, &m, T);
+        assert_memory_equal(y2, y, T * M * sizeof(float));
+        memset(y2, 0, T * M * sizeof(float));
 #pragma omp parallel for
-            for (size_t t = 0; t < T; t++)
-                matrix_forward(y2 + t * M, 0.0f, x + t * N, &m, 1);
-            assert_memory_equal(y2, y, T * M * sizeof(float));
-        }
-        omp_set_num_threads(1);
-        matrix_decode(y, x, &m, 3);
-        omp_set_num_threads(3);
-        matrix_decode(y2, x, &m, 3);
-        assert_memory_equal(y2, y, 3 * M * sizeof(float));
-        omp_set_num_threads(before);
-        arena_release(&arena);
+        for (size_t t = 0; t < T; t++)
+            matrix_forward(y2 + t * M, 0.0f, x + t * N, &m, 1);
+        assert_memory_equal(y2, y, T * M * sizeof(float));
     }
+    omp_set_num_threads(1);
+    matrix_decode(y, x, &m, 3);
+    omp_set_num_threads(3);
+    matrix_decode(y2, x, &m, 3);
+    assert_memory_equal(y2, y, 3 * M * sizeof(float));
+    omp_set_num_threads(before);
+    arena_release(&arena);
 }
 
 /* Q8_0 blocks: the three forms of one matrix agree, and rows are its rows. */
@@ -218,22 +190,14 @@ static void every_form_holds_the_same_weights(void **state)
         blocks[i] = (uint8_t)(i % 34 == 1 ? 0x24 : rng_u32(&r));
     fill(x, T * N, 2);
     kernels_ref()->dequant[DTYPE_Q8_0](w, blocks, M * N);
-    open_matrix(&m, &arena, &raw, PRECISION_FP32);
+    open_matrix(&m, &arena, &raw);
     matrix_forward(y, 0.0f, x, &m, T);
-    check_product(y, 0.0f, T, M, N, 1, N, false);
+    check_product(y, 0.0f, T, M, N, 1, N);
     matrix_decode(y, x, &m, T);
-    check_product(y, 0.0f, T, M, N, 1, N, false);
+    check_product(y, 0.0f, T, M, N, 1, N);
     matrix_rows(y, &m, ids, 3);
     for (size_t i = 0; i < 3; i++)
         assert_memory_equal(y + i * N, w + (size_t)ids[i] * N, N * sizeof(float));
-    arena_release(&arena);
-    if (!precision_native_bf16())
-        return;
-    open_matrix(&m, &arena, &raw, PRECISION_BF16);
-    matrix_forward(y, 0.0f, x, &m, T);
-    check_product(y, 0.0f, T, M, N, 1, N, true);
-    matrix_decode(y, x, &m, T); /* decoding is exact in either precision */
-    check_product(y, 0.0f, T, M, N, 1, N, false);
     arena_release(&arena);
 }
 
@@ -249,9 +213,9 @@ static void lean_and_packed_forms_agree_to_the_bit(void **state)
     (void)state;
     fill(w, M * N, 1);
     fill(x, T * N, 2);
-    matrix_init(&lean, &measure, &raw, PRECISION_FP32, use | MATRIX_LEAN);
+    matrix_init(&lean, &measure, &raw, use | MATRIX_LEAN);
     assert_int_equal(measure.used, 0); /* used where it lies */
-    open_matrix(&packed, &arena, &raw, PRECISION_FP32);
+    open_matrix(&packed, &arena, &raw);
     matrix_forward(y, 0.0f, x, &lean, T);
     for (int threads = 1; threads <= 4; threads += 3) {
         omp_set_num_threads(threads);
