@@ -37,6 +37,7 @@ static const char *const safe_keys[] = {
     "router.learning_rate",
     "router.selector",
     "router.epochs",
+    "router.refresh",
     "router.max_steps",
 };
 

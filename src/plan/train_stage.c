@@ -218,25 +218,69 @@ static json_t *loop_summary(const struct job *job, const struct loop_input *in,
     return o;
 }
 
+static void add_result(struct loop_result *sum, const struct loop_result *more)
+{
+    sum->steps += more->steps;
+    sum->skipped += more->skipped;
+    sum->clipped += more->clipped;
+    sum->tokens += more->tokens;
+    sum->seconds += more->seconds;
+}
+
+/*
+ * Routers alone over the experts that a joint stage has made. What the routers learnt
+ * early in that stage they learnt from experts that have moved since.
+ */
+static int refresh_routers(const struct loop_input *joint, const struct job *job,
+                           bool *none, struct loop_result *sum, struct artel_error *err)
+{
+    struct loop_input in = *joint;
+    struct loop_result result = {0};
+    char *folder = path_join(joint->folder, "refresh");
+    int rc = folder ? make_folder(folder, err) : error_nomem(err, 256);
+
+    memset(none, 0, joint->mixture->n_experts * sizeof(*none));
+    in.folder = folder;
+    in.trained = none;
+    in.epochs = job->r->router.refresh;
+    in.max_steps = 0;
+    in.train.lm_loss = false;
+    in.train.routing = ROUTE_GIVEN;
+    in.train.cache_rows = rows_to_keep(job);
+    if (rc == 0)
+        rc = loop_run(&in, &result, err);
+    free(folder);
+    add_result(sum, &result);
+    return rc;
+}
+
 int stage_train(json_t **summary, struct job *job, const struct stage *s,
                 struct mixture *m, const json_t *inputs, struct artel_error *err)
 {
     bool *trained = calloc(m->n_experts + 1, sizeof(*trained));
+    bool *none = calloc(m->n_experts + 1, sizeof(*none));
     struct loop_result result = {0};
     struct loop_input in;
     int rc;
 
-    if (!trained)
+    if (!trained || !none) {
+        free(trained);
+        free(none);
         return error_nomem(err, m->n_experts);
+    }
     stage_loop_input(&in, job, s, m, trained);
     in.inputs = inputs;
     in.watch = &job->watch;
     rc = loop_run(&in, &result, err);
+    if (rc == 0 && s->kind == STAGE_ROUTER && !job->r->router.router_only &&
+        job->r->router.refresh > 0)
+        rc = refresh_routers(&in, job, none, &result, err);
     if (rc == 0) {
         *summary = loop_summary(job, &in, &result);
         rc = *summary ? 0 : error_nomem(err, 1024);
     }
     free(trained);
+    free(none);
     return rc;
 }
 

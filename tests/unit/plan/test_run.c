@@ -429,6 +429,38 @@ static void routers_alone_leave_the_experts(void **state)
     fixture_close(&f);
 }
 
+/* Behind a joint stage the routers learn on; its experts stay, and a stop there resumes. */
+static void a_refresh_moves_the_routers_alone(void **state)
+{
+    static const char *const set[] = {"router.refresh=4", "output=out"};
+    struct fixture f;
+    struct child again = {.recipe = "r.yaml",
+                          .set = set,
+                          .n_set = 2,
+                          .stop_stage = "moa-router",
+                          .stop_step = 20}; /* the joint part has 12 */
+    char joint[DIGEST_SIZE], fresh[DIGEST_SIZE];
+
+    (void)state;
+    fixture_open(&f);
+    write_text(&f, "joint.yaml", RECIPE("joint"));
+    write_text(&f, "r.yaml", RECIPE("out"));
+    assert_int_equal(run(&f, &(struct child){.recipe = "joint.yaml"}), 0);
+    assert_int_equal(run(&f, &again), -ARTEL_ESTOPPED);
+    again.stop_stage = NULL;
+    assert_int_equal(run(&f, &again), 0);
+    digest_of(joint, &f, "joint/moa/experts/one/adapter_model.safetensors");
+    digest_of(fresh, &f, "out/moa/experts/one/adapter_model.safetensors");
+    assert_string_equal(fresh, joint);
+    digest_of(joint, &f, "joint/moa/router.safetensors");
+    digest_of(fresh, &f, "out/moa/router.safetensors");
+    assert_string_not_equal(fresh, joint);
+    assert_true(
+        last_logged(&f, "out/train/moa-router/refresh/log.jsonl", "router_loss") <
+        last_logged(&f, "out/train/moa-router/log.jsonl", "router_loss"));
+    fixture_close(&f);
+}
+
 static void an_adapter_stands_in_for_stage_1(void **state)
 {
     struct fixture f;
@@ -507,6 +539,7 @@ int main(void)
         cmocka_unit_test(a_rate_far_too_high_ends_with_exit_7),
         cmocka_unit_test(a_share_is_held_out_for_validation),
         cmocka_unit_test(routers_alone_leave_the_experts),
+        cmocka_unit_test(a_refresh_moves_the_routers_alone),
         cmocka_unit_test(an_adapter_stands_in_for_stage_1),
         cmocka_unit_test(a_second_process_is_turned_away),
     };
