@@ -74,7 +74,7 @@ int main(int argc, char **argv)
         return EXIT_WRONG_USE;
     }
     if (!strcmp(argv[1], "help") && argc > 2) { /* as COMMAND -h */
-        char *help[] = {"-h"};
+        char word[] = "-h", *help[] = {word};
 
         c = find(argv[2]);
         return c ? close_output(c->run(1, help)) : unknown_command(argv[2]);
