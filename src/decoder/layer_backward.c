@@ -19,19 +19,26 @@ static void norm_again(float *xn, const float *x, const float *gain,
         kernels()->scale_mul(xn + t * D, x + t * D, gain, inv_rms[t], D);
 }
 
+struct gates_slope pass_gates_slope(const struct decoder_pass *p)
+{
+    const struct gate_rule *rule = &p->mixture->rule;
+
+    return (struct gates_slope){
+        .rule = p->options.routing == ROUTE_ROUTER ? rule : NULL,
+        .straight = p->options.straight,
+        .ce_weight = rule->decides == DECIDE_SEQUENCE ? p->options.router_ce : 0.0f,
+        .label = p->labels,
+        .pools = p->pools,
+        .pool = rule->pool,
+    };
+}
+
 void pass_router_backward(struct decoder_pass *p, size_t router, float *d_src,
                           const float *src, struct mixture_grads *grads)
 {
     const struct mixture *m = p->mixture;
     const struct router *r = &m->routers[router];
-    const struct gates_slope slope = {
-        .rule = p->options.routing == ROUTE_ROUTER ? &m->rule : NULL,
-        .straight = p->options.straight,
-        .ce_weight = m->rule.decides == DECIDE_SEQUENCE ? p->options.router_ce : 0.0f,
-        .label = p->labels,
-        .pools = p->pools,
-        .pool = m->rule.pool,
-    };
+    const struct gates_slope slope = pass_gates_slope(p);
     float *d_params = grads->routers;
 
     gates_backward(&p->gates[router], r, &slope,

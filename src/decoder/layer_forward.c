@@ -19,7 +19,7 @@
 #include "math/rmsnorm.h"
 #include "math/rope.h"
 
-void pass_route(struct decoder_pass *p, size_t router, const float *src)
+bool pass_route_begin(struct decoder_pass *p, size_t router)
 {
     const struct gate_rule *rule = &p->mixture->rule;
     struct gates *g = &p->gates[router];
@@ -30,8 +30,18 @@ void pass_route(struct decoder_pass *p, size_t router, const float *src)
     g->unit_of_row = by_sequence ? p->seq_of_row : p->row_self;
     if (p->hold_gates && by_sequence) {
         gates_index(g);
-        return;
+        return false;
     }
+    return true;
+}
+
+void pass_route(struct decoder_pass *p, size_t router, const float *src)
+{
+    const struct gate_rule *rule = &p->mixture->rule;
+    struct gates *g = &p->gates[router];
+
+    if (!pass_route_begin(p, router))
+        return;
     gates_read(g, &p->mixture->routers[router], rule->pool, p->pools, src);
     if (p->options.routing == ROUTE_ROUTER)
         gates_decide(g, rule);

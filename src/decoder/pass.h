@@ -94,10 +94,14 @@ struct decoder_pass {
 struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s);
 /* Do routers run in this pass? */
 bool pass_routes(const struct decoder_pass *p);
+/* The rows and units of a router's gates; false where its gates are held. */
+bool pass_route_begin(struct decoder_pass *p, size_t router);
 /* Let a router read SRC (T, its width) and, where routers decide, find its gates. */
 void pass_route(struct decoder_pass *p, size_t router, const float *src);
 /* Slopes of gates are gathered over the linears that a router serves: zero a layer's. */
 void pass_zero_gate_slopes(struct decoder_pass *p, size_t layer);
+/* How this pass's gates lead back to logits. */
+struct gates_slope pass_gates_slope(const struct decoder_pass *p);
 /* Gradient of a router, and what it adds to that of SRC, which may be NULL. */
 void pass_router_backward(struct decoder_pass *p, size_t router, float *d_src,
                           const float *src, struct mixture_grads *grads);

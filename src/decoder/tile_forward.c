@@ -2,12 +2,14 @@
 /*
  * A layer forward on tiles:
  *
- *     xn = norm(x)                         [router of the layer reads xn]
+ *     xn = norm(x)
  *     q | k | v = xn W + experts           turned by rope on the way out
  *     x += heads(q, k, v) W_o + experts
- *     xn = norm(x)                         [router of the FFN reads xn]
+ *     xn = norm(x)
  *     gate | up = xn W + experts           SwiGLU on the way out
  *     x += act W_down + experts
+ *
+ * Routers read the input of a product before it.
  */
 #include <omp.h>
 #include <string.h>
@@ -30,22 +32,15 @@ static void meet(const struct part *part)
     }
 }
 
-/* Let the routers of PLACE read X; one thread for all. */
-static void route(struct decoder_pass *p, const struct part *part,
-                  enum router_place place, size_t layer, enum tile_group g,
-                  struct tiles x)
+/* Let the routers of group G read X; one thread for all. */
+static void route(struct decoder_pass *p, const struct part *part, size_t layer,
+                  enum tile_group g, struct tiles x)
 {
-    if (!pass_routes(p) || p->mixture->rule.place != place || p->again)
+    if (p->again || !tile_routed(p, layer, g))
         return;
     meet(part);
-    if (part->thread == 0) {
-        const float *src = tile_natural(p->tiles, p->tiles->natural, x, g);
-
-        for (int s = 0; s < N_SITES; s++)
-            if (tile_group_of((enum site)s) == g && tile_reads(place, (enum site)s))
-                pass_route(
-                    p, (size_t)mixture_router_of(p->mixture, layer, (enum site)s), src);
-    }
+    if (part->thread == 0)
+        tile_route(p, layer, g, x);
     meet(part);
 }
 
@@ -58,7 +53,7 @@ static struct tile_product group_product(struct decoder_pass *p,
     const struct stacked_place at = tile_place(p, layer, g);
     struct tile_product product = tile_forward_product(t, layer, g, x);
 
-    route(p, part, ROUTER_LINEAR, layer, g, x);
+    route(p, part, layer, g, x);
     product.row = part->row;
     product.rows = part->rows;
     if (t->stack)
@@ -152,7 +147,6 @@ static void layer_forward_part(struct decoder_pass *p, const struct part *part,
     rope.pos = p->pos;
     set->norm(a->xn_attn, a->inv_attn, x, w->attn_gain, c->norm_eps, c->dim,
               t->pitch / 32, part->row, part->rows);
-    route(p, part, ROUTER_LAYER, layer, TILE_QKV, a->xn_attn);
     product = group_product(p, part, layer, TILE_QKV, a->xn_attn);
     set->product_rope(&product, a->qkv, (s->n_heads + s->n_kv_heads) * s->qk_blocks,
                       s->qk_blocks, &rope);
@@ -162,7 +156,6 @@ static void layer_forward_part(struct decoder_pass *p, const struct part *part,
 
     set->norm(a->xn_ffn, a->inv_ffn, x, w->ffn_gain, c->norm_eps, c->dim, t->pitch / 32,
               part->row, part->rows);
-    route(p, part, ROUTER_FFN, layer, TILE_GATE_UP, a->xn_ffn);
     product = group_product(p, part, layer, TILE_GATE_UP, a->xn_ffn);
     if (p->again) {
         set->product_tiles(&product, a->gate_up);

@@ -7,13 +7,6 @@
 
 #include "decoder/pass.h"
 
-/* Does the router of site S read the input of its group at PLACE? */
-static inline bool tile_reads(enum router_place place, enum site s)
-{
-    return place == ROUTER_LINEAR || (place == ROUTER_LAYER && s == SITE_Q) ||
-           (place == ROUTER_FFN && s == SITE_GATE);
-}
-
 /* Where the experts of a group stand, and the gates that weigh them. */
 struct stacked_place tile_place(struct decoder_pass *p, size_t layer,
                                 enum tile_group g);
@@ -24,9 +17,17 @@ struct tile_product tile_backward_product(const struct tile_pass *t, size_t laye
                                           enum tile_group g, struct tiles d_y);
 struct tile_attention tile_attention_of(const struct decoder_pass *p,
                                         struct tile_acts *a, void *scratch);
-/* The input X of group G as floats (T, its natural width), in TO. */
-const float *tile_natural(const struct tile_pass *t, float *to, struct tiles x,
-                          enum tile_group g);
+/* Do routers read the input of group G? */
+bool tile_routed(const struct decoder_pass *p, size_t layer, enum tile_group g);
+/* Let them read it, X, all rows, and where routers decide find their gates. */
+void tile_route(struct decoder_pass *p, size_t layer, enum tile_group g,
+                struct tiles x);
+/* Their gradients, once the slopes of their gates are complete, and what rides in the
+ * product for the gradient of X, or NULL. */
+const struct tile_low *tile_routers_backward(struct decoder_pass *p,
+                                             struct mixture_grads *grads, size_t layer,
+                                             enum tile_group g, struct tiles x,
+                                             bool wants_d_x);
 /* A layer's forward again for its backward, all but its last product. */
 void tile_layer_again(struct decoder_pass *p, size_t layer);
 /* Zero rows FROM .. TO of BLOCKS column blocks. */

@@ -35,17 +35,7 @@ static struct tile_acts acts_carve(struct arena *a, const struct tile_shape *s,
     return t;
 }
 
-static size_t widest_of(const struct tile_shape *s)
-{
-    size_t widest = 0;
-
-    for (int g = 0; g < N_TILE_GROUPS; g++)
-        widest = s->in[g].blocks > widest ? s->in[g].blocks : widest;
-    return widest * 32;
-}
-
-static void backward_carve(struct tile_pass *t, struct arena *a,
-                           const struct mixture *mixture)
+static void backward_carve(struct tile_pass *t, struct arena *a)
 {
     const struct tile_shape *s = &t->model->shape;
     const size_t rows = t->max_rows;
@@ -56,10 +46,6 @@ static void backward_carve(struct tile_pass *t, struct arena *a,
     t->d_gate_up = tiles_carve(a, rows, s->out[TILE_GATE_UP].blocks);
     t->d_qkv = tiles_carve(a, rows, s->out[TILE_QKV].blocks);
     t->d_o = tiles_carve(a, rows, s->in[TILE_O].blocks);
-    if (mixture && mixture->n_routers) {
-        t->plus = arena_f32(a, rows * widest_of(s));
-        t->spread = arena_f32(a, rows * widest_of(s));
-    }
 }
 
 static void head_carve(struct tile_pass *t, struct arena *a, bool backward)
@@ -142,11 +128,12 @@ void tile_pass_carve(struct tile_pass *t, struct arena *a,
     stream_carve(t, a, o->recompute ? n_layers : 0);
     t->act = tiles_carve(a, t->max_rows, s->in[TILE_DOWN].blocks);
     if (mixture && mixture->n_routers)
-        t->natural = arena_f32(a, t->max_rows * widest_of(s));
+        routers_room_carve(&t->routers, a, mixture, s, t->max_rows, o->max_seqs,
+                           o->backward);
     threads_carve(t, a, o, n_keys > t->max_rows ? n_keys : t->max_rows);
     head_carve(t, a, o->backward);
     if (o->backward)
-        backward_carve(t, a, mixture);
+        backward_carve(t, a);
 }
 
 struct stacked_place tile_place(struct decoder_pass *p, size_t layer, enum tile_group g)
@@ -205,24 +192,6 @@ struct tile_attention tile_attention_of(const struct decoder_pass *p,
         .n_parts = 1,
         .scratch = scratch,
     };
-}
-
-const float *tile_natural(const struct tile_pass *t, float *to, struct tiles x,
-                          enum tile_group g)
-{
-    const struct tile_map *map = &t->model->shape.in[g];
-    const size_t wide = map->blocks * 32;
-    size_t dim = 0;
-
-    tile_set()->from_tiles(to, wide, x, map->blocks, 0, t->rows);
-    for (size_t i = 0; i < wide; i++)
-        dim += map->index[i] >= 0;
-    /* Close the gaps: elements ascend, so none is overwritten before it is read. */
-    for (size_t r = 0; dim < wide && r < t->rows; r++)
-        for (size_t i = 0, n = 0; i < wide; i++)
-            if (map->index[i] >= 0)
-                to[r * dim + n++] = to[r * wide + i];
-    return to;
 }
 
 void tile_clear(struct tiles t, size_t blocks, size_t from, size_t to)

@@ -13,6 +13,7 @@
 #define ARTEL_DECODER_TILE_PASS_H
 
 #include "decoder/tile_model.h"
+#include "experts/router_tiles.h"
 #include "experts/stacked.h"
 
 struct decoder_pass;
@@ -36,18 +37,16 @@ struct tile_pass {
     size_t pitch;                     /* P */
     size_t n_threads;                 /* that share a forward */
     size_t max_rows;
-    struct tile_acts *acts;    /* (L) */
-    bool one_layer;            /* all ACTS are the same place */
-    float *x;                  /* (T, P) residual stream; behind the last layer */
-    float **x_in;              /* (L + 1) (T, P) at each layer's input, or NULL */
-    struct tiles act;          /* SwiGLU's output */
-    float *natural;            /* (T, widest) what a router reads, in natural order */
+    struct tile_acts *acts; /* (L) */
+    bool one_layer;         /* all ACTS are the same place */
+    float *x;               /* (T, P) residual stream; behind the last layer */
+    float **x_in;           /* (L + 1) (T, P) at each layer's input, or NULL */
+    struct tiles act;       /* SwiGLU's output */
+    struct routers_room routers;
     struct stacked_room *room; /* (n_threads) */
     void **attention;          /* (n_threads) scratch */
 
-    float *d_x, *y; /* (T, P) */
-    float *plus;    /* (T, widest) what routers add to a gradient by themselves */
-    float *spread;  /* (T, widest) the same in natural order, where places have gaps */
+    float *d_x, *y;    /* (T, P) */
     struct tiles d_xb; /* d_x in bf16 */
     struct tiles d_gate_up, d_qkv, d_o;
 

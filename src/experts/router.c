@@ -12,6 +12,9 @@
 #include "math/kernels.h"
 #include "math/matmul.h"
 
+#define LANES       ((size_t)16)
+#define FEW_EXPERTS ((size_t)32) /* whose numbers for LANES units stay in L1 */
+
 void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units,
                  size_t n_experts, size_t dim, bool backward)
 {
@@ -54,13 +57,60 @@ static void read_pool(float *z, const float *src, const struct pool *pool, size_
         k->axpy(z, 1.0f / (float)pool->n, src + t * D, D);
 }
 
-static void softmax_row(float *x, size_t n)
+/*
+ * Softmax of LANES units, a unit a lane, so that what is done for one expert is done
+ * for all units at once. To the bit what softmax_row does.
+ */
+static void softmax_lanes(float *probs, const float *b, const float *logits,
+                          size_t pitch, size_t E)
+{
+    float x[FEW_EXPERTS][LANES], top[LANES], sum[LANES] = {0.0f};
+
+    for (size_t u = 0; u < LANES; u++)
+        for (size_t e = 0; e < E; e++)
+            x[e][u] = logits[u * pitch + e] + (b ? b[e] : 0.0f);
+    memcpy(top, x[0], sizeof(top));
+    for (size_t e = 1; e < E; e++)
+        for (size_t u = 0; u < LANES; u++)
+            top[u] = x[e][u] > top[u] ? x[e][u] : top[u];
+    for (size_t e = 0; e < E; e++)
+        for (size_t u = 0; u < LANES; u++)
+            x[e][u] -= top[u];
+    kernels()->exp_sum(x[0], 0.0f, E * LANES);
+    for (size_t e = 0; e < E; e++)
+        for (size_t u = 0; u < LANES; u++)
+            sum[u] += x[e][u];
+    for (size_t u = 0; u < LANES; u++)
+        sum[u] = 1.0f / sum[u];
+    for (size_t u = 0; u < LANES; u++)
+        for (size_t e = 0; e < E; e++)
+            probs[u * E + e] = x[e][u] * sum[u];
+}
+
+static void softmax_row(float *probs, const float *b, const float *logits, size_t E)
 {
     const struct kernels *k = kernels();
-    const float sum = k->exp_sum(x, k->max(x, n), n);
+    float sum = 0.0f;
 
-    for (size_t i = 0; i < n; i++)
-        x[i] /= sum;
+    for (size_t e = 0; e < E; e++)
+        probs[e] = logits[e] + (b ? b[e] : 0.0f);
+    k->exp_sum(probs, k->max(probs, E), E);
+    for (size_t e = 0; e < E; e++)
+        sum += probs[e];
+    for (size_t e = 0; e < E; e++)
+        probs[e] *= 1.0f / sum;
+}
+
+void gates_read_logits(struct gates *g, const struct router *r, const float *logits,
+                       size_t pitch)
+{
+    const size_t U = g->n_units, E = g->n_experts;
+    size_t u = 0;
+
+    for (; E <= FEW_EXPERTS && u + LANES <= U; u += LANES)
+        softmax_lanes(g->probs + u * E, r->b, logits + u * pitch, pitch, E);
+    for (; u < U; u++)
+        softmax_row(g->probs + u * E, r->b, logits + u * pitch, E);
 }
 
 void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
@@ -75,11 +125,7 @@ void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
         z = g->z;
     }
     gemm_nt(g->probs, 0.0f, z, r->w, U, E, D);
-    for (size_t u = 0; u < U; u++) {
-        if (r->b)
-            kernels()->axpy(g->probs + u * E, 1.0f, r->b, E);
-        softmax_row(g->probs + u * E, E);
-    }
+    gates_read_logits(g, r, g->probs, E);
 }
 
 size_t gates_argmax(const struct gates *g, size_t unit)
@@ -91,6 +137,51 @@ size_t gates_argmax(const struct gates *g, size_t unit)
         if (p[e] > p[best])
             best = e;
     return best;
+}
+
+/*
+ * keep_top of LANES units, a unit a lane; to the bit what keep_top does where all is
+ * finite. Probabilities are not negative, so their bits are ordered as they are; whole
+ * numbers can be chosen among without a branch, and which is chosen is hard to foresee.
+ */
+static void keep_top_lanes(float *gate, const float *p, size_t E, size_t top_k)
+{
+    int32_t left[FEW_EXPERTS][LANES], kept[FEW_EXPERTS][LANES];
+    float sum[LANES] = {0.0f}, number[LANES];
+    int32_t tiny;
+
+    memcpy(&tiny, &(const float){1e-38f}, sizeof(tiny)); /* as in keep_top */
+    for (size_t u = 0; u < LANES; u++)
+        for (size_t e = 0; e < E; e++)
+            memcpy(&left[e][u], &p[u * E + e], sizeof(left[e][u]));
+    memset(kept, 0, E * sizeof(*kept));
+    for (size_t k = 0; k < top_k && k < E; k++) {
+        int32_t best[LANES] = {0}, most[LANES];
+
+        memcpy(most, left[0], sizeof(most));
+        for (int32_t e = 1; e < (int32_t)E; e++)
+            for (size_t u = 0; u < LANES; u++) {
+                best[u] = left[e][u] > most[u] ? e : best[u];
+                most[u] = left[e][u] > most[u] ? left[e][u] : most[u];
+            }
+        for (size_t u = 0; u < LANES; u++)
+            most[u] = most[u] > 0 ? most[u] : tiny;
+        memcpy(number, most, sizeof(number));
+        for (size_t u = 0; u < LANES; u++)
+            sum[u] += number[u];
+        for (int32_t e = 0; e < (int32_t)E; e++)
+            for (size_t u = 0; u < LANES; u++) {
+                kept[e][u] = best[u] == e ? most[u] : kept[e][u];
+                left[e][u] = best[u] == e ? -1 : left[e][u];
+            }
+    }
+    for (size_t e = 0; e < E; e++) {
+        memcpy(number, kept[e], sizeof(number));
+        for (size_t u = 0; u < LANES; u++)
+            number[u] /= sum[u];
+        for (size_t u = 0; u < LANES; u++)
+            gate[u * E + e] = number[u];
+    }
 }
 
 /* The k largest, the lower index first on ties, renormalised. */
@@ -115,9 +206,12 @@ static void keep_top(float *gate, const float *p, size_t E, size_t top_k)
 
 void gates_decide(struct gates *g, const struct gate_rule *rule)
 {
-    const size_t E = g->n_experts;
+    const size_t U = g->n_units, E = g->n_experts;
+    size_t u = 0;
 
-    for (size_t u = 0; u < g->n_units; u++) {
+    for (; rule->kind == GATE_TOP_K && E <= FEW_EXPERTS && u + LANES <= U; u += LANES)
+        keep_top_lanes(g->gate + u * E, g->probs + u * E, E, rule->top_k);
+    for (; u < U; u++) {
         const float *p = g->probs + u * E;
         float *gate = g->gate + u * E;
 
@@ -144,9 +238,11 @@ void gates_index(struct gates *g)
 
     for (size_t e = 0; e < E; e++) {
         g->first[e] = used;
-        for (size_t t = 0; t < g->n_rows; t++)
-            if (g->gate[g->unit_of_row[t] * E + e] != 0.0f)
-                g->row[used++] = (uint32_t)t;
+        /* without a branch: which rows an expert serves is hard to foresee */
+        for (size_t t = 0; t < g->n_rows; t++) {
+            g->row[used] = (uint32_t)t;
+            used += g->gate[g->unit_of_row[t] * E + e] != 0.0f;
+        }
     }
     g->first[E] = used;
 }
@@ -219,6 +315,98 @@ static void spread(float *d_src, const float *d_z, const struct pool *pool, size
         k->axpy(d_src + t * D, 1.0f / (float)pool->n, d_z, D);
 }
 
+/* X where MASK is all ones, else 0, in each lane. */
+static inline void only_where(float x[LANES], const int32_t mask[LANES])
+{
+    int32_t bits[LANES];
+
+    memcpy(bits, x, sizeof(bits));
+    for (size_t u = 0; u < LANES; u++)
+        bits[u] &= mask[u];
+    memcpy(x, bits, sizeof(bits));
+}
+
+/* All ones where X is not 0. */
+static inline void where_not_zero(int32_t mask[LANES], const float x[LANES])
+{
+    memcpy(mask, x, LANES * sizeof(*mask));
+    for (size_t u = 0; u < LANES; u++)
+        mask[u] = mask[u] ? -1 : 0;
+}
+
+/* Slopes of P (E, LANES) from those of the gates, both in D, where the rule is top-k. */
+static void top_k_slope_lanes(float d[][LANES], float p[][LANES], float gate[][LANES],
+                              size_t E)
+{
+    float kept[LANES] = {0.0f}, mean[LANES] = {0.0f};
+    int32_t served[LANES], any[LANES];
+
+    for (size_t e = 0; e < E; e++) {
+        float mine[LANES];
+
+        where_not_zero(served, gate[e]);
+        memcpy(mine, p[e], sizeof(mine));
+        only_where(mine, served);
+        for (size_t u = 0; u < LANES; u++)
+            kept[u] += mine[u];
+        for (size_t u = 0; u < LANES; u++)
+            mean[u] += gate[e][u] * d[e][u];
+    }
+    where_not_zero(any, kept);
+    for (size_t e = 0; e < E; e++) {
+        for (size_t u = 0; u < LANES; u++)
+            d[e][u] = (d[e][u] - mean[u]) / kept[u];
+        where_not_zero(served, gate[e]);
+        only_where(d[e], served);
+        only_where(d[e], any);
+    }
+}
+
+/* The slopes of LANES units whose gates are soft, a unit a lane; to the bit those of
+ * slope_of_logits where all is finite. */
+static void soft_slope_lanes(float *d_logits, size_t pitch, const struct gates *g,
+                             size_t first, bool top_k)
+{
+    const size_t E = g->n_experts;
+    float p[FEW_EXPERTS][LANES], gate[FEW_EXPERTS][LANES], d[FEW_EXPERTS][LANES];
+    float own[LANES] = {0.0f};
+
+    for (size_t u = 0; u < LANES; u++)
+        for (size_t e = 0; e < E; e++) {
+            const size_t at = (first + u) * E + e;
+
+            p[e][u] = g->probs[at];
+            gate[e][u] = g->gate[at];
+            d[e][u] = g->d_gate[at];
+        }
+    if (top_k)
+        top_k_slope_lanes(d, p, gate, E);
+    for (size_t e = 0; e < E; e++)
+        for (size_t u = 0; u < LANES; u++)
+            own[u] += p[e][u] * d[e][u];
+    for (size_t e = 0; e < E; e++)
+        for (size_t u = 0; u < LANES; u++)
+            d[e][u] = p[e][u] * (d[e][u] - own[u]);
+    for (size_t u = 0; u < LANES; u++)
+        for (size_t e = 0; e < E; e++)
+            d_logits[u * pitch + e] = d[e][u];
+}
+
+void gates_backward_logits(const struct gates *g, const struct gates_slope *slope,
+                           float *d_logits, size_t pitch)
+{
+    const size_t U = g->n_units;
+    const bool soft = slope->rule && slope->rule->kind != GATE_ONE_HOT && g->d_gate &&
+                      slope->ce_weight == 0.0f && g->n_experts <= FEW_EXPERTS;
+    size_t u = 0;
+
+    for (; soft && u + LANES <= U; u += LANES)
+        soft_slope_lanes(d_logits + u * pitch, pitch, g, u,
+                         slope->rule->kind == GATE_TOP_K);
+    for (; u < U; u++)
+        slope_of_logits(d_logits + u * pitch, g, u, slope);
+}
+
 void gates_backward(const struct gates *g, const struct router *r,
                     const struct gates_slope *slope, float *d_w, float *d_b,
                     float *d_src, const float *src, float *scratch)
@@ -226,8 +414,7 @@ void gates_backward(const struct gates *g, const struct router *r,
     const size_t U = g->n_units, E = g->n_experts, D = r->dim;
     float *d_logits = scratch, *d_z = scratch + U * E;
 
-    for (size_t u = 0; u < U; u++)
-        slope_of_logits(d_logits + u * E, g, u, slope);
+    gates_backward_logits(g, slope, d_logits, E);
     if (d_w)
         gemm_tn(d_w, 1.0f, d_logits, g->z ? g->z : src, E, D, U);
     for (size_t u = 0; u < U && d_b && r->b; u++)

@@ -44,6 +44,9 @@ void gates_give(struct gates *g, const int *expert_of_unit);
 /* Read SRC (T, D): fills Z (where pooled) and PROBS. POOLS (U) for sequence units. */
 void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
                 const struct pool *pools, const float *src);
+/* The second half of gates_read: PROBS from W z, LOGITS (U, PITCH), which may be PROBS. */
+void gates_read_logits(struct gates *g, const struct router *r, const float *logits,
+                       size_t pitch);
 /* PROBS to GATE by the rule, and the rows served. */
 void gates_decide(struct gates *g, const struct gate_rule *rule);
 /* Rows served, from GATE and UNIT_OF_ROW. */
@@ -59,6 +62,10 @@ struct gates_slope {
     const struct pool *pools;
     enum router_pool pool;
 };
+
+/* The first half of gates_backward: slopes of the logits into D_LOGITS (U, PITCH). */
+void gates_backward_logits(const struct gates *g, const struct gates_slope *slope,
+                           float *d_logits, size_t pitch);
 
 /*
  * Back through gates and softmax. Adds into D_W (E, D), D_B (E) where not NULL, and into

@@ -53,6 +53,20 @@ ALWAYS void step(const uint16_t *top, const uint16_t *bottom, const uint16_t *b,
     _tile_dpbf16ps(3, 5, 7);
 }
 
+/* The steps of what rides along. */
+ALWAYS void low_steps(const struct tile_low *low, const struct tile_share *share,
+                      size_t panel, size_t row)
+{
+    for (size_t i = 0; i < share->n; i++) {
+        const struct tile_stacked s = share->blocks[i];
+        const uint16_t *h =
+            low->h.at + s.h * TILE_ELEMS + row / TILE_ROWS * low->h.pitch * TILE_ELEMS;
+
+        step(h, h + low->h.pitch * TILE_ELEMS,
+             low->packed + (panel * low->stack + s.stack) * PACK_ELEMS, NULL, 0);
+    }
+}
+
 ALWAYS void finish_row(const struct tile_product *p, const struct pending *q, size_t r,
                        finish_fn *finish, const void *context)
 {
@@ -74,6 +88,7 @@ ALWAYS void panels(const struct tile_product *p, finish_fn *finish, const void *
 {
     float sums[2][1024] __attribute__((aligned(64)));
     const struct tile_share *share = p->low ? p->low->shares : NULL;
+    const struct tile_share *others = p->more ? p->more->shares : NULL;
     struct pending last = {.rows_done = PAIR_ROWS};
     size_t turn = 0;
 
@@ -83,6 +98,8 @@ ALWAYS void panels(const struct tile_product *p, finish_fn *finish, const void *
 
         while (share && panel >= share->end)
             share++;
+        while (others && panel >= others->end)
+            others++;
         for (size_t r = p->row; r < p->row + p->rows; r += PAIR_ROWS) {
             const uint16_t *top = p->a.at + r / TILE_ROWS * p->a.pitch * TILE_ELEMS;
             const uint16_t *bottom = top + p->a.pitch * TILE_ELEMS;
@@ -105,15 +122,10 @@ ALWAYS void panels(const struct tile_product *p, finish_fn *finish, const void *
                      ahead, lines);
                 ahead += 64 * lines;
             }
-            for (size_t i = 0; share && i < share->n; i++) {
-                const struct tile_stacked s = share->blocks[i];
-                const uint16_t *h = p->low->h.at + s.h * TILE_ELEMS +
-                                    r / TILE_ROWS * p->low->h.pitch * TILE_ELEMS;
-
-                step(h, h + p->low->h.pitch * TILE_ELEMS,
-                     p->low->packed + (panel * p->low->stack + s.stack) * PACK_ELEMS,
-                     ahead, 0);
-            }
+            if (share)
+                low_steps(p->low, share, panel, r);
+            if (others)
+                low_steps(p->more, others, panel, r);
             for (; last.rows_done < PAIR_ROWS; last.rows_done++)
                 finish_row(p, &last, last.rows_done, finish, context);
             _tile_stored(0, sums[turn], 64);

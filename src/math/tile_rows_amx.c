@@ -141,6 +141,20 @@ void amx_from_tiles(float *x, size_t pitch, struct tiles t, size_t blocks, size_
         }
 }
 
+void amx_sum_rows(float *sum, struct tiles t, size_t row, size_t n)
+{
+    __m512 low = _mm512_loadu_ps(sum), high = _mm512_loadu_ps(sum + 16);
+
+    for (size_t r = row; r < row + n; r++) {
+        const uint16_t *from = tile_at(t, r, 0);
+
+        low = _mm512_add_ps(low, bf16_load(from));
+        high = _mm512_add_ps(high, bf16_load(from + 16));
+    }
+    _mm512_storeu_ps(sum, low);
+    _mm512_storeu_ps(sum + 16, high);
+}
+
 /* 16 gates and their 16 ups, side by side at P */
 static inline __m512 swiglu_of(const uint16_t *p)
 {

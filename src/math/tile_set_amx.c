@@ -16,6 +16,7 @@ static const struct tile_set set = {
     .pack_backward = amx_pack_backward,
     .norm = amx_norm,
     .norm_backward = amx_norm_backward,
+    .sum_rows = amx_sum_rows,
     .to_tiles = amx_to_tiles,
     .from_tiles = amx_from_tiles,
     .product_tiles = amx_product_tiles,

@@ -96,7 +96,7 @@ struct tile_share {
     const struct tile_stacked *blocks; /* (n) */
 };
 
-/* [A, H] [B ; LOW]: low-rank blocks ride as more of K. */
+/* [A, H] [B ; LOW]: low-rank blocks ride as more of K, LOW and then MORE. */
 struct tile_low {
     struct tiles h;
     const uint16_t *packed;          /* [panel][stack][PACK_ELEMS] */
@@ -110,10 +110,10 @@ struct tile_product {
     const uint16_t *b; /* [panel][k][PACK_ELEMS] */
     size_t b_pitch;    /* bf16 from one panel to the next; k * PACK_ELEMS where whole */
     size_t panels;
-    const struct tile_low *low; /* or NULL */
-    const float *plus;          /* (rows, plus_pitch) added, or NULL */
-    size_t plus_pitch;          /* floats; a multiple of 32 */
-    size_t row, rows;           /* the rows it works on; multiples of 32 */
+    const struct tile_low *low, *more; /* or NULL each */
+    const float *plus;                 /* (rows, plus_pitch) added, or NULL */
+    size_t plus_pitch;                 /* floats; a multiple of 32 */
+    size_t row, rows;                  /* the rows it works on; multiples of 32 */
 };
 
 /* Turns of rope by position: (n_positions, half), half = 16 * qk_blocks, gaps (1, 0). */
@@ -194,6 +194,8 @@ struct tile_set {
     void (*norm_backward)(struct tiles out, float *d_x, const float *d_xn,
                           struct tiles xn, const float *inv_rms, const float *gain,
                           size_t dim, size_t blocks, size_t row, size_t rows);
+    /* SUM (32) += rows ROW .. ROW + N of one column block, one after the other */
+    void (*sum_rows)(float *sum, struct tiles t, size_t row, size_t n);
     /* float rows (rows, pitch) from and to tiles of BLOCKS blocks */
     void (*to_tiles)(struct tiles out, const float *x, size_t pitch, size_t blocks,
                      size_t row, size_t rows);

@@ -7,8 +7,8 @@
  * gradient passes some ten such roundings a layer, two layers here and the way back, so
  * the whole of a block of gradients is off by about 2^-9 sqrt(40) = 1.3 % of its norm;
  * blocks that are small differences of large numbers more. 4 % is allowed, and 8 % for
- * routers, whose gradients are such differences; a missing factor or a wrong place is
- * far beyond both.
+ * routers, whose gradients are such differences, and where many experts share gates
+ * that are then small; a missing factor or a wrong place is far beyond both.
  */
 #include "support/toy_decoder.h"
 
@@ -26,6 +26,7 @@ struct scenario {
     enum routing_mode routing;
     float ce, dropout;
     bool identity, straight;
+    size_t more; /* experts */
     size_t first_layer;
 };
 
@@ -33,7 +34,7 @@ struct outcome {
     struct block_loss loss;
     struct mixture_grads grads;
     double nll[TOY_SEQS];
-    uint32_t served[8];
+    uint32_t served[64];
 };
 
 static struct artel_model *base_of(enum precision precision)
@@ -60,6 +61,12 @@ static void fill_mixture(struct mixture *m, const struct artel_model *model,
     toy_expert(m, model, "ffn", 5, "456", 3);
     if (s->identity)
         toy_identity(m, model, "identity");
+    for (size_t i = 0; i < s->more; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "more%zu", i);
+        toy_expert(m, model, name, 1 + i % 3, i % 2 ? "14" : NULL, 10 + i);
+    }
     for (size_t e = 0; e < m->n_experts; e++)
         m->experts[e].dropout = s->dropout;
     mixture_draw_routers(m, 0.4f, 9);
@@ -112,7 +119,7 @@ static void assert_close(const float *got, const float *want, size_t n, double b
 }
 
 static void compare(const struct mixture *m, const struct outcome *got,
-                    const struct outcome *want)
+                    const struct outcome *want, double bound)
 {
     char what[128];
 
@@ -135,10 +142,10 @@ static void compare(const struct mixture *m, const struct outcome *got,
                      site_name((enum site)(i % N_SITES)));
             assert_close(got->grads.expert[e] + (l->a - x->params),
                          want->grads.expert[e] + (l->a - x->params), l->rank * l->n_in,
-                         BLOCK_BOUND, what);
+                         bound, what);
             assert_close(got->grads.expert[e] + (l->b - x->params),
                          want->grads.expert[e] + (l->b - x->params), l->rank * l->n_out,
-                         BLOCK_BOUND, what);
+                         bound, what);
         }
     }
     assert_close(got->grads.routers, want->grads.routers, m->n_router_params,
@@ -154,7 +161,7 @@ static void both(const struct scenario *s)
         skip();
     run(&want, &in_float, PRECISION_FP32, s);
     run(&got, &in_tiles, PRECISION_BF16, s);
-    compare(&in_float, &got, &want);
+    compare(&in_float, &got, &want, s->more ? ROUTER_BOUND : BLOCK_BOUND);
     toy_grads_free(&want.grads);
     toy_grads_free(&got.grads);
     mixture_release(&in_float);
@@ -219,6 +226,45 @@ static void top_two(void **state)
     (void)state;
     both(&token);
     both(&sequence);
+}
+
+/* Logits of q, k and v side by side: in one block, over the ends of two, in many. */
+static void many_routers_read_together(void **state)
+{
+    static const size_t more[] = {4, 8, 30};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        const struct scenario dense = {.rule = {.place = ROUTER_LINEAR,
+                                                .decides = DECIDE_TOKEN,
+                                                .kind = GATE_SOFTMAX,
+                                                .bias = true},
+                                       .routing = ROUTE_ROUTER,
+                                       .identity = true,
+                                       .more = more[i]};
+        struct scenario upper = dense;
+
+        both(&dense);
+        upper.first_layer = 1;
+        both(&upper);
+    }
+}
+
+/* A sequence decides at every linear: what reads one input shares what is pooled. */
+static void pools_of_every_linear(void **state)
+{
+    for (int pool = POOL_MEAN; pool <= POOL_LAST; pool++) {
+        const struct scenario s = {.rule = {.place = ROUTER_LINEAR,
+                                            .pool = (enum router_pool)pool,
+                                            .kind = GATE_SOFTMAX,
+                                            .bias = true},
+                                   .routing = ROUTE_ROUTER,
+                                   .identity = true,
+                                   .more = 9};
+
+        both(&s);
+    }
+    (void)state;
 }
 
 static void one_hot_straight_through(void **state)
@@ -332,6 +378,8 @@ int main(void)
         cmocka_unit_test(labelled_experts_with_routers),
         cmocka_unit_test(soft_gates),
         cmocka_unit_test(top_two),
+        cmocka_unit_test(many_routers_read_together),
+        cmocka_unit_test(pools_of_every_linear),
         cmocka_unit_test(one_hot_straight_through),
         cmocka_unit_test(company_moves_no_bit),
         cmocka_unit_test(prefill_is_the_float_one),
