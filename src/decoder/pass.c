@@ -214,7 +214,7 @@ static int stack_experts(const struct artel_model *model, const struct mixture *
 
     if (!model->has_tiles || !mixture || !mixture->n_experts)
         return 0;
-#pragma omp critical(stack_experts)
+#pragma omp critical
     if (!mixture->stack || (training && !mixture->stack->training))
         rc = mixture_stack((struct mixture *)(uintptr_t)mixture, &model->tiles.shape,
                            training, err);

@@ -70,19 +70,12 @@ static void keep_in_cache(struct decoder_pass *p, const struct part *part, size_
     const struct tile_shape *s = &m->shape;
     const size_t n_k = s->n_kv_heads * s->qk_blocks, n_v = s->n_kv_heads * s->v_blocks;
     const size_t width = p->kv->width, first = s->n_heads * s->qk_blocks;
-    float *k = kv_keys(p->kv, layer), *v = kv_values(p->kv, layer);
+    const size_t left = p->T - part->row, rows = part->rows < left ? part->rows : left;
 
-    for (size_t r = part->row; r < part->row + part->rows && r < p->T; r++) {
-        float *k_row = k + (p->kv->n + r) * width, *v_row = v + (p->kv->n + r) * width;
-
-        for (size_t i = 0; i < n_k * 32; i++)
-            if (m->k_index[i] >= 0)
-                k_row[m->k_index[i]] = bf16_to(tile_at(qkv, r, first + i / 32)[i % 32]);
-        for (size_t i = 0; i < n_v * 32; i++)
-            if (m->v_index[i] >= 0)
-                v_row[m->v_index[i]] =
-                    bf16_to(tile_at(qkv, r, first + n_k + i / 32)[i % 32]);
-    }
+    tile_set()->spread(kv_keys(p->kv, layer) + p->kv->n * width, width,
+                       tiles_from(qkv, first), n_k, m->k_index, part->row, rows);
+    tile_set()->spread(kv_values(p->kv, layer) + p->kv->n * width, width,
+                       tiles_from(qkv, first + n_k), n_v, m->v_index, part->row, rows);
 }
 
 static void attend(struct decoder_pass *p, const struct part *part, size_t layer,
@@ -103,7 +96,7 @@ static void attend(struct decoder_pass *p, const struct part *part, size_t layer
 
         keep_in_cache(p, part, layer, a->qkv);
         meet(part);
-        at.cache = &cache;
+        at.cache = p->kv->n ? &cache : NULL; /* all keys are here: the same numbers */
         at.n = p->T;
         tile_set()->attention(&at);
         meet(part);

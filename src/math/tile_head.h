@@ -24,6 +24,8 @@ void amx_to_tiles(struct tiles out, const float *x, size_t pitch, size_t blocks,
                   size_t row, size_t rows);
 void amx_from_tiles(float *x, size_t pitch, struct tiles t, size_t blocks, size_t row,
                     size_t rows);
+void amx_spread(float *x, size_t pitch, struct tiles t, size_t blocks,
+                const int32_t *index, size_t row, size_t rows);
 void amx_sum_rows(float *sum, struct tiles t, size_t row, size_t n);
 void amx_swiglu(struct tiles act, struct tiles gate_up, size_t blocks, size_t row,
                 size_t rows);

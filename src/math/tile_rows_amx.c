@@ -141,6 +141,21 @@ void amx_from_tiles(float *x, size_t pitch, struct tiles t, size_t blocks, size_
         }
 }
 
+void amx_spread(float *x, size_t pitch, struct tiles t, size_t blocks,
+                const int32_t *index, size_t row, size_t rows)
+{
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t half = 0; half < 32; half += 16) {
+            const __m512i to = _mm512_loadu_si512(index + b * 32 + half);
+            const __mmask16 there = _mm512_cmpge_epi32_mask(to, _mm512_setzero_si512());
+
+            for (size_t r = row; r < row + rows; r++)
+                _mm512_mask_i32scatter_ps(x + r * pitch, there, to,
+                                          bf16_load(tile_at(t, r, b) + half),
+                                          sizeof(float));
+        }
+}
+
 void amx_sum_rows(float *sum, struct tiles t, size_t row, size_t n)
 {
     __m512 low = _mm512_loadu_ps(sum), high = _mm512_loadu_ps(sum + 16);

@@ -19,6 +19,7 @@ static const struct tile_set set = {
     .sum_rows = amx_sum_rows,
     .to_tiles = amx_to_tiles,
     .from_tiles = amx_from_tiles,
+    .spread = amx_spread,
     .product_tiles = amx_product_tiles,
     .product_rope = amx_product_rope,
     .product_float = amx_product_float,

@@ -202,6 +202,10 @@ struct tile_set {
     void (*from_tiles)(float *x, size_t pitch, struct tiles t, size_t blocks,
                        size_t row, size_t rows);
 
+    /* Place i of a row of T to element INDEX[i] of a row of X; -1: nowhere. Any rows. */
+    void (*spread)(float *x, size_t pitch, struct tiles t, size_t blocks,
+                   const int32_t *index, size_t row, size_t rows);
+
     /* Products and what becomes of their 32 x 32 pieces. */
     void (*product_tiles)(const struct tile_product *p, struct tiles out);
     /* panels below TURNED are q and k and turned by rope */
