@@ -81,8 +81,8 @@ struct recipe_router {
     enum router_init init;    /* experts at the start of stage 2 */
     bool freeze_old;          /* add: old experts do not move, true */
     double epochs;            /* of stage 2; 0: as train.epochs */
-    double refresh; /* epochs of the routers alone after a joint stage 2; 0: none */
-    uint64_t max_steps;       /* of stage 2; 0: as train.max_steps */
+    double refresh;     /* epochs of the routers alone after a joint stage 2; 0: none */
+    uint64_t max_steps; /* of stage 2; 0: as train.max_steps */
 };
 
 struct recipe {
