@@ -227,10 +227,11 @@ static bool next_stretch(struct tile_product *part, const struct tile_product *w
     part->k = left < most ? left : most;
     if (part->k < left) {
         part->low = NULL;
+        part->more = NULL;
         part->plus = NULL;
     }
     *done += part->k;
-    return part->k > 0 || whole->low;
+    return part->k > 0 || whole->low || whole->more;
 }
 
 ALWAYS void store_floats(const void *context, size_t row, size_t panel, __m512 left,

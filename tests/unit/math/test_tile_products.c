@@ -142,6 +142,15 @@ static void one_shape(size_t rows, size_t k, size_t panels, size_t stack)
     for (size_t i = 0; i < rows * wide; i++)
         assert_near(out[i], t.want[i], bound(&t));
 
+    /* the stack in the second place, for a wide K once too */
+    p.low = NULL;
+    p.more = stack ? &low : NULL;
+    tile_set()->product_float(&p, out, wide);
+    for (size_t i = 0; i < rows * wide; i++)
+        assert_near(out[i], t.want[i], bound(&t));
+    p.low = p.more;
+    p.more = NULL;
+
     /* twice the same added, with another product beside it */
     p.plus = out;
     p.plus_pitch = wide;
