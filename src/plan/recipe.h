@@ -81,6 +81,7 @@ struct recipe_router {
     enum router_init init;    /* experts at the start of stage 2 */
     bool freeze_old;          /* add: old experts do not move, true */
     double epochs;            /* of stage 2; 0: as train.epochs */
+    double refresh_rate;      /* its learning rate; 0: learning_rate */
     double refresh;     /* epochs of the routers alone after a joint stage 2; 0: none */
     uint64_t max_steps; /* of stage 2; 0: as train.max_steps */
 };

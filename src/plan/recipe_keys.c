@@ -106,6 +106,7 @@ static const struct recipe_key keys[] = {
     {"router", "init", KEY_CHOICE, IN_ROUTER(init), 0, 0, 0, inits},
     {"router", "freeze_old", KEY_BOOL, IN_ROUTER(freeze_old), 0, 0, 0, NULL},
     {"router", "epochs", KEY_REAL, IN_ROUTER(epochs), 0, 1e4, 0, NULL},
+    {"router", "refresh_learning_rate", KEY_REAL, IN_ROUTER(refresh_rate), 0, 1e4, 0, NULL},
     {"router", "refresh", KEY_REAL, IN_ROUTER(refresh), 0, 1e4, 0, NULL},
     {"router", "max_steps", KEY_COUNT, IN_ROUTER(max_steps), 0, MANY, 0, NULL},
 };

@@ -38,6 +38,7 @@ static const char *const safe_keys[] = {
     "router.selector",
     "router.epochs",
     "router.refresh",
+    "router.refresh_learning_rate",
     "router.max_steps",
 };
 

@@ -247,6 +247,8 @@ static int refresh_routers(const struct loop_input *joint, const struct job *job
     in.train.lm_loss = false;
     in.train.routing = ROUTE_GIVEN;
     in.train.cache_rows = rows_to_keep(job);
+    if (job->r->router.refresh_rate > 0)
+        in.train.router_learning_rate = (float)job->r->router.refresh_rate;
     if (rc == 0)
         rc = loop_run(&in, &result, err);
     free(folder);
