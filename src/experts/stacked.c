@@ -476,11 +476,25 @@ static void block_slopes(struct stacked_room *r, const struct stacked_place *at,
                             &of_x, given, &of_d_y, &a->rule);
 }
 
-/* Several blocks read the same rows: while they are in the caches. */
+/* Do gates of sequences get slopes here? */
+static bool sums_units(const struct stacked_room *r)
+{
+    for (size_t i = 0; i < r->n_active; i++) {
+        const struct rank_rule *rule = &r->active[i].rule;
+
+        for (size_t j = 0; j < rule->n_gates; j++)
+            if (rule->gates[j].d_gate && !rule->gates[j].by_row)
+                return true;
+    }
+    return false;
+}
+
+/* Several blocks read the same rows: while they are in the caches. But a sequence's slope
+ * is one sum over its rows: where it were cut would depend on the rows before it. */
 static void find_slopes(struct stacked_room *r, const struct stacked_place *at,
                         struct tiles x, struct tiles d_y, size_t row, size_t rows)
 {
-    const size_t step = r->n_active > 1 ? SHARED_ROWS : rows;
+    const size_t step = r->n_active > 1 && !sums_units(r) ? SHARED_ROWS : rows;
 
     for (size_t i = 0; i < r->n_active; i++) {
         const struct stacked_active *a = &r->active[i];

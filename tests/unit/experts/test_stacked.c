@@ -587,11 +587,63 @@ static void an_expert_does_not_depend_on_its_neighbours(void **state)
     }
 }
 
+/* Row FROM + t of T becomes row t, for N rows; what follows becomes zero. */
+static void rows_up(struct tiles t, size_t blocks, size_t from, size_t n)
+{
+    for (size_t row = 0; row < ROWS; row++)
+        for (size_t b = 0; b < blocks; b++) {
+            uint16_t *to = tile_at(t, row, b);
+
+            if (row < n)
+                memcpy(to, tile_at(t, from + row, b), TILE_COLS * sizeof(*to));
+            else
+                memset(to, 0, TILE_COLS * sizeof(*to));
+        }
+}
+
+/* The last sequence alone, where it begins at another row: the same slopes of gates. */
+static void a_slope_of_a_gate_does_not_depend_on_the_rows_before(void **state)
+{
+    const struct test_case c = {
+        "softmax a sequence",
+        {.place = ROUTER_FFN, .decides = DECIDE_SEQUENCE, .kind = GATE_SOFTMAX},
+        3,
+        {8, 8, 64},
+        .given = false};
+    const size_t first = seq_end[1], n = T - first;
+    struct fixture f;
+    struct group g;
+    struct stacked_place at = {.layer = LAYER, .group = TILE_O, .wants_d_x = true};
+    struct gates *gates = &f.gates[0][SITE_O];
+    float among[3];
+
+    (void)state;
+    if (!tile_rank_set())
+        skip();
+    fixture_init(&f, &c);
+    group_init(&g, &f, TILE_O);
+    at.gates[SITE_O] = gates;
+    stacked_backward(&f.room, &at, g.x_tiles, g.d_y_tiles, NULL, 0, ROWS);
+    memcpy(among, gates->d_gate + 2 * 3, sizeof(among));
+    memset(gates->d_gate, 0, 3 * 3 * sizeof(float));
+    rows_up(g.x_tiles, f.shape.in[TILE_O].blocks, first, n);
+    rows_up(g.d_y_tiles, f.shape.out[TILE_O].blocks, first, n);
+    for (size_t t = 0; t < n; t++)
+        f.unit_of_row[t] = 2;
+    gates->n_rows = n;
+    gates_index(gates);
+    stacked_backward(&f.room, &at, g.x_tiles, g.d_y_tiles, NULL, 0, 32);
+    assert_memory_equal(gates->d_gate + 2 * 3, among, sizeof(among));
+    group_release(&g);
+    fixture_release(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stacked_experts_are_the_plain_ones),
         cmocka_unit_test(an_expert_does_not_depend_on_its_neighbours),
+        cmocka_unit_test(a_slope_of_a_gate_does_not_depend_on_the_rows_before),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
