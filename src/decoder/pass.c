@@ -154,11 +154,20 @@ static void float_carve(struct decoder_pass *p, struct arena *a,
 
 static void tiles_carve(struct decoder_pass *p, struct arena *a)
 {
+    const struct artel_model *model = p->model;
+    const struct expert_stack *stack = p->mixture ? p->mixture->stack : NULL;
     struct tile_pass *tiles = arena_take(a, sizeof(*tiles)), measured;
+    struct expert_stack planned;
+    struct arena other = {0};
 
-    tile_pass_carve(tiles ? tiles : &measured, a, &p->model->tiles,
-                    p->mixture ? p->mixture->stack : NULL, p->mixture, &p->options,
-                    p->model->weights->config.n_layers, p->model->n_positions);
+    if (!stack && p->mixture && p->mixture->n_experts) {
+        /* only measured: pass_open has it packed first */
+        expert_stack_init(&planned, &other, p->mixture, &model->tiles.shape,
+                          p->options.backward);
+        stack = &planned;
+    }
+    tile_pass_carve(tiles ? tiles : &measured, a, &model->tiles, stack, p->mixture,
+                    &p->options, model->weights->config.n_layers, model->n_positions);
     p->tiles = tiles;
 }
 

@@ -70,12 +70,17 @@ static size_t pass_rows(size_t n_context)
     return n_context < CHUNK_ROWS ? n_context : CHUNK_ROWS;
 }
 
+static struct pass_options options_of_pass(size_t n_rows)
+{
+    return (struct pass_options){
+        .routing = ROUTE_GIVEN, .max_rows = n_rows, .max_seqs = 1, .shared = true};
+}
+
 size_t session_bytes(const struct artel_model *model, const struct mixture *mixture,
                      size_t n_context)
 {
     struct artel_session s = {.model = model, .mixture = mixture};
-    const struct pass_options o = {
-        .routing = ROUTE_GIVEN, .max_rows = pass_rows(n_context), .max_seqs = 1};
+    const struct pass_options o = options_of_pass(pass_rows(n_context));
     struct arena measure = {0};
 
     carve(&s, &measure, n_context);
@@ -85,8 +90,7 @@ size_t session_bytes(const struct artel_model *model, const struct mixture *mixt
 static int open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
                      struct artel_error *err)
 {
-    const struct pass_options o = {
-        .routing = ROUTE_GIVEN, .max_rows = n_rows, .max_seqs = 1, .shared = true};
+    const struct pass_options o = options_of_pass(n_rows);
     const int rc = pass_open(out, s->model, s->mixture, &o, err);
 
     if (rc == 0)

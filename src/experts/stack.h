@@ -75,7 +75,8 @@ size_t expert_stack_bytes(const struct mixture *m, const struct tile_shape *shap
 /* Parameters to operands, on all threads. CHANGED (E): only of these; NULL: of all. */
 void expert_stack_pack(struct expert_stack *s, const bool *changed);
 
-/* M's own stack, packed, in the place of any before. Adding or removing an expert drops it. */
+/* M's own stack, packed. One before keeps its address, for passes that have it, and stays
+ * as it is on failure. Adding or removing an expert drops it. */
 int mixture_stack(struct mixture *m, const struct tile_shape *shape, bool training,
                   struct artel_error *err);
 void mixture_unstack(struct mixture *m);

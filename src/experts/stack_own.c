@@ -25,18 +25,20 @@ void mixture_unstack(struct mixture *m)
 int mixture_stack(struct mixture *m, const struct tile_shape *shape, bool training,
                   struct artel_error *err)
 {
-    struct owned_stack *own;
-    int rc;
+    struct owned_stack *own = (struct owned_stack *)m->stack;
+    struct arena arena;
+    const int rc = arena_init(&arena, expert_stack_bytes(m, shape, training), err);
 
-    mixture_unstack(m);
-    own = calloc(1, sizeof(*own));
-    if (!own)
-        return error_nomem(err, sizeof(*own));
-    rc = arena_init(&own->arena, expert_stack_bytes(m, shape, training), err);
-    if (rc < 0) {
-        free(own);
+    if (rc < 0)
         return rc;
+    if (!own)
+        own = calloc(1, sizeof(*own));
+    if (!own) {
+        arena_release(&arena);
+        return error_nomem(err, sizeof(*own));
     }
+    arena_release(&own->arena);
+    own->arena = arena;
     expert_stack_init(&own->stack, &own->arena, m, shape, training);
     expert_stack_pack(&own->stack, NULL);
     m->stack = &own->stack;

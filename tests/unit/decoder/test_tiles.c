@@ -371,6 +371,69 @@ static void prefill_is_the_float_one(void **state)
     assert_close(cut, want, TOY_VOCAB, 0.02, "logits of a prompt in two pieces");
 }
 
+/* Training packs the experts anew, for both directions, under a session's feet. */
+static void a_session_outlives_that_training_begins(void **state)
+{
+    const struct scenario s = {.routing = ROUTE_GIVEN};
+    const struct pass_options o = {
+        .routing = ROUTE_GIVEN, .backward = true, .max_rows = 40, .max_seqs = 1};
+    struct artel_model *model;
+    struct artel_session *session;
+    struct decoder_pass *pass;
+    struct mixture m;
+    struct artel_error err;
+    float before[TOY_VOCAB];
+    int32_t ids[40];
+
+    (void)state;
+    if (!precision_native_bf16())
+        skip();
+    for (size_t i = 0; i < 40; i++)
+        ids[i] = (int32_t)(i * 31 % TOY_VOCAB);
+    model = base_of(PRECISION_BF16);
+    fill_mixture(&m, model, &s);
+    assert_int_equal(session_open(&session, model, &m, TOY_CONTEXT, &err), 0);
+    assert_int_equal(session_prefill(session, ids, 40, 0, 0, 0, &err), 0);
+    memcpy(before, session_logits(session), sizeof(before));
+    assert_int_equal(pass_open(&pass, model, &m, &o, &err), 0);
+    session_reset(session);
+    assert_int_equal(session_prefill(session, ids, 40, 0, 0, 0, &err), 0);
+    assert_memory_equal(session_logits(session), before, sizeof(before));
+    pass_close(pass);
+    session_close(session);
+    mixture_release(&m);
+    toy_close(model);
+}
+
+/* What a pass will take is known before its experts are packed. */
+static void bytes_are_the_same_before_experts_are_packed(void **state)
+{
+    const struct scenario s = {.routing = ROUTE_GIVEN, .dropout = 0.1f};
+    const struct pass_options o = {.routing = ROUTE_GIVEN,
+                                   .backward = true,
+                                   .dropout = true,
+                                   .max_rows = 40,
+                                   .max_seqs = 4};
+    struct artel_model *model;
+    struct decoder_pass *pass;
+    struct mixture m;
+    struct artel_error err;
+    size_t bytes;
+
+    (void)state;
+    if (!precision_native_bf16())
+        skip();
+    model = base_of(PRECISION_BF16);
+    fill_mixture(&m, model, &s);
+    assert_null(m.stack);
+    bytes = pass_bytes(model, &m, &o);
+    assert_int_equal(pass_open(&pass, model, &m, &o, &err), 0);
+    assert_int_equal(bytes, pass->arena.used);
+    pass_close(pass);
+    mixture_release(&m);
+    toy_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +446,8 @@ int main(void)
         cmocka_unit_test(one_hot_straight_through),
         cmocka_unit_test(company_moves_no_bit),
         cmocka_unit_test(prefill_is_the_float_one),
+        cmocka_unit_test(a_session_outlives_that_training_begins),
+        cmocka_unit_test(bytes_are_the_same_before_experts_are_packed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
