@@ -76,12 +76,18 @@ static int memory_json(json_t **out, const struct artel_model *m,
 {
     const struct model_config *const c = &m->weights->config;
     const size_t context = c->context < 4096 ? c->context : 4096;
+    struct artel_model planned;
     enum precision precision;
     size_t step = 0;
     int rc = precision_choose(&precision, "auto", err);
 
+    if (rc < 0)
+        return rc;
+    rc = model_plan(&planned, m, precision, MATRIX_FORWARD | MATRIX_BACKWARD, context,
+                    err);
     if (rc == 0)
-        rc = train_bytes(&step, m, err);
+        rc = train_bytes(&step, &planned, err);
+    model_plan_release(&planned);
     if (rc < 0)
         return rc;
     *out =
