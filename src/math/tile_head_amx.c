@@ -69,16 +69,30 @@ static size_t panels_of(size_t n_vocab)
     return (n_vocab + 31) / 32;
 }
 
+/* Of any round. */
+static size_t round_most(const struct tile_head *h)
+{
+    const size_t fit = ROUND_BYTES / (h->blocks * PAIR_ROWS * sizeof(uint16_t));
+
+    return fit > ROUND_ROWS      ? ROUND_ROWS
+           : fit < ROUND_MINIMUM ? ROUND_MINIMUM
+                                 : fit / 32 * 32;
+}
+
 /* ROWS in even rounds. */
 static size_t round_rows(const struct tile_head *h, size_t rows)
 {
-    const size_t fit = ROUND_BYTES / (h->blocks * PAIR_ROWS * sizeof(uint16_t));
-    const size_t most = fit > ROUND_ROWS      ? ROUND_ROWS
-                        : fit < ROUND_MINIMUM ? ROUND_MINIMUM
-                                              : fit / 32 * 32;
-    const size_t rounds = rows ? (rows + most - 1) / most : 1;
+    const size_t most = round_most(h), rounds = rows ? (rows + most - 1) / most : 1;
 
     return tile_round((rows + rounds - 1) / rounds);
+}
+
+/* Of the longest round of up to ROWS rows: fewer rows may make fewer but longer ones. */
+static size_t most_round_rows(const struct tile_head *h, size_t rows)
+{
+    const size_t most = round_most(h), all = tile_round(rows);
+
+    return all < most ? all : most;
 }
 
 size_t amx_head_bytes(size_t blocks, size_t n_vocab, bool backward)
@@ -89,7 +103,7 @@ size_t amx_head_bytes(size_t blocks, size_t n_vocab, bool backward)
 
 size_t amx_head_scratch(const struct tile_head *h, size_t rows, bool backward)
 {
-    const size_t n = round_rows(h, rows);
+    const size_t n = most_round_rows(h, rows);
     const size_t row = (16 + 2) * sizeof(float) + sizeof(int32_t);
     const size_t slopes = CUT * 32 * sizeof(uint16_t) + h->blocks * 32 * sizeof(float);
 

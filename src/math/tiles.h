@@ -233,6 +233,7 @@ struct tile_set {
     /* Rows FIRST .. FIRST + 32 of the vocabulary, or fewer at its end: W (n, D) floats. */
     void (*head_pack)(const struct tile_head *h, const float *w, size_t dim,
                       size_t first, size_t n);
+    /* bytes, for up to ROWS rows */
     size_t (*head_scratch)(const struct tile_head *h, size_t rows, bool backward);
     void (*head_loss)(const struct tile_head *h, const struct tile_loss *loss);
 

@@ -304,6 +304,21 @@ static void a_row_depends_on_itself_alone(void **state)
     release(&all);
 }
 
+/* A pass lays out for its longest chunk and comes with shorter ones. */
+static void room_for_many_rows_is_enough_for_few(void **state)
+{
+    (void)state;
+    if (cpu_isa() != CPU_AMX)
+        skip();
+    for (size_t blocks = 1; blocks <= 200; blocks++) {
+        const struct tile_head h = {.blocks = blocks};
+        const size_t most = amx_head_scratch(&h, 256, true);
+
+        for (size_t rows = 1; rows < 256; rows++)
+            assert_true(amx_head_scratch(&h, rows, true) <= most);
+    }
+}
+
 static void nan_stays_in_its_row(void **state)
 {
     struct head_case c;
@@ -352,6 +367,7 @@ int main(void)
         cmocka_unit_test(growing_logits_stay_exact),
         cmocka_unit_test(the_loss_needs_no_slopes),
         cmocka_unit_test(a_row_depends_on_itself_alone),
+        cmocka_unit_test(room_for_many_rows_is_enough_for_few),
         cmocka_unit_test(nan_stays_in_its_row),
 #else
         cmocka_unit_test(skipped),
