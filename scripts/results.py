@@ -124,7 +124,8 @@ def main():
         out.append(text[at])
         if text[at].startswith("<!-- table "):
             name = text[at].split()[2]
-            out += ["", made[name](), ""]
+            needs_add = name.startswith("added")
+            out += ["", made[name]() if not needs_add or load("add") else "Not measured.", ""]
             while text[at] != "<!-- end -->":
                 at += 1
             out.append(text[at])
