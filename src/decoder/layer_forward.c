@@ -19,7 +19,7 @@
 #include "math/rmsnorm.h"
 #include "math/rope.h"
 
-bool pass_route_begin(struct decoder_pass *p, size_t router)
+void pass_route_begin(struct decoder_pass *p, size_t router)
 {
     const struct gate_rule *rule = &p->mixture->rule;
     struct gates *g = &p->gates[router];
@@ -28,11 +28,6 @@ bool pass_route_begin(struct decoder_pass *p, size_t router)
     g->n_rows = p->T;
     g->n_units = by_sequence ? p->block->n_seqs : p->T;
     g->unit_of_row = by_sequence ? p->seq_of_row : p->row_self;
-    if (p->hold_gates && by_sequence) {
-        gates_index(g);
-        return false;
-    }
-    return true;
 }
 
 void pass_route(struct decoder_pass *p, size_t router, const float *src)
@@ -40,8 +35,7 @@ void pass_route(struct decoder_pass *p, size_t router, const float *src)
     const struct gate_rule *rule = &p->mixture->rule;
     struct gates *g = &p->gates[router];
 
-    if (!pass_route_begin(p, router))
-        return;
+    pass_route_begin(p, router);
     gates_read(g, &p->mixture->routers[router], rule->pool, p->pools, src);
     if (p->options.routing == ROUTE_ROUTER)
         gates_decide(g, rule);

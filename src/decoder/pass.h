@@ -51,7 +51,6 @@ struct decoder_pass {
     const struct block *block; /* the last forward's; borrowed */
     size_t T;                  /* its rows */
     struct kv_cache *kv;       /* a session's, or NULL; borrowed */
-    bool hold_gates;           /* decode with the gates of the prefill */
     bool again;                /* a layer's forward is run for its backward */
     struct tile_pass *tiles;   /* the bf16 step's, or NULL: all is float */
     bool in_tiles;             /* the last forward was its */
@@ -94,8 +93,8 @@ struct decoder_pass {
 struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s);
 /* Do routers run in this pass? */
 bool pass_routes(const struct decoder_pass *p);
-/* The rows and units of a router's gates; false where its gates are held. */
-bool pass_route_begin(struct decoder_pass *p, size_t router);
+/* The rows and units of a router's gates. */
+void pass_route_begin(struct decoder_pass *p, size_t router);
 /* Let a router read SRC (T, its width) and, where routers decide, find its gates. */
 void pass_route(struct decoder_pass *p, size_t router, const float *src);
 /* Slopes of gates are gathered over the linears that a router serves: zero a layer's. */

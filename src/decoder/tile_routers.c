@@ -44,9 +44,10 @@ void tile_route(struct decoder_pass *p, size_t layer, enum tile_group g, struct 
     size_t routers[ROUTERS_MOST];
     const size_t n = readers(routers, p, layer, g);
 
-    for (size_t i = 0; i < n; i++)
-        if (pass_route_begin(p, routers[i]))
-            add_router(&rs, p, routers[i]);
+    for (size_t i = 0; i < n; i++) {
+        pass_route_begin(p, routers[i]);
+        add_router(&rs, p, routers[i]);
+    }
     if (!rs.n)
         return;
     routers_read(&t->routers, &rs, p->mixture->rule.pool, p->pools, x, t->rows);

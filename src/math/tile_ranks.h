@@ -98,7 +98,7 @@ struct tile_rank_set {
     /* H, one column block, as the left side of a product over its rows. */
     void (*turn)(uint16_t *turned, struct tiles h, size_t row, size_t rows);
     /* For all blocks and BLOCKS column blocks of X, which MAP lays out (NULL: as they
-     * stand). MAP with sites: B's layout, else A's. MIXED: rank_scratch(rows) bytes. */
+     * stand). MAP with sites: B's layout, else A's. MIXED: scratch(rows) bytes. */
     void (*gradients)(const struct rank_block *blocks, size_t n_blocks, struct tiles x,
                       size_t x_blocks, const struct tile_map *map, size_t row,
                       size_t rows, void *mixed);
@@ -151,7 +151,8 @@ void amx_add_kept(float *out, struct tiles h, const uint16_t *b, size_t b_pitch,
                   const struct tile_map *map, const uint64_t *kept, size_t pitch,
                   size_t row, size_t rows);
 
-/* For tile_set. */
+/* One block H by itself, all of its 32 ranks: G (32, pitch) += H^T X. SCRATCH:
+ * amx_rank_scratch(rows) bytes. What tests compare with. */
 size_t amx_rank_scratch(size_t rows);
 void amx_rank_gradient(float *g, size_t pitch, struct tiles h, struct tiles x,
                        size_t blocks, size_t row, size_t rows, void *scratch);

@@ -236,15 +236,6 @@ struct tile_set {
     /* bytes, for up to ROWS rows */
     size_t (*head_scratch)(const struct tile_head *h, size_t rows, bool backward);
     void (*head_loss)(const struct tile_head *h, const struct tile_loss *loss);
-
-    /*
-     * Gradients of stacked low-rank factors: G (32, pitch) += H^T X over the rows, for
-     * one block of 32 stacked ranks H (one column block) and BLOCKS column blocks of X.
-     * SCRATCH: rank_scratch(rows) bytes.
-     */
-    size_t (*rank_scratch)(size_t rows);
-    void (*rank_gradient)(float *g, size_t pitch, struct tiles h, struct tiles x,
-                          size_t blocks, size_t row, size_t rows, void *scratch);
 };
 
 const struct tile_set *tile_set_amx(void); /* NULL when not built in */
