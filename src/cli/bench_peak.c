@@ -61,6 +61,12 @@ __attribute__((target("avx2,fma"))) static float fma_avx2(size_t n)
 #undef ADD
 }
 
+/* The compiler may not leave out what X took to compute. */
+static void keep(float x)
+{
+    __asm__ volatile("" : : "x"(x));
+}
+
 /* Four tiles of sums, each product a different pair of operands. */
 __attribute__((target("amx-tile,amx-bf16"))) static void tiles_amx(size_t n)
 {
@@ -93,7 +99,7 @@ __attribute__((target("amx-tile,amx-bf16"))) static void tiles_amx(size_t n)
 #endif
 
 /* N rounds by one thread; returns the operations of a round. */
-static double rounds(size_t n, enum precision p, volatile float *sink)
+static double rounds(size_t n, enum precision p)
 {
 #if defined(__x86_64__)
     if (p == PRECISION_BF16 && cpu_isa() >= CPU_AMX) {
@@ -101,17 +107,16 @@ static double rounds(size_t n, enum precision p, volatile float *sink)
         return 4 * 2.0 * 16 * 16 * 32;
     }
     if (cpu_isa() >= CPU_AVX512) {
-        *sink = fma_avx512(n);
+        keep(fma_avx512(n));
         return 12 * 2.0 * 16;
     }
     if (cpu_isa() >= CPU_AVX2) {
-        *sink = fma_avx2(n);
+        keep(fma_avx2(n));
         return 12 * 2.0 * 8;
     }
 #endif
     (void)n;
     (void)p;
-    (void)sink;
     return 0;
 }
 
@@ -121,11 +126,7 @@ static double all_rounds(size_t n, enum precision p, double *seconds)
     double flops = 0;
 
 #pragma omp parallel reduction(+ : flops)
-    {
-        volatile float sink = 0;
-
-        flops = (double)n * rounds(n, p, &sink);
-    }
+    flops = (double)n * rounds(n, p);
     *seconds = seconds_now() - start;
     return flops;
 }
@@ -137,7 +138,7 @@ double bench_peak_gflops(enum precision p)
 
     if (all_rounds(n, p, &seconds) <= 0)
         return 0;
-    while (seconds < SECONDS) {
+    while (seconds < SECONDS && n < SIZE_MAX / 2) {
         n *= 2;
         (void)all_rounds(n, p, &seconds);
     }
