@@ -124,7 +124,9 @@ ARTEL_API void artel_open_options_default(struct artel_open_options *o);
 /*
  * Open what can answer: a mixture's folder, a bare model (no experts), or a PEFT adapter
  * folder (one expert; its base is O->model, or MODEL). MODEL is borrowed where not NULL;
- * else the mixture opens a model of its own. O may be NULL. Weights are made ready here.
+ * else the mixture opens a model of its own. O may be NULL. Weights are made ready here:
+ * where MODEL serves other mixtures already, in another precision or for less, its weights
+ * are laid out anew, and no session or trainer over it may be open then.
  */
 ARTEL_API int artel_mixture_open(struct artel_mixture **out, const char *path,
                                  struct artel_model *model,

@@ -319,6 +319,15 @@ static int measure_stage(const struct job *job, const struct stage *s, size_t *m
     stage_loop_input(&in, job, s, &m, trained);
     *memory = loop_memory(&in);
     *disk = loop_disk(&in);
+    if (stage_refreshes(job, s)) {
+        struct loop_input refresh;
+        size_t more;
+
+        stage_refresh_input(&refresh, job, &in, trained);
+        more = loop_memory(&refresh);
+        *memory = more > *memory ? more : *memory;
+        *disk += loop_disk(&refresh);
+    }
     for (size_t e = 0; e < m.n_experts; e++)
         *memory += m.experts[e].n_params * sizeof(float);
     free(trained);

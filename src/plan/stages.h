@@ -88,6 +88,14 @@ int stage_adapter(struct mixture *m, const struct job *job, const struct stage *
 /* The loop's input for S over M. TRAINED must have room for m->n_experts. */
 void stage_loop_input(struct loop_input *out, const struct job *job,
                       const struct stage *s, struct mixture *m, bool *trained);
+/*
+ * Routers alone over the experts that a joint stage has made. What the routers learnt
+ * early in that stage they learnt from experts that have moved since. NONE has room for a
+ * bool an expert.
+ */
+bool stage_refreshes(const struct job *job, const struct stage *s);
+void stage_refresh_input(struct loop_input *out, const struct job *job,
+                         const struct loop_input *joint, bool *none);
 /* A stream of random numbers of one's own for NAME. */
 uint64_t name_stream(const char *name);
 

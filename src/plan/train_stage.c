@@ -224,31 +224,43 @@ static void add_result(struct loop_result *sum, const struct loop_result *more)
     sum->skipped += more->skipped;
     sum->clipped += more->clipped;
     sum->tokens += more->tokens;
+    sum->answer_tokens += more->answer_tokens;
     sum->seconds += more->seconds;
 }
 
-/*
- * Routers alone over the experts that a joint stage has made. What the routers learnt
- * early in that stage they learnt from experts that have moved since.
- */
+bool stage_refreshes(const struct job *job, const struct stage *s)
+{
+    return s->kind == STAGE_ROUTER && !job->r->router.router_only &&
+           job->r->router.refresh > 0;
+}
+
+void stage_refresh_input(struct loop_input *out, const struct job *job,
+                         const struct loop_input *joint, bool *none)
+{
+    const struct recipe_router *router = &job->r->router;
+
+    memset(none, 0, joint->mixture->n_experts * sizeof(*none));
+    *out = *joint;
+    out->trained = none;
+    out->epochs = router->refresh;
+    out->max_steps = 0;
+    out->train.lm_loss = false;
+    out->train.routing = ROUTE_GIVEN;
+    out->train.cache_rows = rows_to_keep(job);
+    if (router->refresh_rate > 0)
+        out->train.router_learning_rate = (float)router->refresh_rate;
+}
+
 static int refresh_routers(const struct loop_input *joint, const struct job *job,
                            bool *none, struct loop_result *sum, struct artel_error *err)
 {
-    struct loop_input in = *joint;
+    struct loop_input in;
     struct loop_result result = {0};
     char *folder = path_join(joint->folder, "refresh");
     int rc = folder ? make_folder(folder, err) : error_nomem(err, 256);
 
-    memset(none, 0, joint->mixture->n_experts * sizeof(*none));
+    stage_refresh_input(&in, job, joint, none);
     in.folder = folder;
-    in.trained = none;
-    in.epochs = job->r->router.refresh;
-    in.max_steps = 0;
-    in.train.lm_loss = false;
-    in.train.routing = ROUTE_GIVEN;
-    in.train.cache_rows = rows_to_keep(job);
-    if (job->r->router.refresh_rate > 0)
-        in.train.router_learning_rate = (float)job->r->router.refresh_rate;
     if (rc == 0)
         rc = loop_run(&in, &result, err);
     free(folder);
@@ -274,8 +286,7 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
     in.inputs = inputs;
     in.watch = &job->watch;
     rc = loop_run(&in, &result, err);
-    if (rc == 0 && s->kind == STAGE_ROUTER && !job->r->router.router_only &&
-        job->r->router.refresh > 0)
+    if (rc == 0 && stage_refreshes(job, s))
         rc = refresh_routers(&in, job, none, &result, err);
     if (rc == 0) {
         *summary = loop_summary(job, &in, &result);
