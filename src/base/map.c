@@ -3,9 +3,11 @@
  * Opening with O_NONBLOCK keeps a FIFO from stalling us; fstat then tells what
  * it was, and only regular files are mapped.
  */
+#define _GNU_SOURCE /* madvise */
 #include "base/map.h"
 
 #include <fcntl.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -60,6 +62,16 @@ int map_open(struct map *m, const char *path, struct artel_error *err)
 fail:
     close(fd);
     return rc;
+}
+
+void map_forget(const void *data, size_t n)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t from = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)data + n) / page * page;
+
+    if (from < end) /* a wish: refusal costs only memory */
+        (void)madvise((void *)from, end - from, MADV_DONTNEED);
 }
 
 void map_release(struct map *m)

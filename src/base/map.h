@@ -18,5 +18,7 @@ struct map {
 /* ARTEL_EIO names the path and what kind of thing it is instead of a file. */
 int map_open(struct map *m, const char *path, struct artel_error *err);
 void map_release(struct map *m);
+/* Whole pages inside of N bytes of a mapping leave memory until they are touched. */
+void map_forget(const void *data, size_t n);
 
 #endif

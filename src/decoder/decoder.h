@@ -42,6 +42,7 @@ struct pass_options {
     enum routing_mode routing;
     bool backward;      /* keep what the backward needs */
     bool recompute;     /* of each layer its input alone; the rest is computed anew */
+    bool staged;        /* RECOMPUTE, layer by layer for several blocks (staged.h) */
     bool straight;      /* ROUTE_ROUTER with one-hot gates: gradient of p / stop(p) */
     bool detach_router; /* routers send no gradient into the decoder */
     float router_ce; /* weight of the router's cross entropy, per sequence and router */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "math/gemm_packed.h"
 #include "math/kernels.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
@@ -28,8 +29,9 @@ const char *memory_mode_name(enum memory_mode m)
 
 int memory_mode_use(enum memory_mode m)
 {
-    (void)m;
-    return MATRIX_FORWARD | MATRIX_BACKWARD;
+    const int staged = m == MEMORY_QUANTISED ? MATRIX_STAGED : 0;
+
+    return MATRIX_FORWARD | MATRIX_BACKWARD | staged;
 }
 
 int memory_mode_find(enum memory_mode *out, const char *name)
@@ -101,28 +103,52 @@ static bool is_lean(const struct weights *w, int use)
     return forms * n > PACKED_MAX / sizeof(float);
 }
 
+/* Where the float linears of a layer are packed, in turn with those of others. */
+static void stage_carve(struct matrix *stage, struct arena *a, const struct weights *w,
+                        int use)
+{
+    for (int s = 0; s < N_SITES; s++) {
+        const size_t n_out = w->layers[0].site[s].shape[0],
+                     n_in = w->layers[0].site[s].shape[1];
+
+        stage[s].forward = arena_f32(a, packed_floats(n_out, n_in));
+        if (use & MATRIX_BACKWARD)
+            stage[s].backward = arena_f32(a, packed_floats(n_in, n_out));
+    }
+}
+
 /* In bf16 products of many rows run on tiles; a matrix keeps the disk's form alone. */
 static void carve(struct artel_model *m, struct arena *a, enum precision precision,
                   int use, size_t n_positions)
 {
     const struct weights *w = m->weights;
     const struct model_config *c = &w->config;
-    const int many = use & (MATRIX_FORWARD | MATRIX_BACKWARD);
+    const int asked = use, many = use & (MATRIX_FORWARD | MATRIX_BACKWARD);
+    const bool staged = use & MATRIX_STAGED;
+    struct matrix stage[2][N_SITES] = {0};
 
     m->has_tiles = precision == PRECISION_BF16 && many;
     if (m->has_tiles)
         use &= ~many;
-    else if (is_lean(w, use))
+    else if (staged || is_lean(w, use))
         use |= MATRIX_LEAN;
 
+    for (size_t i = 0; staged && !m->has_tiles && i < 2; i++)
+        stage_carve(stage[i], a, w, use);
     m->layers = arena_take(a, c->n_layers * sizeof(*m->layers));
     for (size_t l = 0; l < c->n_layers; l++) {
         struct frozen_layer layer = {0};
 
         layer.attn_norm = norm_carve(a, &w->layers[l].attn_norm, c->dim);
         layer.ffn_norm = norm_carve(a, &w->layers[l].ffn_norm, c->dim);
-        for (int s = 0; s < N_SITES; s++)
-            matrix_init(&layer.site[s], a, &w->layers[l].site[s], use);
+        for (int s = 0; s < N_SITES; s++) {
+            matrix_init(&layer.site[s], a, &w->layers[l].site[s],
+                        staged ? use & MATRIX_DECODE : use);
+            if (staged) {
+                layer.site[s].forward = stage[l % 2][s].forward;
+                layer.site[s].backward = stage[l % 2][s].backward;
+            }
+        }
         if (m->layers)
             m->layers[l] = layer;
     }
@@ -132,7 +158,7 @@ static void carve(struct artel_model *m, struct arena *a, enum precision precisi
     rope_init(&m->rope, a, c->head_dim, c->rope_interleaved, c->rope_theta,
               c->rope_divisor, n_positions);
     if (m->has_tiles)
-        tile_model_carve(&m->tiles, a, c, n_positions, many & MATRIX_BACKWARD);
+        tile_model_carve(&m->tiles, a, c, n_positions, asked);
 }
 
 size_t model_prepared_bytes(const struct artel_model *m, enum precision precision,
@@ -179,16 +205,18 @@ int model_prepare(struct artel_model *m, enum precision precision, int use,
                   size_t n_positions, struct artel_error *err)
 {
     struct arena fresh;
+    bool same;
     int rc;
 
     if (n_positions > m->weights->config.context)
         return error_set(err, ARTEL_ELIMIT, "CTX01", "context",
                          "%zu tokens asked for, the model reaches %zu", n_positions,
                          m->weights->config.context);
-    if (m->arena.base && m->precision == precision && (m->use & use) == use &&
-        m->n_positions >= n_positions)
+    same =
+        m->arena.base && m->precision == precision && !((m->use ^ use) & MATRIX_STAGED);
+    if (same && (m->use & use) == use && m->n_positions >= n_positions)
         return 0;
-    if (m->arena.base && m->precision == precision)
+    if (same)
         use |= m->use;
     rc = arena_init(&fresh, model_prepared_bytes(m, precision, use, n_positions), err);
     if (rc < 0)
@@ -197,7 +225,7 @@ int model_prepare(struct artel_model *m, enum precision precision, int use,
     m->arena = fresh;
     carve(m, &m->arena, precision, use, n_positions);
     if (m->has_tiles) {
-        rc = tile_model_fill(&m->tiles, m->weights, &m->rope, err);
+        rc = tile_model_fill(&m->tiles, m->weights, &m->rope, use, err);
         if (rc < 0) {
             m->use = 0;
             return rc;

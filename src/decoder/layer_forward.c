@@ -166,10 +166,8 @@ static void lay_rows(struct decoder_pass *p, const struct block *block)
     assert(row == block->n_rows);
 }
 
-void decoder_forward(struct decoder_pass *p, const struct block *block)
+void decoder_begin(struct decoder_pass *p, const struct block *block)
 {
-    const size_t L = p->model->weights->config.n_layers;
-
     lay_rows(p, block);
     if (p->mixture) {
         p->given.n_rows = p->T;
@@ -179,11 +177,21 @@ void decoder_forward(struct decoder_pass *p, const struct block *block)
             gates_give(&p->given, p->labels);
     }
     p->in_tiles = p->tiles && !(p->kv && p->T <= PASS_DECODE_ROWS);
+    if (p->in_tiles)
+        tile_begin(p);
+    else
+        matrix_rows(p->acts[0].x_in, &p->model->embed, p->ids, p->T);
+}
+
+void decoder_forward(struct decoder_pass *p, const struct block *block)
+{
+    const size_t L = p->model->weights->config.n_layers;
+
+    decoder_begin(p, block);
     if (p->in_tiles) {
         tile_forward(p);
         return;
     }
-    matrix_rows(p->acts[0].x_in, &p->model->embed, p->ids, p->T);
     for (size_t l = 0; l < L; l++)
         layer_forward(p, l);
 }

@@ -4,6 +4,7 @@
  */
 #include "decoder/pass.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,7 @@ static void acts_carve(struct layer_acts *l, struct arena *a,
         p->mixture && p->options.backward ? apply_kept_floats(p->mixture, T) : 0;
     const size_t heads = c->n_heads * c->head_dim, groups = c->n_kv_heads * c->head_dim;
 
-    l->x_in = arena_f32(a, T * c->dim);
+    l->x_in = p->options.staged ? NULL : arena_f32(a, T * c->dim);
     l->inv_rms_attn = arena_f32(a, T);
     l->q = arena_f32(a, T * heads);
     l->k = arena_f32(a, T * groups);
@@ -63,18 +64,21 @@ static void all_acts_carve(struct decoder_pass *p, struct arena *a,
                            const struct model_config *c, size_t T)
 {
     const bool backward = p->options.backward, recompute = p->options.recompute;
+    const bool staged = p->options.staged;
     struct layer_acts shared = {0};
     float *other = NULL;
 
     p->acts = arena_take(a, (c->n_layers + 1) * sizeof(*p->acts));
     if (!backward || recompute)
         acts_carve(&shared, a, p, T);
-    if (!backward)
+    if (!backward && !staged)
         other = arena_f32(a, T * c->dim);
     for (size_t l = 0; l <= c->n_layers; l++) {
         struct layer_acts acts = shared;
 
-        if (!backward)
+        if (staged)
+            acts.x_in = NULL; /* each block's own */
+        else if (!backward)
             acts.x_in = l % 2 ? other : shared.x_in;
         else if (recompute)
             acts.x_in = l ? arena_f32(a, T * c->dim) : shared.x_in;
@@ -87,28 +91,40 @@ static void all_acts_carve(struct decoder_pass *p, struct arena *a,
     }
 }
 
-static void gates_all_carve(struct decoder_pass *p, struct arena *a,
-                            const struct model_config *c, size_t T, size_t S,
-                            size_t in_float)
+struct gates *pass_gates_carve(struct gates *given, struct arena *a,
+                               const struct mixture *m, size_t n_rows, size_t n_seqs,
+                               bool backward)
+{
+    const bool by_sequence = m && m->rule.decides == DECIDE_SEQUENCE;
+    struct gates *gates;
+
+    if (!m)
+        return NULL;
+    gates_carve(given, a, n_rows, n_seqs, m->n_experts, 0, false);
+    gates = arena_take(a, m->n_routers * sizeof(*gates));
+    for (size_t r = 0; r < m->n_routers; r++) {
+        struct gates g = {0};
+
+        gates_carve(&g, a, n_rows, by_sequence ? n_seqs : n_rows, m->n_experts,
+                    by_sequence ? m->routers[r].dim : 0, backward);
+        if (gates)
+            gates[r] = g;
+    }
+    return gates;
+}
+
+static void experts_carve(struct decoder_pass *p, struct arena *a,
+                          const struct model_config *c, size_t T, size_t S,
+                          size_t in_float)
 {
     const struct mixture *m = p->mixture;
     size_t widest = c->dim;
 
     if (!m)
         return;
-    gates_carve(&p->given, a, T, S, m->n_experts, 0, false);
     apply_scratch_carve(&p->apply, a, m, c, in_float);
-    p->gates = arena_take(a, m->n_routers * sizeof(*p->gates));
-    for (size_t r = 0; r < m->n_routers; r++) {
-        const bool by_sequence = m->rule.decides == DECIDE_SEQUENCE;
-        struct gates g = {0};
-
-        gates_carve(&g, a, T, by_sequence ? S : T, m->n_experts,
-                    by_sequence ? m->routers[r].dim : 0, p->options.backward);
+    for (size_t r = 0; r < m->n_routers; r++)
         widest = m->routers[r].dim > widest ? m->routers[r].dim : widest;
-        if (p->gates)
-            p->gates[r] = g;
-    }
     if (p->options.backward)
         p->router_scratch = arena_f32(a, (m->rule.decides == DECIDE_SEQUENCE ? S : T) *
                                              (m->n_experts + widest));
@@ -119,7 +135,7 @@ static void backward_carve(struct decoder_pass *p, struct arena *a,
 {
     const size_t heads = c->n_heads * c->head_dim, groups = c->n_kv_heads * c->head_dim;
 
-    p->d_x = arena_f32(a, T * c->dim);
+    p->d_x = p->options.staged ? NULL : arena_f32(a, T * c->dim);
     p->d_xn = arena_f32(a, T * c->dim);
     p->d_q = arena_f32(a, T * heads);
     p->d_k = arena_f32(a, T * groups);
@@ -179,13 +195,17 @@ static void carve(struct decoder_pass *p, struct arena *a)
     /* Beside tiles, floats serve the few rows of a session's decode alone. */
     const size_t in_float = in_tiles && T > PASS_DECODE_ROWS ? PASS_DECODE_ROWS : T;
 
-    p->ids = arena_take(a, T * sizeof(*p->ids));
-    p->pos = arena_take(a, tile_round(T) * sizeof(*p->pos));
-    p->seq_of_row = arena_take(a, T * sizeof(*p->seq_of_row));
+    if (!p->options.staged) {
+        p->ids = arena_take(a, T * sizeof(*p->ids));
+        p->pos = arena_take(a, tile_round(T) * sizeof(*p->pos));
+        p->seq_of_row = arena_take(a, T * sizeof(*p->seq_of_row));
+        p->pools = arena_take(a, S * sizeof(*p->pools));
+        p->labels = arena_take(a, S * sizeof(*p->labels));
+        p->gates =
+            pass_gates_carve(&p->given, a, p->mixture, T, S, p->options.backward);
+    }
     p->row_self = arena_take(a, T * sizeof(*p->row_self));
-    p->pools = arena_take(a, S * sizeof(*p->pools));
-    p->labels = arena_take(a, S * sizeof(*p->labels));
-    gates_all_carve(p, a, c, T, S, in_float);
+    experts_carve(p, a, c, T, S, in_float);
     p->loss_rows = arena_take(a, T * sizeof(*p->loss_rows));
     float_carve(p, a, c, in_float);
     if (in_tiles)
@@ -240,6 +260,7 @@ int pass_open(struct decoder_pass **out, const struct artel_model *model,
     *out = NULL;
     if (!p)
         return error_nomem(err, sizeof(*p));
+    assert(!(model->use & MATRIX_STAGED) == !o->staged);
     describe(p, model, mixture, o);
     rc = stack_experts(model, mixture, o->backward, err);
     if (rc == 0)

@@ -91,6 +91,10 @@ struct decoder_pass {
 
 /* The gates that weigh the experts of a linear, or NULL where there is none. */
 struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s);
+/* Room for the gates of T rows in S sequences: GIVEN, and those of each router. */
+struct gates *pass_gates_carve(struct gates *given, struct arena *a,
+                               const struct mixture *m, size_t n_rows, size_t n_seqs,
+                               bool backward);
 /* Do routers run in this pass? */
 bool pass_routes(const struct decoder_pass *p);
 /* The rows and units of a router's gates. */
@@ -105,6 +109,8 @@ struct gates_slope pass_gates_slope(const struct decoder_pass *p);
 void pass_router_backward(struct decoder_pass *p, size_t router, float *d_src,
                           const float *src, struct mixture_grads *grads);
 
+/* decoder_forward up to the first layer. */
+void decoder_begin(struct decoder_pass *p, const struct block *block);
 void layer_forward(struct decoder_pass *p, size_t layer);
 void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads);
 

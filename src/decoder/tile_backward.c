@@ -88,16 +88,22 @@ static void attention_branch_backward(struct decoder_pass *p, size_t layer,
                        t->pitch / 32, 0, t->rows);
 }
 
+void tile_layer_backward(struct decoder_pass *p, size_t layer,
+                         struct mixture_grads *grads)
+{
+    const struct tile_pass *t = p->tiles;
+
+    if (layer + 1 == p->model->weights->config.n_layers)
+        tile_set()->to_tiles(t->d_xb, t->d_x, t->pitch, t->pitch / 32, 0, t->rows);
+    if (t->x_in)
+        tile_layer_again(p, layer);
+    pass_zero_gate_slopes(p, layer);
+    ffn_backward(p, layer, grads);
+    attention_branch_backward(p, layer, grads);
+}
+
 void tile_backward(struct decoder_pass *p, struct mixture_grads *grads)
 {
-    struct tile_pass *t = p->tiles;
-
-    tile_set()->to_tiles(t->d_xb, t->d_x, t->pitch, t->pitch / 32, 0, t->rows);
-    for (size_t l = p->model->weights->config.n_layers; l-- > p->options.first_layer;) {
-        if (t->x_in)
-            tile_layer_again(p, l);
-        pass_zero_gate_slopes(p, l);
-        ffn_backward(p, l, grads);
-        attention_branch_backward(p, l, grads);
-    }
+    for (size_t l = p->model->weights->config.n_layers; l-- > p->options.first_layer;)
+        tile_layer_backward(p, l, grads);
 }

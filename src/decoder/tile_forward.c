@@ -159,16 +159,7 @@ static void layer_forward_part(struct decoder_pass *p, const struct part *part,
     set->product_add(&product, x, t->pitch);
 }
 
-void tile_layer_again(struct decoder_pass *p, size_t layer)
-{
-    const struct part whole = {0, 1, 0, p->tiles->rows};
-
-    p->again = true;
-    layer_forward_part(p, &whole, layer);
-    p->again = false;
-}
-
-static void embed(struct decoder_pass *p)
+void tile_begin(struct decoder_pass *p)
 {
     struct tile_pass *t = p->tiles;
     const size_t D = p->model->weights->config.dim;
@@ -197,13 +188,27 @@ static void clear_behind(const struct decoder_pass *p)
     }
 }
 
+void tile_layer_forward(struct decoder_pass *p, size_t layer)
+{
+    const struct part whole = {0, 1, 0, p->tiles->rows};
+
+    clear_behind(p);
+    layer_forward_part(p, &whole, layer);
+}
+
+void tile_layer_again(struct decoder_pass *p, size_t layer)
+{
+    p->again = true;
+    tile_layer_forward(p, layer);
+    p->again = false;
+}
+
 void tile_forward(struct decoder_pass *p)
 {
     struct tile_pass *t = p->tiles;
     const size_t L = p->model->weights->config.n_layers, pairs = tile_round(p->T) / 32;
     const size_t n = pairs < t->n_threads ? pairs : t->n_threads;
 
-    embed(p);
     clear_behind(p);
     if (n == 1 || omp_in_parallel()) {
         const struct part whole = {0, 1, 0, t->rows};

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "math/kernels.h"
+#include "math/matrix.h"
 
 #define TINY_GAIN 1e-6f /* stands for a norm's weight of zero: math/tiles.h */
 
@@ -45,26 +46,38 @@ static void cache_maps_carve(struct tile_model *m, struct arena *a)
         m->v_index[i] = out->index[first_k + n_k + i];
 }
 
+static void packed_carve(struct tile_layer *t, struct arena *arena,
+                         const struct tile_shape *s, int use)
+{
+    for (int g = 0; g < N_TILE_GROUPS; g++) {
+        const size_t bytes = group_elems(s, g) * sizeof(uint16_t);
+
+        t->forward[g] = arena_take(arena, bytes);
+        t->backward[g] = use & MATRIX_BACKWARD ? arena_take(arena, bytes) : NULL;
+    }
+}
+
 void tile_model_carve(struct tile_model *m, struct arena *arena,
-                      const struct model_config *c, size_t n_positions, bool backward)
+                      const struct model_config *c, size_t n_positions, int use)
 {
     const struct tile_set *set = tile_set();
     const struct tile_shape *s = &m->shape;
+    const bool staged = use & MATRIX_STAGED, backward = use & MATRIX_BACKWARD;
+    struct tile_layer stage[2] = {0};
     size_t D;
 
     tile_shape_init(&m->shape, arena, c);
     D = s->in[TILE_QKV].blocks * 32;
     m->layers = arena_take(arena, c->n_layers * sizeof(*m->layers));
+    for (size_t i = 0; staged && i < 2; i++)
+        packed_carve(&stage[i], arena, s, use);
     for (size_t l = 0; l < c->n_layers; l++) {
-        struct tile_layer t = {0};
+        struct tile_layer t = stage[l % 2];
 
         t.attn_gain = arena_f32(arena, D);
         t.ffn_gain = arena_f32(arena, D);
-        for (int g = 0; g < N_TILE_GROUPS; g++) {
-            t.forward[g] = arena_take(arena, group_elems(s, g) * sizeof(uint16_t));
-            if (backward)
-                t.backward[g] = arena_take(arena, group_elems(s, g) * sizeof(uint16_t));
-        }
+        if (!staged)
+            packed_carve(&t, arena, s, use);
         if (m->layers)
             m->layers[l] = t;
     }
@@ -135,7 +148,7 @@ static void cut(float *piece, const float *rows, size_t n_in, const struct tile_
 
 /* Outputs 32 * PANEL and on of a group. ROOM: 32 rows of inputs. */
 static void fill_panel(const struct tile_model *m, const struct weights *w,
-                       size_t layer, int g, size_t panel, float *room)
+                       size_t layer, int g, size_t panel, int use, float *room)
 {
     const struct tile_set *set = tile_set();
     const struct tile_map *in = &m->shape.in[g], *out = &m->shape.out[g];
@@ -148,9 +161,10 @@ static void fill_panel(const struct tile_model *m, const struct weights *w,
         unpack_row(room + r * n_in, &w->layers[layer], out, panel * 32 + r, n_in);
     for (size_t k = 0; k < in->blocks; k++) {
         cut(piece, room, n_in, in, k);
-        set->pack_forward(t->forward[g] + (panel * in->blocks + k) * PACK_ELEMS, piece,
-                          32);
-        if (t->backward[g])
+        if (use & MATRIX_FORWARD)
+            set->pack_forward(t->forward[g] + (panel * in->blocks + k) * PACK_ELEMS,
+                              piece, 32);
+        if (use & MATRIX_BACKWARD)
             set->pack_backward(t->backward[g] + (k * out->blocks + panel) * PACK_ELEMS,
                                piece, 32);
     }
@@ -170,22 +184,42 @@ static void fill_head(const struct tile_model *m, const struct tensor *t, size_t
     tile_set()->head_pack(&m->head, room, D, first, n);
 }
 
-/* All panels of all groups of a layer are dealt to the threads as they come free. */
-static void fill_all(const struct tile_model *m, const struct weights *w, float *rooms,
-                     size_t room)
+size_t tile_model_panels(const struct tile_model *m)
 {
-    const size_t L = w->config.n_layers;
+    size_t n = 0;
+
+    for (int g = 0; g < N_TILE_GROUPS; g++)
+        n += m->shape.out[g].blocks;
+    return n;
+}
+
+void tile_model_fill_panel(const struct tile_model *m, const struct weights *w,
+                           size_t layer, size_t panel, int use, float *room)
+{
+    int g = 0;
+
+    for (; panel >= m->shape.out[g].blocks; g++)
+        panel -= m->shape.out[g].blocks;
+    fill_panel(m, w, layer, g, panel, use, room);
+}
+
+/* The panels of a layer are dealt to the threads as they come free. */
+static void fill_all(const struct tile_model *m, const struct weights *w, float *rooms,
+                     size_t room, int use)
+{
+    const size_t L = use & MATRIX_STAGED ? 0 : w->config.n_layers;
 
 #pragma omp parallel
     {
         float *own = rooms + (size_t)omp_get_thread_num() * room;
 
-        for (int g = 0; g < N_TILE_GROUPS; g++) {
-            const size_t panels = m->shape.out[g].blocks;
-
-#pragma omp for schedule(dynamic, 4) nowait
-            for (size_t i = 0; i < L * panels; i++)
-                fill_panel(m, w, i / panels, g, i % panels, own);
+        for (size_t l = 0; l < L; l++) {
+#pragma omp for schedule(dynamic, 4)
+            for (size_t i = 0; i < tile_model_panels(m); i++)
+                tile_model_fill_panel(m, w, l, i, use, own);
+#pragma omp single nowait
+            if (!(use & MATRIX_DECODE))
+                weights_forget_layer(w, l);
         }
 #pragma omp for schedule(dynamic, 4)
         for (size_t v = 0; v < m->head.n_vocab; v += 32)
@@ -193,24 +227,30 @@ static void fill_all(const struct tile_model *m, const struct weights *w, float 
     }
 }
 
+size_t tile_model_room(const struct model_config *c)
+{
+    const size_t heads = c->n_heads * c->head_dim;
+    const size_t widest = c->ffn_dim > c->dim ? c->ffn_dim : c->dim;
+
+    return 32 * (heads > widest ? heads : widest);
+}
+
 int tile_model_fill(struct tile_model *m, const struct weights *w,
-                    const struct rope *rope, struct artel_error *err)
+                    const struct rope *rope, int use, struct artel_error *err)
 {
     const struct model_config *c = &w->config;
-    size_t widest = c->ffn_dim > c->dim ? c->ffn_dim : c->dim;
-    float *rooms;
+    const size_t room = tile_model_room(c);
+    float *rooms = malloc((size_t)omp_get_max_threads() * room * sizeof(*rooms));
 
-    widest = c->n_heads * c->head_dim > widest ? c->n_heads * c->head_dim : widest;
-    rooms = malloc((size_t)omp_get_max_threads() * 32 * widest * sizeof(*rooms));
     if (!rooms)
-        return error_nomem(err, 32 * widest * sizeof(*rooms));
+        return error_nomem(err, room * sizeof(*rooms));
     for (size_t l = 0; l < c->n_layers; l++) {
         fill_gain(m->layers[l].attn_gain, &w->layers[l].attn_norm, c->dim);
         fill_gain(m->layers[l].ffn_gain, &w->layers[l].ffn_norm, c->dim);
     }
     fill_gain(m->final_gain, &w->final_norm, c->dim);
     fill_rope(&m->rope, rope);
-    fill_all(m, w, rooms, 32 * widest);
+    fill_all(m, w, rooms, room, use);
     free(rooms);
     return 0;
 }

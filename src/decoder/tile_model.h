@@ -22,7 +22,7 @@ struct tile_layer {
 
 struct tile_model {
     struct tile_shape shape;
-    struct tile_layer *layers; /* (L) */
+    struct tile_layer *layers; /* (L); where staged, every second has the same place */
     float *final_gain;         /* as attn_gain */
     struct tile_head head;
     struct tile_rope rope; /* POS is not set */
@@ -30,11 +30,18 @@ struct tile_model {
     int32_t *k_index, *v_index;
 };
 
-/* Laid in ARENA, or measured. BACKWARD: the packings that a backward needs too. */
+/* Laid in ARENA, or measured, for USE, an OR of enum matrix_use. */
 void tile_model_carve(struct tile_model *m, struct arena *arena,
-                      const struct model_config *c, size_t n_positions, bool backward);
-/* Fill what was laid out, on all threads; ROPE reaches as far as the carved tables. ARTEL_ELIMIT where scratch is missing. */
+                      const struct model_config *c, size_t n_positions, int use);
+/* Fill what was laid out, on all threads, staged layers aside; ROPE reaches as far as the
+ * carved tables. ARTEL_ELIMIT where scratch is missing. */
 int tile_model_fill(struct tile_model *m, const struct weights *w,
-                    const struct rope *rope, struct artel_error *err);
+                    const struct rope *rope, int use, struct artel_error *err);
+/* The panels of a layer, and one of them for the directions of USE. */
+size_t tile_model_panels(const struct tile_model *m);
+void tile_model_fill_panel(const struct tile_model *m, const struct weights *w,
+                           size_t layer, size_t panel, int use, float *room);
+/* Floats of ROOM. */
+size_t tile_model_room(const struct model_config *c);
 
 #endif

@@ -35,14 +35,16 @@ static struct tile_acts acts_carve(struct arena *a, const struct tile_shape *s,
     return t;
 }
 
-static void backward_carve(struct tile_pass *t, struct arena *a)
+static void backward_carve(struct tile_pass *t, struct arena *a, bool staged)
 {
     const struct tile_shape *s = &t->model->shape;
     const size_t rows = t->max_rows;
 
-    t->d_x = arena_f32(a, rows * t->pitch);
+    if (!staged) {
+        t->d_x = arena_f32(a, rows * t->pitch);
+        t->d_xb = tiles_carve(a, rows, t->pitch / 32);
+    }
     t->y = arena_f32(a, rows * t->pitch);
-    t->d_xb = tiles_carve(a, rows, t->pitch / 32);
     t->d_gate_up = tiles_carve(a, rows, s->out[TILE_GATE_UP].blocks);
     t->d_qkv = tiles_carve(a, rows, s->out[TILE_QKV].blocks);
     t->d_o = tiles_carve(a, rows, s->in[TILE_O].blocks);
@@ -125,7 +127,8 @@ void tile_pass_carve(struct tile_pass *t, struct arena *a,
         if (t->acts)
             t->acts[l] = acts;
     }
-    stream_carve(t, a, o->recompute ? n_layers : 0);
+    if (!o->staged)
+        stream_carve(t, a, o->recompute ? n_layers : 0);
     t->act = tiles_carve(a, t->max_rows, s->in[TILE_DOWN].blocks);
     if (mixture && mixture->n_routers)
         routers_room_carve(&t->routers, a, mixture, s, t->max_rows, o->max_seqs,
@@ -133,7 +136,7 @@ void tile_pass_carve(struct tile_pass *t, struct arena *a,
     threads_carve(t, a, o, n_keys > t->max_rows ? n_keys : t->max_rows);
     head_carve(t, a, o->backward);
     if (o->backward)
-        backward_carve(t, a);
+        backward_carve(t, a, o->staged);
 }
 
 struct stacked_place tile_place(struct decoder_pass *p, size_t layer, enum tile_group g)

@@ -65,12 +65,16 @@ void tile_pass_carve(struct tile_pass *t, struct arena *a,
                      const struct mixture *mixture, const struct pass_options *o,
                      size_t n_layers, size_t n_keys);
 
-/* The counterparts of decoder_forward, decoder_loss and decoder_backward, after the rows
- * of the block are laid. */
+/* The counterparts of decoder_forward, decoder_loss and decoder_backward. */
+void tile_begin(struct decoder_pass *p); /* after the rows of the block are laid */
 void tile_forward(struct decoder_pass *p);
 void tile_loss(struct decoder_pass *p, struct block_loss *out, double *nll,
                size_t n_rows);
 void tile_backward(struct decoder_pass *p, struct mixture_grads *grads);
+/* One layer by the calling thread. */
+void tile_layer_forward(struct decoder_pass *p, size_t layer);
+void tile_layer_backward(struct decoder_pass *p, size_t layer,
+                         struct mixture_grads *grads);
 /* First layer that the last forward left non-finite; n_layers: none. */
 size_t tile_nonfinite_layer(const struct decoder_pass *p);
 

@@ -54,8 +54,8 @@ static void init_lean(struct matrix *w, struct arena *arena)
         k->dequant[type](w->f32 + i * w->n_in, raw_row(w, i), w->n_in);
 }
 
-/* Rows from I, a panel's number, and columns from J for both directions. */
-static void pack_piece_f32(struct matrix *w, size_t i, size_t j)
+/* Rows from I, a panel's number, and columns from J for the directions of USE. */
+static void pack_piece_f32(const struct matrix *w, size_t i, size_t j, int use)
 {
     const enum dtype type = w->raw.dtype;
     const size_t skip = j / dtype_block_elems(type) * dtype_block_bytes(type);
@@ -66,17 +66,14 @@ static void pack_piece_f32(struct matrix *w, size_t i, size_t j)
 
     for (size_t r = 0; r < n_rows; r++)
         kernels()->dequant[type](piece + r * F32_PIECE, raw_row(w, i + r) + skip, n);
-    if (w->forward)
+    if (use & MATRIX_FORWARD)
         packed_transpose(w->forward, piece, F32_PIECE, i, j, n_rows, n, w->n_in);
-    if (w->backward)
+    if (use & MATRIX_BACKWARD)
         packed_copy(w->backward, piece, F32_PIECE, i, j, n_rows, n, w->n_out);
 }
 
 static void init_f32(struct matrix *w, struct arena *arena, int use)
 {
-    const size_t tall = packed_cols();
-
-    assert(tall <= F32_ROWS && F32_PIECE % tall == 0);
     if (use & MATRIX_FORWARD)
         w->forward = arena_f32(arena, packed_floats(w->n_out, w->n_in));
     if (use & MATRIX_BACKWARD)
@@ -84,9 +81,22 @@ static void init_f32(struct matrix *w, struct arena *arena, int use)
     if (!w->forward && !w->backward)
         return;
 #pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < w->n_out; i += tall)
-        for (size_t j = 0; j < w->n_in; j += F32_PIECE)
-            pack_piece_f32(w, i, j);
+    for (size_t i = 0; i < matrix_panels(w); i++)
+        matrix_pack_panel(w, i, use);
+}
+
+size_t matrix_panels(const struct matrix *w)
+{
+    return (w->n_out + packed_cols() - 1) / packed_cols();
+}
+
+void matrix_pack_panel(const struct matrix *w, size_t panel, int use)
+{
+    const size_t tall = packed_cols();
+
+    assert(tall <= F32_ROWS && F32_PIECE % tall == 0);
+    for (size_t j = 0; j < w->n_in; j += F32_PIECE)
+        pack_piece_f32(w, panel * tall, j, use);
 }
 
 void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw,

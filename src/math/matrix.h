@@ -24,6 +24,8 @@ enum matrix_use {
     MATRIX_BACKWARD = 4, /* and their gradients by the input */
     MATRIX_LEAN = 8, /* float: one form for both directions, packed at each use, which
                         saves half the memory and costs a tenth of the speed */
+    MATRIX_STAGED = 16, /* of a model: one layer's linears are packed at a time, when
+                           they are needed (decoder/staged.h) */
 };
 
 /* matrix_forward_part() and matrix_backward_part() begin at multiples of this. */
@@ -46,6 +48,11 @@ bool precision_native_bf16(void);
  */
 void matrix_init(struct matrix *w, struct arena *arena, const struct tensor *raw,
                  int use);
+
+/* For float forms that others hold: W has none of its own. Panels of W's rows, and one
+ * of them to those of W->FORWARD and W->BACKWARD that USE names. */
+size_t matrix_panels(const struct matrix *w);
+void matrix_pack_panel(const struct matrix *w, size_t panel, int use);
 
 /* Y (T, M) = beta * Y + X (T, N) W^T. A row of Y depends on its row of X alone. */
 void matrix_forward(float *y, float beta, const float *x, const struct matrix *w,

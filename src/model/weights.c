@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/map.h"
 #include "files/gguf.h"
 #include "files/json.h"
 #include "files/write.h"
@@ -378,6 +379,12 @@ static void digest_tensor(struct digest *d, const struct tensor *t, bool whole)
 }
 
 /* The order is that of the model, not of the file, so repacking changes nothing. */
+void weights_forget_layer(const struct weights *w, size_t layer)
+{
+    for (int s = 0; (w->gguf || w->files) && s < N_SITES; s++)
+        map_forget(w->layers[layer].site[s].data, w->layers[layer].site[s].bytes);
+}
+
 int weights_digest(char out[DIGEST_SIZE], const struct weights *w, bool whole,
                    struct artel_error *err)
 {

@@ -46,6 +46,10 @@ struct weights {
 int weights_open(struct weights **out, const char *path, struct artel_error *err);
 void weights_close(struct weights *w);
 
+/* Nobody will read a layer's linears soon: where they lie in a mapped file, let go of its
+ * pages. They come back from the file when they are touched. */
+void weights_forget_layer(const struct weights *w, size_t layer);
+
 /* SHA-256 over every tensor's name, type, shape and 64 KiB samples (start, middle,
  * end), or over all of its bytes where WHOLE. */
 int weights_digest(char out[DIGEST_SIZE], const struct weights *w, bool whole,

@@ -199,8 +199,7 @@ static int add_begin(struct add *a, struct artel_error *err)
     if (rc == 0)
         rc = job_begin(&a->job, err);
     if (rc == 0)
-        rc = model_prepare(a->job.model, a->job.precision,
-                           memory_mode_use(a->job.memory), a->job.n_positions, err);
+        rc = job_prepare(&a->job, err);
     if (rc == 0)
         find_stages(a);
     return rc;

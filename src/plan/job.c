@@ -343,6 +343,12 @@ static size_t positions(const struct job *job)
                                                  : job->n_positions;
 }
 
+int job_prepare(const struct job *job, struct artel_error *err)
+{
+    return model_prepare(job->model, job->precision, memory_mode_use(job->memory),
+                         positions(job), err);
+}
+
 /* Ids and loss marks of all rows, and what stands for a row. */
 static size_t text_bytes(const struct job *job)
 {
@@ -393,7 +399,7 @@ static int measure(const struct job *job, enum memory_mode mode, size_t *memory,
 static int check_room(struct job *job, struct artel_error *err)
 {
     const enum memory_mode asked = job->r->train.memory;
-    const enum memory_mode last = asked == MEMORY_AUTO ? MEMORY_RECOMPUTE : asked;
+    const enum memory_mode last = asked == MEMORY_AUTO ? MEMORY_QUANTISED : asked;
     const size_t allowed = job->o->memory_bytes;
     const size_t room = allowed ? allowed : room_memory();
     size_t needed;
@@ -512,8 +518,7 @@ int job_begin(struct job *job, struct artel_error *err)
                        job->stages[i].kind != STAGE_BUNDLE);
     if (rc == 0 && trains) {
         tell_precision(job);
-        rc = model_prepare(job->model, job->precision, memory_mode_use(job->memory),
-                           positions(job), err);
+        rc = job_prepare(job, err);
     }
     return rc;
 }

@@ -27,6 +27,7 @@ static const struct key_choice precisions[] = {
 static const struct key_choice memories[] = {{"auto", MEMORY_AUTO},
                                              {"keep", MEMORY_KEEP},
                                              {"recompute", MEMORY_RECOMPUTE},
+                                             {"quantised", MEMORY_QUANTISED},
                                              {NULL, 0}};
 static const struct key_choice selectors[] = {
     {"last", SELECT_LAST}, {"vote", SELECT_VOTE}, {NULL, 0}};

@@ -62,6 +62,8 @@ struct job {
     struct stage *stages; /* owned */
 };
 
+/* Make the base ready for training; quick where it is. */
+int job_prepare(const struct job *job, struct artel_error *err);
 /* In the order they run; the stages are part of JOB. */
 int stages_list(struct job *job, struct artel_error *err);
 /* A flat object, new. With EXPERTS the digests of the experts that the stage starts from. */

@@ -285,7 +285,9 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
     stage_loop_input(&in, job, s, m, trained);
     in.inputs = inputs;
     in.watch = &job->watch;
-    rc = loop_run(&in, &result, err);
+    rc = job_prepare(job, err); /* an evaluation may have wanted another form */
+    if (rc == 0)
+        rc = loop_run(&in, &result, err);
     if (rc == 0 && stage_refreshes(job, s))
         rc = refresh_routers(&in, job, none, &result, err);
     if (rc == 0) {

@@ -115,6 +115,10 @@ static int read_rows(struct artel_trainer *t, const struct example *const *rows,
 
     if (rc < 0)
         return rc;
+    if (t->staged) {
+        wave_read_inputs(t, n_blocks, z);
+        return 0;
+    }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(t->n_threads)
     for (size_t b = 0; b < n_blocks; b++) {
         struct decoder_pass *p = t->pass[omp_get_thread_num()];

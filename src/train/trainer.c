@@ -145,7 +145,7 @@ static void commit(struct artel_trainer *t, struct mixture_grads *part)
     memset(part->routers, 0, t->mixture->n_router_params * sizeof(float));
 }
 
-static void add_loss(struct block_loss *total, const struct block_loss *one)
+void trainer_add_loss(struct block_loss *total, const struct block_loss *one)
 {
     total->nll += one->nll;
     total->n_tokens += one->n_tokens;
@@ -167,57 +167,67 @@ static void zero_sums(struct artel_trainer *t)
         memset(t->sum.routers, 0, t->mixture->n_router_params * sizeof(float));
 }
 
-static uint64_t block_seed(const struct artel_trainer *t, size_t micro, size_t block)
+uint64_t trainer_block_seed(const struct artel_trainer *t, size_t micro, size_t block)
 {
     return (t->options.seed * 0x9e3779b97f4a7c15ull) ^ (t->step << 32) ^ (micro << 20) ^
            (block << 10);
 }
 
-/* Forward and backward of one micro-batch, gradients into SUM. */
-static int gather_grads(struct artel_trainer *t, const struct batch *batch,
-                        size_t micro, float loss_scale, float router_ce,
-                        struct block_loss *total, struct artel_error *err)
+/* Forward and backward of all blocks, gradients into SUM. Returns the first block whose
+ * loss is not finite, or N_BLOCKS. */
+static size_t block_grads(struct artel_trainer *t, size_t n_blocks, size_t micro,
+                          struct block_loss *total, size_t *bad_layer)
 {
-    size_t n_blocks, bad_block = SIZE_MAX, bad_layer = 0;
-    const int rc =
-        trainer_lay_blocks(t, &n_blocks, batch->rows, batch->n_rows, loss_scale, err);
+    size_t bad = n_blocks;
 
-    if (rc < 0)
-        return rc;
 #pragma omp parallel for ordered schedule(dynamic, 1) num_threads(t->n_threads)
     for (size_t b = 0; b < n_blocks; b++) {
         const int thread = omp_get_thread_num();
         struct decoder_pass *p = t->pass[thread];
         struct block_loss loss;
 
-        pass_set_dropout_seed(p, block_seed(t, micro, b));
-        pass_set_router_ce(p, router_ce);
+        pass_set_dropout_seed(p, trainer_block_seed(t, micro, b));
         decoder_forward(p, &t->blocks[b]);
         decoder_loss(p, &loss, NULL);
         if (isfinite(loss.nll) && isfinite(loss.router_ce))
             decoder_backward(p, &t->part[thread]);
 #pragma omp ordered
         {
-            if ((!isfinite(loss.nll) || !isfinite(loss.router_ce)) &&
-                bad_block == SIZE_MAX) {
-                bad_block = b;
-                bad_layer = pass_nonfinite_layer(p);
+            if ((!isfinite(loss.nll) || !isfinite(loss.router_ce)) && bad == n_blocks) {
+                bad = b;
+                *bad_layer = pass_nonfinite_layer(p);
             }
             commit(t, &t->part[thread]);
-            add_loss(total, &loss);
+            trainer_add_loss(total, &loss);
         }
     }
-    if (bad_block != SIZE_MAX) {
-        const int e = t->blocks[bad_block].seqs[0].expert;
-        char where[160];
+    return bad;
+}
 
-        snprintf(where, sizeof(where), "step %llu, layer %zu, expert %s",
-                 (unsigned long long)t->step + 1, bad_layer,
-                 e >= 0 ? t->mixture->experts[e].name : "none");
-        return error_set(err, ARTEL_ENONFINITE, "NAN01", where,
-                         "the loss is not finite; nothing was updated");
-    }
-    return 0;
+/* One micro-batch. */
+static int gather_grads(struct artel_trainer *t, const struct batch *batch,
+                        size_t micro, float loss_scale, float router_ce,
+                        struct block_loss *total, struct artel_error *err)
+{
+    size_t n_blocks, bad, bad_layer = 0;
+    char where[160];
+    int rc, e;
+
+    rc = trainer_lay_blocks(t, &n_blocks, batch->rows, batch->n_rows, loss_scale, err);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < t->n_threads; i++)
+        pass_set_router_ce(t->pass[i], router_ce);
+    bad = t->staged ? wave_grads(t, n_blocks, micro, total, &bad_layer)
+                    : block_grads(t, n_blocks, micro, total, &bad_layer);
+    if (bad == n_blocks)
+        return 0;
+    e = t->blocks[bad].seqs[0].expert;
+    snprintf(where, sizeof(where), "step %llu, layer %zu, expert %s",
+             (unsigned long long)t->step + 1, bad_layer,
+             e >= 0 ? t->mixture->experts[e].name : "none");
+    return error_set(err, ARTEL_ENONFINITE, "NAN01", where,
+                     "the loss is not finite; nothing was updated");
 }
 
 /* Name the first gradient that is not finite. */
@@ -323,6 +333,21 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
     return 0;
 }
 
+static void block_eval(struct artel_trainer *t, size_t n_blocks,
+                       struct block_loss *total)
+{
+#pragma omp parallel for ordered schedule(dynamic, 1) num_threads(t->n_threads)
+    for (size_t b = 0; b < n_blocks; b++) {
+        struct decoder_pass *p = t->pass[omp_get_thread_num()];
+        struct block_loss loss;
+
+        decoder_forward(p, &t->blocks[b]);
+        decoder_loss(p, &loss, NULL);
+#pragma omp ordered
+        trainer_add_loss(total, &loss);
+    }
+}
+
 int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
                  size_t n_rows, struct eval_report *out, struct artel_error *err)
 {
@@ -335,16 +360,10 @@ int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
         return rc;
     for (size_t i = 0; i < t->n_threads; i++)
         pass_set_training(t->pass[i], false);
-#pragma omp parallel for ordered schedule(dynamic, 1) num_threads(t->n_threads)
-    for (size_t b = 0; b < n_blocks; b++) {
-        struct decoder_pass *p = t->pass[omp_get_thread_num()];
-        struct block_loss loss;
-
-        decoder_forward(p, &t->blocks[b]);
-        decoder_loss(p, &loss, NULL);
-#pragma omp ordered
-        add_loss(&total, &loss);
-    }
+    if (t->staged)
+        wave_eval(t, n_blocks, &total);
+    else
+        block_eval(t, n_blocks, &total);
     for (size_t i = 0; i < t->n_threads; i++)
         pass_set_training(t->pass[i], true);
     out->nll = total.nll;

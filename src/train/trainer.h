@@ -36,8 +36,11 @@ struct train_options {
     bool lm_loss;          /* false: only the routers' cross entropy (experts frozen) */
     size_t max_row_tokens; /* longest row there will be */
     size_t block_rows;     /* rows a block has at most, a longer row aside; 0: 256 */
-    enum memory_mode memory; /* MEMORY_AUTO: as MEMORY_KEEP */
-    size_t cache_rows;       /* !lm_loss: rows whose router inputs are kept, so that the
+    enum memory_mode memory; /* MEMORY_AUTO: as MEMORY_KEEP; MEMORY_QUANTISED wants a
+                                base that was prepared for it */
+    size_t wave_rows;  /* MEMORY_QUANTISED: rows that go through the layers together, as
+                         far as whole blocks do; 0: 2,048 */
+    size_t cache_rows; /* !lm_loss: rows whose router inputs are kept, so that the
                                     decoder runs over each once; 0: none */
 };
 

@@ -9,6 +9,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "decoder/staged.h"
 #include "experts/stack.h"
 #include "train/trainer_parts.h"
 
@@ -47,7 +48,8 @@ static size_t lowest_layer(const struct mixture *m, const bool *trained,
     return first;
 }
 
-static struct pass_options pass_options_of(const struct mixture *m, const bool *trained,
+static struct pass_options pass_options_of(const struct artel_model *model,
+                                           const struct mixture *m, const bool *trained,
                                            bool train_routers,
                                            const struct train_options *o)
 {
@@ -55,6 +57,7 @@ static struct pass_options pass_options_of(const struct mixture *m, const bool *
         .routing = o->routing,
         .backward = o->lm_loss,
         .recompute = o->memory >= MEMORY_RECOMPUTE && o->lm_loss,
+        .staged = model->use & MATRIX_STAGED,
         .straight = o->straight,
         .detach_router = o->detach_router,
         .want_probs = m->n_routers > 0,
@@ -131,17 +134,26 @@ static void carve(struct artel_trainer *t, struct arena *a, const bool *trained)
         cache_carve(&t->cache, a, m->n_routers, m->routers[0].dim,
                     t->options.cache_rows);
     t->pass = arena_take(a, t->n_threads * sizeof(*t->pass));
+    t->stage_room = arena_take(a, t->n_threads * sizeof(*t->stage_room));
+    for (size_t i = 0; t->staged && i < t->n_threads; i++) {
+        void *room = arena_take(a, stage_room(t->model));
+
+        if (t->stage_room)
+            t->stage_room[i] = room;
+    }
 }
 
 static void describe(struct artel_trainer *t, const struct artel_model *model,
-                     struct mixture *mixture, bool train_routers,
+                     struct mixture *mixture, const bool *trained, bool train_routers,
                      const struct train_options *o)
 {
     *t = (struct artel_trainer){.model = model,
                                 .mixture = mixture,
                                 .options = *o,
                                 .train_routers = train_routers,
-                                .n_threads = cpu_threads()};
+                                .n_threads = cpu_threads(),
+                                .staged = model->use & MATRIX_STAGED};
+    t->pass_options = pass_options_of(model, mixture, trained, train_routers, o);
     t->adamw = (struct adamw){.beta1 = o->beta1,
                               .beta2 = o->beta2,
                               .eps = o->eps,
@@ -153,16 +165,17 @@ size_t trainer_bytes(const struct artel_model *model, const struct mixture *mixt
                      const bool *trained, bool train_routers,
                      const struct train_options *o)
 {
-    const struct pass_options p = pass_options_of(mixture, trained, train_routers, o);
     struct mixture shallow = *mixture; /* only measured, never written */
     struct artel_trainer t;
     struct arena measure = {0};
 
-    describe(&t, model, &shallow, train_routers, o);
+    describe(&t, model, &shallow, trained, train_routers, o);
     carve(&t, &measure, trained);
     if (model->has_tiles && !mixture->stack)
         measure.used += expert_stack_bytes(mixture, &model->tiles.shape, o->lm_loss);
-    return measure.used + t.n_threads * pass_bytes(model, mixture, &p);
+    if (t.staged)
+        measure.used += wave_bytes(model, mixture, &t.pass_options, o);
+    return measure.used + t.n_threads * pass_bytes(model, mixture, &t.pass_options);
 }
 
 /* Names are made once, in the order of the groups: params, m, v. */
@@ -188,7 +201,6 @@ int trainer_open(struct artel_trainer **out, const struct artel_model *model,
                  struct mixture *mixture, const bool *trained, bool train_routers,
                  const struct train_options *o, struct artel_error *err)
 {
-    const struct pass_options p = pass_options_of(mixture, trained, train_routers, o);
     struct artel_trainer *t = malloc(sizeof(*t));
     struct arena measure = {0};
     int rc;
@@ -196,7 +208,7 @@ int trainer_open(struct artel_trainer **out, const struct artel_model *model,
     *out = NULL;
     if (!t)
         return error_nomem(err, sizeof(*t));
-    describe(t, model, mixture, train_routers, o);
+    describe(t, model, mixture, trained, train_routers, o);
     carve(t, &measure, trained);
     rc = arena_init(&t->arena, measure.used, err);
     if (rc < 0) {
@@ -206,7 +218,9 @@ int trainer_open(struct artel_trainer **out, const struct artel_model *model,
     carve(t, &t->arena, trained);
     rc = make_names(t, err);
     for (size_t i = 0; rc == 0 && i < t->n_threads; i++)
-        rc = pass_open(&t->pass[i], model, mixture, &p, err);
+        rc = pass_open(&t->pass[i], model, mixture, &t->pass_options, err);
+    if (rc == 0 && t->staged)
+        rc = arena_init(&t->wave, wave_bytes(model, mixture, &t->pass_options, o), err);
     if (rc < 0) {
         trainer_close(t);
         return rc;
@@ -228,6 +242,7 @@ void trainer_close(struct artel_trainer *t)
     free(t->z);
     free(t->fresh_z);
     free(t->spill);
+    arena_release(&t->wave);
     arena_release(&t->arena);
     free(t);
 }

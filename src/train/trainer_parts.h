@@ -19,6 +19,8 @@ struct router_cache {
     float *z;                   /* (room, n_routers, D) */
 };
 
+#define WAVE_BLOCKS 64 /* of a wave at most */
+
 struct artel_trainer {
     const struct artel_model *model; /* borrowed */
     struct mixture *mixture;         /* borrowed */
@@ -34,7 +36,14 @@ struct artel_trainer {
     struct mixture_grads sum;   /* of the whole step; what the groups read */
     struct mixture_grads *part; /* (n_threads) of the block at hand */
     struct decoder_pass **pass; /* (n_threads) */
+    struct pass_options pass_options;
     struct arena arena;
+
+    /* Where the base is unpacked layer by layer (wave.c): */
+    bool staged;
+    struct arena wave; /* the states of the blocks under way */
+    struct pass_state *states[WAVE_BLOCKS];
+    void **stage_room; /* (n_threads) */
 
     /* Lists over the rows of a step, grown where a step has more than any before. */
     size_t room_rows;
@@ -57,6 +66,20 @@ int trainer_input_room(struct artel_trainer *t, size_t n_rows, struct artel_erro
 int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
                        const struct example *const *rows, size_t n_rows,
                        float loss_scale, struct artel_error *err);
+
+uint64_t trainer_block_seed(const struct artel_trainer *t, size_t micro, size_t block);
+void trainer_add_loss(struct block_loss *total, const struct block_loss *one);
+
+/* Bytes for the states of a wave's blocks, the largest block there may be at least. */
+size_t wave_bytes(const struct artel_model *model, const struct mixture *mixture,
+                  const struct pass_options *o, const struct train_options *train);
+/* Forward and backward of the blocks, gradients into SUM. Returns the first block whose
+ * loss is not finite, or N_BLOCKS. */
+size_t wave_grads(struct artel_trainer *t, size_t n_blocks, size_t micro,
+                  struct block_loss *total, size_t *bad_layer);
+void wave_eval(struct artel_trainer *t, size_t n_blocks, struct block_loss *total);
+/* What the routers of each sequence read, into its Z. */
+void wave_read_inputs(struct artel_trainer *t, size_t n_blocks, float *const *z);
 
 /* Router-only training: gradients from router inputs, which are computed once a row. WEIGHT
  * is that of one row's cross entropy at one router. */

@@ -14,12 +14,14 @@
 #include "check.h"
 #include "decoder/decoder.h"
 
+#ifndef TOY_LAYERS /* a test may want more */
 #define TOY_LAYERS 2
-#define TOY_DIM    32
-#define TOY_HEADS  4
-#define TOY_KV     2
-#define TOY_HEAD   8
-#define TOY_FFN    48
+#endif
+#define TOY_DIM   32
+#define TOY_HEADS 4
+#define TOY_KV    2
+#define TOY_HEAD  8
+#define TOY_FFN   48
 #ifndef TOY_VOCAB
 #define TOY_VOCAB 50
 #endif

@@ -4,6 +4,7 @@
  * after some steps are the same bits in every memory mode, for every kind of gate, in
  * both precisions and for any number of threads; and a run goes on in another mode.
  */
+#define TOY_LAYERS 5 /* more than have room where layers take turns */
 #include "support/toy_decoder.h"
 
 #include "base/cpu.h"
@@ -19,9 +20,8 @@ struct setting {
     enum precision precision;
     struct gate_rule rule;
     enum routing_mode routing;
-    bool routers, straight;
+    bool routers, alone, straight;
     float eta, dropout;
-    size_t first_layer; /* experts begin here */
 };
 
 struct run {
@@ -74,7 +74,7 @@ static void open_run(struct run *run, const struct setting *s, enum memory_mode 
                      size_t threads)
 {
     static const char *const names[] = {"one", "two", "three"};
-    const bool trained[3] = {true, true, true};
+    const bool trained[3] = {!s->alone, !s->alone, !s->alone};
     struct train_options o;
     struct artel_error err;
 
@@ -97,9 +97,11 @@ static void open_run(struct run *run, const struct setting *s, enum memory_mode 
     o.eta = s->eta;
     o.routing = s->routing;
     o.straight = s->straight;
+    o.lm_loss = !s->alone;
     o.max_row_tokens = LONGEST;
     o.block_rows = LONGEST;
     o.memory = memory;
+    o.wave_rows = 2 * LONGEST;
     assert_int_equal(trainer_open(&run->trainer, run->model, &run->mixture, trained,
                                   s->routers, &o, &err),
                      0);
@@ -255,6 +257,41 @@ static void another_mode_goes_on(void **state)
     close_run(&second);
 }
 
+/* A row that is not finite ends the step in every mode, in the same block. */
+static void a_bad_loss_is_refused(void **state)
+{
+    const struct setting s = {.precision = PRECISION_FP32, .routing = ROUTE_GIVEN};
+
+    (void)state;
+    for (int mode = MEMORY_KEEP; mode < N_MEMORY_MODES; mode++) {
+        struct step_report report;
+        struct artel_error err;
+        struct run run;
+        struct data d;
+
+        open_run(&run, &s, (enum memory_mode)mode, 2);
+        fill(&d);
+        run.mixture.experts[1].lora[2 * N_SITES + SITE_UP].b[3] = NAN;
+        assert_error(trainer_step(run.trainer, &d.batch, 1, &report, &err),
+                     ARTEL_ENONFINITE, err, "NAN01");
+        assert_non_null(strstr(err.where, "layer 2, expert "));
+        assert_int_equal(trainer_steps_done(run.trainer), 0);
+        close_run(&run);
+    }
+}
+
+/* Routers alone read the same inputs, whatever the base is held in. */
+static void routers_alone(void **state)
+{
+    struct setting s = {.rule = {.place = ROUTER_LAYER},
+                        .routing = ROUTE_GIVEN,
+                        .routers = true,
+                        .alone = true};
+
+    (void)state;
+    all_modes(s);
+}
+
 static void less_memory_is_asked_for(void **state)
 {
     const struct setting s = {.routing = ROUTE_GIVEN};
@@ -284,6 +321,8 @@ int main(void)
         cmocka_unit_test(one_hot_gates),
         cmocka_unit_test(softmax_a_token),
         cmocka_unit_test(two_of_three_a_token),
+        cmocka_unit_test(routers_alone),
+        cmocka_unit_test(a_bad_loss_is_refused),
         cmocka_unit_test(another_mode_goes_on),
         cmocka_unit_test(less_memory_is_asked_for),
     };
