@@ -495,20 +495,4 @@ void amx_rank_gradients(const struct rank_block *blocks, size_t n_blocks,
     }
     tiles_end();
 }
-
-size_t amx_rank_scratch(size_t rows)
-{
-    return tile_round(rows) * TILE_COLS * sizeof(uint16_t) + amx_rank_mixed(rows);
-}
-
-void amx_rank_gradient(float *g, size_t pitch, struct tiles h, struct tiles x,
-                       size_t blocks, size_t row, size_t rows, void *scratch)
-{
-    const struct rank_target all = {.to = g, .pitch = pitch, .n = 32};
-    const struct rank_block block = {scratch, row, rows, &all, 1};
-
-    amx_rank_turn(scratch, h, row, rows);
-    amx_rank_gradients(&block, 1, x, blocks, NULL, row, rows,
-                       (uint16_t *)scratch + rows * TILE_COLS);
-}
 #endif

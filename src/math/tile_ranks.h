@@ -151,10 +151,4 @@ void amx_add_kept(float *out, struct tiles h, const uint16_t *b, size_t b_pitch,
                   const struct tile_map *map, const uint64_t *kept, size_t pitch,
                   size_t row, size_t rows);
 
-/* One block H by itself, all of its 32 ranks: G (32, pitch) += H^T X. SCRATCH:
- * amx_rank_scratch(rows) bytes. What tests compare with. */
-size_t amx_rank_scratch(size_t rows);
-void amx_rank_gradient(float *g, size_t pitch, struct tiles h, struct tiles x,
-                       size_t blocks, size_t row, size_t rows, void *scratch);
-
 #endif

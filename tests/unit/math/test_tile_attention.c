@@ -141,8 +141,8 @@ static struct work work_new(struct shape s, size_t row, size_t n)
     w.lse = take(s.heads * w.rows * sizeof(float));
     for (size_t i = 0; i < s.heads * w.rows; i++)
         w.lse[i] = NAN;
-    w.scratch = take(amx_attention_scratch(&h, n, n));
-    memset(w.scratch, 0xff, amx_attention_scratch(&h, n, n)); /* NaN */
+    w.scratch = take(tile_set()->attention_scratch(&h, n, n));
+    memset(w.scratch, 0xff, tile_set()->attention_scratch(&h, n, n)); /* NaN */
     tables(&w);
     fill(&w, 1, 7);
     return w;
@@ -181,9 +181,9 @@ static void run(struct work *w, bool backward)
         w->d_o, w->d_qkv, {w->cos, w->sin, w->s.qk * 16, w->pos}};
 
     if (backward)
-        amx_attention_backward(&a, &s);
+        tile_set()->attention_backward(&a, &s);
     else
-        amx_attention(&a);
+        tile_set()->attention(&a);
 }
 
 /* Where heads begin, in places. */
@@ -437,7 +437,7 @@ static void bits_do_not_depend_on_place_parts_or_length(void **state)
     for (a.n_parts = 1; a.n_parts <= 3; a.n_parts++) {
         memset(other.o.at, 0, tile_elems(other.rows, other.o.pitch) * 2);
         for (a.part = 0; a.part < a.n_parts; a.part++)
-            amx_attention(&a);
+            tile_set()->attention(&a);
         assert_same_rows(one.o, 0, other.o, 45, 333);
         for (size_t h = 0; h < 9; h++)
             assert_memory_equal(one.lse + h * one.rows, other.lse + h * other.rows + 45,
@@ -504,7 +504,7 @@ static void check_cache(struct work *w, size_t n, size_t n_parts)
     a.cache = &cache;
     a.n_parts = n_parts;
     for (a.part = 0; a.part < n_parts; a.part++)
-        amx_attention(&a);
+        tile_set()->attention(&a);
     assert_same_rows(o, a.row, w->o, a.row, n);
     for (size_t i = 0; i < a.row; i++)
         for (size_t p = 0; p < o.pitch * 32; p++)
@@ -588,7 +588,7 @@ int main(void)
         cmocka_unit_test(a_broken_row_shows),
     };
 
-    if (cpu_isa() < CPU_AMX)
+    if (!tile_set())
         return 0;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

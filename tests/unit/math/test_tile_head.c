@@ -92,11 +92,11 @@ static void open(struct head_case *c, size_t rows, size_t n_vocab, size_t dim,
         c->x[i] = bf16_to(bf16_of(rng_normal(&rng) * size / sqrtf((float)dim)));
     c->head.blocks = blocks;
     c->head.n_vocab = n_vocab;
-    c->head.forward = room(amx_head_bytes(blocks, n_vocab, false));
-    c->head.backward = room(amx_head_bytes(blocks, n_vocab, true));
+    c->head.forward = room(tile_set()->head_bytes(blocks, n_vocab, false));
+    c->head.backward = room(tile_set()->head_bytes(blocks, n_vocab, true));
     for (size_t i = 0; i < n_vocab; i += 32)
-        amx_head_pack(&c->head, c->w + i * dim, dim, i,
-                      n_vocab - i < 32 ? n_vocab - i : 32);
+        tile_set()->head_pack(&c->head, c->w + i * dim, dim, i,
+                              n_vocab - i < 32 ? n_vocab - i : 32);
     for (size_t r = 0; r < rows; r++) {
         target[r] = edge_target(r, n_vocab);
         scale[r] = 0.25f + (float)(r % 3);
@@ -108,7 +108,7 @@ static void open(struct head_case *c, size_t rows, size_t n_vocab, size_t dim,
         .scale = scale,
         .nll = room(rows * sizeof(double)),
         .d_x = c->d,
-        .scratch = room(amx_head_scratch(&c->head, rows, true))};
+        .scratch = room(tile_set()->head_scratch(&c->head, rows, true))};
     place_x(c);
 }
 
@@ -212,14 +212,14 @@ static void loss_and_slopes_are_those_of_the_formula(void **state)
     };
 
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     for (size_t i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
         for (float size = 0.5f; size < 100.0f; size *= 12.0f) {
             struct head_case c;
 
             open(&c, shapes[i][0], shapes[i][1], shapes[i][2], size);
-            amx_head_loss(&c.head, &c.loss);
+            tile_set()->head_loss(&c.head, &c.loss);
             check_rows(&c, shapes[i][3]);
             release(&c);
         }
@@ -231,7 +231,7 @@ static void growing_logits_stay_exact(void **state)
     struct head_case c;
 
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     for (int direction = -1; direction <= 1; direction += 2) {
         open(&c, 3, 2000, 40, 1.0f);
@@ -242,10 +242,10 @@ static void growing_logits_stay_exact(void **state)
             c.x[i] =
                 bf16_to(bf16_of((float)direction * 25.0f / (float)(1 + i / c.dim)));
         for (size_t i = 0; i < c.n_vocab; i += 32)
-            amx_head_pack(&c.head, c.w + i * c.dim, c.dim, i,
-                          c.n_vocab - i < 32 ? c.n_vocab - i : 32);
+            tile_set()->head_pack(&c.head, c.w + i * c.dim, c.dim, i,
+                                  c.n_vocab - i < 32 ? c.n_vocab - i : 32);
         place_x(&c);
-        amx_head_loss(&c.head, &c.loss);
+        tile_set()->head_loss(&c.head, &c.loss);
         assert_true(c.loss.nll[0] > 5e3 || c.loss.nll[1] > 5e3);
         check_rows(&c, 1);
         release(&c);
@@ -258,17 +258,17 @@ static void the_loss_needs_no_slopes(void **state)
     double with[300];
 
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     open(&c, 300, 1000, 40, 3.0f);
-    amx_head_loss(&c.head, &c.loss);
+    tile_set()->head_loss(&c.head, &c.loss);
     memcpy(with, c.loss.nll, sizeof(with));
     free(c.loss.scratch);
     free(c.head.backward);
     c.head.backward = NULL;
-    c.loss.scratch = room(amx_head_scratch(&c.head, 300, false));
+    c.loss.scratch = room(tile_set()->head_scratch(&c.head, 300, false));
     c.loss.d_x = NULL;
-    amx_head_loss(&c.head, &c.loss);
+    tile_set()->head_loss(&c.head, &c.loss);
     assert_memory_equal(c.loss.nll, with, sizeof(with));
     release(&c);
 }
@@ -282,7 +282,7 @@ static void check_alone(struct head_case *one, const struct head_case *all, size
     *(int32_t *)(uintptr_t)one->loss.target = all->loss.target[r];
     *(float *)(uintptr_t)one->loss.scale = all->loss.scale[r];
     place_x(one);
-    amx_head_loss(&all->head, &one->loss);
+    tile_set()->head_loss(&all->head, &one->loss);
     assert_memory_equal(one->d, all->d + r * all->blocks * 32, width);
     assert_memory_equal(one->loss.nll, all->loss.nll + r, sizeof(double));
 }
@@ -293,10 +293,10 @@ static void a_row_depends_on_itself_alone(void **state)
     struct head_case all, one; /* two rounds of 352 rows, and one */
 
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     open(&all, 700, 1100, 40, 8.0f);
-    amx_head_loss(&all.head, &all.loss);
+    tile_set()->head_loss(&all.head, &all.loss);
     open(&one, 1, 1100, 40, 8.0f);
     for (size_t i = 0; i < sizeof(picks) / sizeof(*picks); i++)
         check_alone(&one, &all, picks[i]);
@@ -308,14 +308,14 @@ static void a_row_depends_on_itself_alone(void **state)
 static void room_for_many_rows_is_enough_for_few(void **state)
 {
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     for (size_t blocks = 1; blocks <= 200; blocks++) {
         const struct tile_head h = {.blocks = blocks};
-        const size_t most = amx_head_scratch(&h, 256, true);
+        const size_t most = tile_set()->head_scratch(&h, 256, true);
 
         for (size_t rows = 1; rows < 256; rows++)
-            assert_true(amx_head_scratch(&h, rows, true) <= most);
+            assert_true(tile_set()->head_scratch(&h, rows, true) <= most);
     }
 }
 
@@ -326,16 +326,16 @@ static void nan_stays_in_its_row(void **state)
     float *d;
 
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     open(&c, 64, 1000, 40, 3.0f);
-    amx_head_loss(&c.head, &c.loss);
+    tile_set()->head_loss(&c.head, &c.loss);
     memcpy(before, c.loss.nll, sizeof(before));
     d = room(64 * c.blocks * 32 * sizeof(float));
     memcpy(d, c.d, 64 * c.blocks * 32 * sizeof(float));
     c.x[17 * c.dim + 3] = NAN;
     place_x(&c);
-    amx_head_loss(&c.head, &c.loss);
+    tile_set()->head_loss(&c.head, &c.loss);
     for (size_t r = 0; r < 64; r++) {
         const size_t at = r * c.blocks * 32;
 

@@ -43,11 +43,16 @@ static void check_gradient(size_t n, size_t row, size_t blocks)
     const size_t rows = tile_round(n) - row, pitch = blocks * 32 + 3;
     const struct tiles h = draw_tiles(n, n, 2), x = draw_tiles(n, n, blocks);
     float *g = zeroed(32 * pitch * sizeof(*g));
-    void *scratch = zeroed(amx_rank_scratch(rows));
+    const struct tile_rank_set *set = tile_rank_set();
+    uint16_t *turned = zeroed(rows * TILE_COLS * sizeof(*turned));
+    void *mixed = zeroed(set->scratch(rows));
+    const struct rank_target all = {.to = g, .pitch = pitch, .n = 32};
+    const struct rank_block block = {turned, row, rows, &all, 1};
 
     for (size_t i = 0; i < 32 * pitch; i++)
         g[i] = 1.0f;
-    amx_rank_gradient(g, pitch, tiles_from(h, 1), x, blocks, row, rows, scratch);
+    set->turn(turned, tiles_from(h, 1), row, rows);
+    set->gradients(&block, 1, x, blocks, NULL, row, rows, mixed);
     for (size_t r = 0; r < 32; r++) {
         for (size_t j = 0; j < blocks * 32; j++) {
             double sum = 1.0, absolute = 1.0;
@@ -64,7 +69,8 @@ static void check_gradient(size_t n, size_t row, size_t blocks)
     free(h.at);
     free(x.at);
     free(g);
-    free(scratch);
+    free(turned);
+    free(mixed);
 }
 
 static void gradients_are_sums_over_rows(void **state)

@@ -73,8 +73,8 @@ static void check_norm(size_t rows, size_t dim)
     struct tiles out = tiles_room(rows, blocks + 1);
     const size_t first = rows / 2; /* in two calls, as two threads would */
 
-    amx_norm(out, inv_rms, x, gain, EPS, dim, blocks, 0, first);
-    amx_norm(out, inv_rms, x, gain, EPS, dim, blocks, first, rows - first);
+    tile_set()->norm(out, inv_rms, x, gain, EPS, dim, blocks, 0, first);
+    tile_set()->norm(out, inv_rms, x, gain, EPS, dim, blocks, first, rows - first);
     for (size_t r = 0; r < rows; r++) {
         double sum = 0.0, inv;
 
@@ -101,7 +101,7 @@ static void check_norm(size_t rows, size_t dim)
 static void norm_is_that_of_the_formula(void **state)
 {
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     for (size_t i = 0; i < N_DIMS; i++)
         for (size_t j = 0; j < N_ROWS; j++)
@@ -165,9 +165,9 @@ static void check_backward(size_t rows, size_t dim, bool with_tiles)
 
     if (with_tiles)
         c.out = tiles_room(rows, blocks + 2);
-    amx_norm(c.y, c.inv_rms, c.x, c.gain, EPS, dim, blocks, 0, rows);
-    amx_norm_backward(c.out, c.d_x, c.d_y, c.y, c.inv_rms, c.gain, dim, blocks, 0,
-                      rows);
+    tile_set()->norm(c.y, c.inv_rms, c.x, c.gain, EPS, dim, blocks, 0, rows);
+    tile_set()->norm_backward(c.out, c.d_x, c.d_y, c.y, c.inv_rms, c.gain, dim, blocks,
+                              0, rows);
     for (size_t r = 0; r < rows; r++)
         check_slopes(&c, r);
     free(c.x);
@@ -183,7 +183,7 @@ static void check_backward(size_t rows, size_t dim, bool with_tiles)
 static void norm_backward_is_that_of_the_formula(void **state)
 {
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     for (size_t i = 0; i < N_DIMS; i++)
         for (size_t j = 0; j < N_ROWS; j++)
@@ -198,7 +198,7 @@ static void rows_go_to_tiles_and_back(void **state)
     float *x, *y;
 
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     x = room(rows * pitch * sizeof(float));
     y = room(rows * pitch * sizeof(float));
@@ -206,8 +206,8 @@ static void rows_go_to_tiles_and_back(void **state)
     rng_init(&rng, 1, 1);
     for (size_t i = 0; i < rows * pitch; i++)
         x[i] = rng_normal(&rng);
-    amx_to_tiles(t, x, pitch, blocks, 5, rows - 5);
-    amx_from_tiles(y, pitch, t, blocks, 5, rows - 5);
+    tile_set()->to_tiles(t, x, pitch, blocks, 5, rows - 5);
+    tile_set()->from_tiles(y, pitch, t, blocks, 5, rows - 5);
     for (size_t r = 0; r < rows; r++) {
         for (size_t i = 0; i < blocks * 32; i++) {
             const uint16_t want = r < 5 ? 0xffff : bf16_of(x[r * pitch + i]);
@@ -231,7 +231,7 @@ static void swiglu_is_that_of_the_formula(void **state)
     struct rng rng;
 
     (void)state;
-    if (cpu_isa() != CPU_AMX)
+    if (!tile_set())
         skip();
     gate_up = tiles_room(rows, 2 * blocks);
     act = tiles_room(rows, blocks + 1);
@@ -240,7 +240,7 @@ static void swiglu_is_that_of_the_formula(void **state)
         for (size_t i = 0; i < 2 * blocks * 32; i++)
             tile_at(gate_up, r, i / 32)[i % 32] =
                 bf16_of(rng_normal(&rng) * (r % 5 == 4 ? 200.0f : 3.0f));
-    amx_swiglu(act, gate_up, blocks, 0, rows);
+    tile_set()->swiglu(act, gate_up, blocks, 0, rows);
     for (size_t r = 0; r < rows; r++) {
         for (size_t i = 0; i < blocks * 32; i++) {
             const double gate = element(gate_up, r, i / 16 * 32 + i % 16);
