@@ -353,8 +353,9 @@ static void the_best_weights_are_kept_and_patience_ends(void **state)
 
 static void a_rate_far_too_high_ends_with_exit_7(void **state)
 {
-    static const char *const rates[] = {
-        "train.learning_rate=1e4", "train.learning_rate=1e3", "train.learning_rate=30"};
+    static const char *const rates[] = {"train.learning_rate=1e4",
+                                        "train.learning_rate=1e3",
+                                        "train.learning_rate=300"};
     struct fixture f;
     char name[32], recipe[32];
 
