@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 struct artel_error;
 
@@ -36,5 +37,8 @@ int yaml_override(struct yaml_node *root, const char *assignment,
                   struct artel_error *err);
 /* Back to YAML text, for recipe.yaml "as used". Caller frees *OUT. */
 int yaml_print(char **out, const struct yaml_node *root, struct artel_error *err);
+/* TEXT in double quotes, so that YAML reads the same bytes again: JSON's escapes do
+ * not suffice, since YAML folds U+0085, U+2028 and U+2029 as it folds a line's end. */
+void yaml_print_quoted(FILE *f, const char *text);
 
 #endif

@@ -119,7 +119,7 @@ static bool is_plain_word(const char *text)
     return true;
 }
 
-static void print_quoted(FILE *f, const char *text)
+void yaml_print_quoted(FILE *f, const char *text)
 {
     fputc('"', f);
     for (; *text; text++) {
@@ -141,6 +141,10 @@ static void print_quoted(FILE *f, const char *text)
         } else if (c == 0xef && (unsigned char)text[1] == 0xbb &&
                    (unsigned char)text[2] == 0xbf) { /* byte-order mark */
             fputs("\\uFEFF", f);
+            text += 2;
+        } else if (c == 0xef && (unsigned char)text[1] == 0xbf &&
+                   (unsigned char)text[2] >= 0xbe) { /* no characters */
+            fprintf(f, "\\uFFF%c", (unsigned char)text[2] == 0xbe ? 'E' : 'F');
             text += 2;
         } else
             fputc(c, f);
@@ -174,7 +178,7 @@ static bool is_plain_text(const char *text)
 static void print_scalar(FILE *f, const struct yaml_node *n)
 {
     if (n->quoted || !is_plain_text(n->text))
-        print_quoted(f, n->text);
+        yaml_print_quoted(f, n->text);
     else
         fputs(n->text, f);
 }
@@ -207,7 +211,7 @@ static void print_children(FILE *f, const struct yaml_node *parent, int indent)
             if (is_plain_word(n->key))
                 fputs(n->key, f);
             else
-                print_quoted(f, n->key);
+                yaml_print_quoted(f, n->key);
             fputc(':', f);
         }
         print_after(f, n, indent);

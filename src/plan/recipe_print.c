@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "files/yaml.h"
 #include "plan/recipe.h"
 #include "plan/recipe_keys.h"
 
@@ -170,6 +171,8 @@ static void print_flow(FILE *f, const json_t *value)
             comma = ", ";
         }
         fputc(']', f);
+    } else if (json_is_string(value)) {
+        yaml_print_quoted(f, json_string_value(value));
     } else {
         char *text = json_dumps(value, JSON_ENCODE_ANY);
 

@@ -263,6 +263,29 @@ static void what_is_printed_reads_back_the_same(void **state)
     recipe_close(r);
 }
 
+/* A path may hold what YAML folds or refuses when it stands there as it is. */
+static void odd_characters_of_a_path_are_printed_so_that_they_read_back(void **state)
+{
+    static const char odd[] =
+        "/srv/x\ty: \xe2\x80\xa9 \xc2\x85\xef\xbf\xbe\xef\xbb\xbf\x7f\"\\\n";
+    struct artel_error err = {0};
+    struct recipe *r = parsed("model: m\ndomains: {a: a.jsonl}\noutput: \"x\\ty: "
+                              "\\u2029 \\x85\\uFFFE\\uFEFF\\x7f"
+                              "\\\"\\\\\\n\"\n"),
+                  *back;
+    char *text;
+
+    (void)state;
+    assert_string_equal(r->output, odd);
+    assert_int_equal(recipe_print(&text, r, &err), 0);
+    if (recipe_parse(&back, text, strlen(text), "r.yaml", "/", NULL, 0, &err) < 0)
+        fail_msg("%s: %s\n%s", err.where, err.reason, text);
+    assert_string_equal(back->output, odd);
+    free(text);
+    recipe_close(back);
+    recipe_close(r);
+}
+
 static void a_comma_locale_changes_nothing(void **state)
 {
     struct recipe *r;
@@ -322,6 +345,7 @@ int main(void)
         cmocka_unit_test(every_mistake_has_its_code_and_place),
         cmocka_unit_test(overrides_win),
         cmocka_unit_test(what_is_printed_reads_back_the_same),
+        cmocka_unit_test(odd_characters_of_a_path_are_printed_so_that_they_read_back),
         cmocka_unit_test(a_comma_locale_changes_nothing),
         cmocka_unit_test(a_file_is_read_and_named),
         cmocka_unit_test(every_alias_leads_to_a_key),
