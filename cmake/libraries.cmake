@@ -1,6 +1,6 @@
 # What is installed: libartel and the program, both from the folders' objects.
 
-set(ARTEL_FOLDERS base files model text data math experts decoder train save eval plan serve)
+set(ARTEL_FOLDERS base files model text data math tiles experts decoder train save eval plan serve)
 set(ARTEL_PRIVATE_PACKAGES jansson yaml-0.1 libcrypto libpcre2-8 libutf8proc)
 
 # libartel.so and libartel.a, of which only what artel.h marks ARTEL_API can be seen.

@@ -15,7 +15,7 @@
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "cli/bench.h"
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 #define TRIES     3
 #define SECONDS   0.02 /* of a try, about */

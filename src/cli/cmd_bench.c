@@ -17,6 +17,7 @@
 #include "cli/options.h"
 #include "cli/signals.h"
 #include "eval/opened.h"
+#include "tiles/tiles.h"
 
 #define SUMMARY_SECONDS 15 /* of one work, two repeats aside */
 

@@ -13,7 +13,7 @@
 #include "math/kernels.h"
 #include "math/matrix.h"
 
-#define TINY_GAIN 1e-6f /* stands for a norm's weight of zero: math/tiles.h */
+#define TINY_GAIN 1e-6f /* stands for a norm's weight of zero: tiles/tiles.h */
 
 static const enum site any_site[N_TILE_GROUPS] = {SITE_Q, SITE_O, SITE_GATE, SITE_DOWN};
 

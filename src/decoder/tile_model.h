@@ -2,14 +2,14 @@
 /*
  * A frozen base laid out for the bf16 step: every group of linears that share an input
  * packed as one product for each direction, the head, and tables in the places of
- * math/tile_shape.h.
+ * tiles/tile_shape.h.
  */
 #ifndef ARTEL_DECODER_TILE_MODEL_H
 #define ARTEL_DECODER_TILE_MODEL_H
 
 #include "base/arena.h"
 #include "math/rope.h"
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 #include "model/weights.h"
 
 struct artel_error;

@@ -13,6 +13,7 @@
 #include "files/json.h"
 #include "files/write.h"
 #include "save/adapter.h"
+#include "tiles/tiles.h"
 
 #define CONFIG_MAX_BYTES ((size_t)16 << 20)
 

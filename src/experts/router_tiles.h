@@ -15,7 +15,7 @@
 #define ARTEL_EXPERTS_ROUTER_TILES_H
 
 #include "experts/router.h"
-#include "math/tile_ranks.h"
+#include "tiles/tile_ranks.h"
 
 #define ROUTERS_MOST 3 /* of q, k and v */
 

@@ -20,7 +20,7 @@
 #define ARTEL_EXPERTS_STACK_H
 
 #include "experts/mixture.h"
-#include "math/tile_ranks.h"
+#include "tiles/tile_ranks.h"
 
 #define STACK_RANGES 4 /* runs of panels with the same sites: q, k, v */
 

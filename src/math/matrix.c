@@ -14,17 +14,11 @@
 #include "math/gemm_packed.h"
 #include "math/kernels.h"
 #include "math/matmul.h"
-#include "math/tiles.h"
 
 #define MAX_ROWS 32 /* of x at a time */
 
 #define F32_ROWS  48  /* most columns of a panel in any set */
 #define F32_PIECE 768 /* a multiple of every set's columns and every format's block */
-
-bool precision_native_bf16(void)
-{
-    return tile_set() != NULL;
-}
 
 static size_t row_bytes(const struct matrix *w)
 {

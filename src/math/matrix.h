@@ -39,9 +39,6 @@ struct matrix {
     void *backward;     /* packed for the backward product, or NULL */
 };
 
-/* Does this CPU multiply bf16 natively (AMX, not capped)? tiles.h has those products. */
-bool precision_native_bf16(void);
-
 /*
  * Lay W out in ARENA for USE (an OR of enum matrix_use), or measure where the
  * arena only measures. Packing runs on all threads.

@@ -6,7 +6,7 @@
 #
 #   tests/style/includes.sh ROOT
 cd "$1" || exit 2
-order="base files model text data math experts decoder train save eval plan serve cli"
+order="base files model text data math tiles experts decoder train save eval plan serve cli"
 
 find src include -name '*.[ch]' | sort | xargs awk -v order="$order" '
 BEGIN {

@@ -17,6 +17,7 @@
 #include "decoder/pass.h"
 #include "decoder/session.h"
 #include "experts/stack.h"
+#include "tiles/tiles.h"
 
 #define BLOCK_BOUND  0.04
 #define ROUTER_BOUND 0.08

@@ -8,7 +8,7 @@
 #include "support/toy_decoder.h"
 
 #include "base/cpu.h"
-#include "math/matrix.h"
+#include "tiles/tiles.h"
 #include "train/trainer.h"
 
 #define ROWS     9

@@ -2,7 +2,7 @@
 /*
  * The places of a model's vectors in blocks of 32 columns.
  */
-#include "math/tile_shape.h"
+#include "tiles/tile_shape.h"
 
 #include <string.h>
 

@@ -11,12 +11,12 @@
  * The last piece waits in one of two buffers of 4 KiB. Four of a thread's eight tile
  * registers hold the piece, the others what is multiplied.
  */
-#include "math/tile_products.h"
+#include "tiles/tile_products.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <assert.h>
 
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 #define ALWAYS   static inline __attribute__((always_inline))
 #define K_BLOCKS 20 /* a panel's blocks that stay in L1 while rows pass by: 40 KiB */

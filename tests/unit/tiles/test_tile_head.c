@@ -10,7 +10,7 @@
 
 #include "base/cpu.h"
 #include "base/rng.h"
-#include "math/tile_head.h"
+#include "tiles/tile_head.h"
 
 #if defined(__x86_64__)
 /* A head of V words of width D and ROWS rows that it reads. */

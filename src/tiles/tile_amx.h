@@ -5,12 +5,12 @@
  * Tile registers are a thread's own. Every operation configures them on entry
  * (tiles_begin) because another library may have changed them.
  */
-#ifndef ARTEL_MATH_TILE_AMX_H
-#define ARTEL_MATH_TILE_AMX_H
+#ifndef ARTEL_TILES_TILE_AMX_H
+#define ARTEL_TILES_TILE_AMX_H
 
 #include <immintrin.h>
 
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 /* gcc 12 does not know that tile loads and stores touch memory. */
 #define TILE_FENCE() __asm__ volatile("" ::: "memory")

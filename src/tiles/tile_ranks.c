@@ -3,7 +3,7 @@
  * The choice of the set of low-rank operations.
  */
 #include "base/cpu.h"
-#include "math/tile_ranks.h"
+#include "tiles/tile_ranks.h"
 
 #if !defined(__x86_64__)
 const struct tile_rank_set *tile_rank_set_amx(void)

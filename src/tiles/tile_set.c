@@ -3,7 +3,7 @@
  * The choice of the set of block operations.
  */
 #include "base/cpu.h"
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 #if !defined(__x86_64__)
 const struct tile_set *tile_set_amx(void)
@@ -15,4 +15,9 @@ const struct tile_set *tile_set_amx(void)
 const struct tile_set *tile_set(void)
 {
     return cpu_isa() >= CPU_AMX ? tile_set_amx() : NULL;
+}
+
+bool precision_native_bf16(void)
+{
+    return tile_set() != NULL;
 }

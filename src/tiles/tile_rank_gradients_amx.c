@@ -12,12 +12,12 @@
  * and up share the columns, 16 and 16, each has a tile of its own instead, and blocks of
  * ranks of the one leave the tiles of the other out.
  */
-#include "math/tile_ranks.h"
+#include "tiles/tile_ranks.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <assert.h>
 
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define AHEAD  ((size_t)2)   /* pairs that are mixed before they are needed */

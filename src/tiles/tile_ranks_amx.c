@@ -8,12 +8,12 @@
  * factors gate * scale of a row's 32 places are found anew only where its unit is not
  * that of the row before it: a sequence with its own expert pays for one row.
  */
-#include "math/tile_ranks.h"
+#include "tiles/tile_ranks.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <assert.h>
 
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 #define NOBODY    UINT32_MAX
 #define AHEAD     4 /* steps of K that are fetched before they are needed */

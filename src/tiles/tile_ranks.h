@@ -12,10 +12,10 @@
  * A gate belongs to a unit (a row, or the rows of a sequence) and to an owner (an
  * expert); a row whose unit has gate 0 for the owner of a place gets 0 there.
  */
-#ifndef ARTEL_MATH_TILE_RANKS_H
-#define ARTEL_MATH_TILE_RANKS_H
+#ifndef ARTEL_TILES_TILE_RANKS_H
+#define ARTEL_TILES_TILE_RANKS_H
 
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 #define RANK_PARTS 16 /* of a block at most: they begin at even places */
 

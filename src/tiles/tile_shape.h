@@ -10,8 +10,8 @@
  *     v, heads  natural order, each head padded to whole blocks
  *     gate, up  a block holds 16 of gate and the same 16 of up
  */
-#ifndef ARTEL_MATH_TILE_SHAPE_H
-#define ARTEL_MATH_TILE_SHAPE_H
+#ifndef ARTEL_TILES_TILE_SHAPE_H
+#define ARTEL_TILES_TILE_SHAPE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,10 +2,10 @@
 /*
  * A 32 x 32 piece of a frozen weight matrix to the right side of a product.
  */
-#include "math/tile_products.h"
+#include "tiles/tile_products.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 static inline __m512i row_of(const float *w, size_t pitch, size_t r)
 {

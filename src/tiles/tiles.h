@@ -14,15 +14,15 @@
  * finds zeros and leaves zeros. Sums are float. A row's result depends on that row
  * alone (attention: on its sequence), to the bit.
  */
-#ifndef ARTEL_MATH_TILES_H
-#define ARTEL_MATH_TILES_H
+#ifndef ARTEL_TILES_TILES_H
+#define ARTEL_TILES_TILES_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "math/tile_shape.h"
+#include "tiles/tile_shape.h"
 
 #define TILE_ROWS  16
 #define TILE_COLS  32
@@ -242,5 +242,8 @@ const struct tile_set *tile_set_amx(void); /* NULL when not built in */
 
 /* The set that cpu_isa() allows, or NULL. */
 const struct tile_set *tile_set(void);
+
+/* Does this CPU multiply bf16 natively: is there a set? */
+bool precision_native_bf16(void);
 
 #endif

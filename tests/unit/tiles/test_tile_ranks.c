@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
-#include "math/tile_ranks.h"
+#include "tiles/tile_ranks.h"
 
 static struct rng numbers;
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Operations of struct tile_set (math/tiles.h, where each is described) by AMX: the
+ * Operations of struct tile_set (tiles/tiles.h, where each is described) by AMX: the
  * head with its loss, and what works row by row. For the table in math/; everything
  * else calls tile_set().
  */
-#ifndef ARTEL_MATH_TILE_HEAD_H
-#define ARTEL_MATH_TILE_HEAD_H
+#ifndef ARTEL_TILES_TILE_HEAD_H
+#define ARTEL_TILES_TILE_HEAD_H
 
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 size_t amx_head_bytes(size_t blocks, size_t n_vocab, bool backward);
 void amx_head_pack(const struct tile_head *h, const float *w, size_t dim, size_t first,

@@ -9,10 +9,10 @@
  *     pairs         right side, x       [16 pairs of rows][16 columns]
  *     pairs turned  left side,  x^T     [16 columns][32 rows]
  */
-#ifndef ARTEL_MATH_TILE_ATTENTION_AMX_H
-#define ARTEL_MATH_TILE_ATTENTION_AMX_H
+#ifndef ARTEL_TILES_TILE_ATTENTION_AMX_H
+#define ARTEL_TILES_TILE_ATTENTION_AMX_H
 
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 #define CHUNK 8 /* blocks of 32 whose scores are held at a time */
 

@@ -9,13 +9,13 @@
  * blocks are counted from the sequence's first key, and a block that a row does not
  * see adds zeros to it, so a row's bits depend on its query and its keys alone.
  */
-#include "math/tile_attention.h"
+#include "tiles/tile_attention.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <math.h>
 
 #include "base/arena.h"
-#include "math/tile_attention_amx.h"
+#include "tiles/tile_attention_amx.h"
 
 /* Floats from one row of scores to the next: 17 lines, so that rows fall on different
  * sets of the cache. */

@@ -10,7 +10,7 @@
 
 #include "base/cpu.h"
 #include "base/rng.h"
-#include "math/tile_attention.h"
+#include "tiles/tile_attention.h"
 
 #if defined(__x86_64__)
 #define AFTER   21     /* rows behind the sequence */

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 #define MAX_ROWS 96
 #define EPS      0x1p-8 /* one rounding to bf16, relative */

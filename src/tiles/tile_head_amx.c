@@ -19,13 +19,13 @@
  * Weights stream from memory: while a panel is used the next one is prefetched, a few
  * lines with every step. Rows go in rounds whose x and sums stay in L2.
  */
-#include "math/tile_head.h"
+#include "tiles/tile_head.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <assert.h>
 #include <math.h>
 
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 #define CUT         8    /* with more, a cut's panel of E leaves L1 between rows */
 #define PIECE_ELEMS 1024 /* floats: four tiles of 16 x 16 */

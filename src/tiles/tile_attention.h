@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention of one sequence in bf16 tiles: members of struct tile_set (math/tiles.h).
+ * Attention of one sequence in bf16 tiles: members of struct tile_set (tiles/tiles.h).
  *
  * Numbers are expected finite. A row that is not gives itself and those that see it
  * NaN, and may give NaN to the rows before it in its block of 32.
  */
-#ifndef ARTEL_MATH_TILE_ATTENTION_H
-#define ARTEL_MATH_TILE_ATTENTION_H
+#ifndef ARTEL_TILES_TILE_ATTENTION_H
+#define ARTEL_TILES_TILE_ATTENTION_H
 
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 size_t amx_attention_scratch(const struct tile_heads *h, size_t n_queries,
                              size_t n_keys);

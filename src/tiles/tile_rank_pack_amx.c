@@ -10,12 +10,12 @@
  *
  * Gaps of a block are zero from the start: only what is there is written.
  */
-#include "math/tile_ranks.h"
+#include "tiles/tile_ranks.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <assert.h>
 
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 static inline __mmask16 first_lanes(size_t n)
 {

@@ -12,11 +12,11 @@
  * Queries past the end are zeros with a slope of zero and add nothing; keys past the
  * end are seen by such queries alone.
  */
-#include "math/tile_attention.h"
+#include "tiles/tile_attention.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include "base/arena.h"
-#include "math/tile_attention_amx.h"
+#include "tiles/tile_attention_amx.h"
 
 #define SIDE   (CHUNK * 32)
 #define SQUARE ((size_t)CHUNK * CHUNK * PACK_ELEMS)

@@ -2,10 +2,10 @@
 /*
  * The products of the AMX set; what they do is said in tiles.h.
  */
-#ifndef ARTEL_MATH_TILE_PRODUCTS_H
-#define ARTEL_MATH_TILE_PRODUCTS_H
+#ifndef ARTEL_TILES_TILE_PRODUCTS_H
+#define ARTEL_TILES_TILE_PRODUCTS_H
 
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 void amx_product_tiles(const struct tile_product *p, struct tiles out);
 void amx_product_rope(const struct tile_product *p, struct tiles out, size_t turned,

@@ -8,13 +8,13 @@
  *
  * y / g stands for x / rms(x), so x need not be kept. Gaps are zeros and stay zeros.
  */
-#include "math/tile_head.h"
+#include "tiles/tile_head.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #include <assert.h>
 #include <math.h>
 
-#include "math/tile_amx.h"
+#include "tiles/tile_amx.h"
 
 /* Of 16 places from AT on those that are below DIM. */
 static inline __mmask16 inside(size_t at, size_t dim)

@@ -2,13 +2,13 @@
 /*
  * The AMX set of block operations, gathered from the files tile_*_amx.c.
  */
-#include "math/tiles.h"
+#include "tiles/tiles.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#include "math/tile_attention.h"
-#include "math/tile_head.h"
-#include "math/tile_products.h"
-#include "math/tile_ranks.h"
+#include "tiles/tile_attention.h"
+#include "tiles/tile_head.h"
+#include "tiles/tile_products.h"
+#include "tiles/tile_ranks.h"
 
 static const struct tile_set set = {
     .name = "amx",
