@@ -283,29 +283,70 @@ struct artel_eval_set {
     const char
         *score; /* NULL or "loss": perplexity alone; else see artel_score_names() */
 };
+/* A model behind any endpoint that speaks OpenAI's chat completions rates answers. */
+struct artel_judge_options {
+    const char *url;       /* "https://host/v1", to which /chat/completions is added */
+    const char *model;     /* as the endpoint names it */
+    const char *key_env;   /* environment variable with the key, "OPENAI_API_KEY" */
+    size_t ratings;        /* of each answer, 3 */
+    size_t max_rows;       /* of each set; 0: every answer that was generated */
+    size_t retries;        /* of one request that failed for a passing reason, 5 */
+    size_t timeout_s;      /* of one request, 120 */
+    const char *keep_path; /* JSONL of ratings, read first; NULL: none are kept */
+};
+ARTEL_API void artel_judge_options_default(struct artel_judge_options *o);
+
 struct artel_eval_options {
-    const char *expert; /* "auto", "base" or a name */
-    size_t max_rows;    /* of each set; 0: all */
-    size_t max_tokens;  /* of a generated answer, 256 */
-    size_t cutoff_len;  /* tokens of a row; 0: what the model was made for */
-    int generate; /* 1: answers are generated and scored; 0: perplexity and routing */
-    int base;     /* 1: the base alone stands first in the table */
+    const char *expert;  /* "auto", "base" or a name */
+    size_t max_rows;     /* of each set; 0: all */
+    size_t general_rows; /* of each general set; plain text: windows; 0: all */
+    size_t max_tokens;   /* of a generated answer, 256 */
+    size_t cutoff_len;   /* tokens of a row; 0: what the model was made for */
+    int generate;  /* 1: answers are generated and scored; 0: perplexity and routing */
+    int base;      /* 1: the base alone stands first in the table */
+    uint64_t seed; /* of the bootstrap's resamples, 1 */
     const struct artel_eval_set
         *sets; /* (n_sets); none: those that the mixtures name */
     size_t n_sets;
     const struct artel_eval_set *general; /* (n_general) measured for base and all */
     size_t n_general;
+    const char *keep; /* folder of results that are kept, and used again; NULL: none */
+    const struct artel_judge_options *judge; /* NULL: none */
     struct artel_open_options open;
     const volatile sig_atomic_t *stopped; /* may be NULL */
     void (*on_note)(void *user,
                     const char *line); /* what is being measured; may be NULL */
+    /* Of that, rows done; calls come one at a time. May be NULL. */
+    void (*on_rows)(void *user, size_t n_done, size_t n);
     void *user;
 };
 ARTEL_API void artel_eval_options_default(struct artel_eval_options *o);
 /* Name IDX of the ways to score an answer, NULL after the last. */
 ARTEL_API const char *artel_score_names(size_t idx);
 
-/* Measure the mixtures at PATHS (n). *JSON is the text of {"methods": [...]}. */
+/*
+ * Measure the mixtures at PATHS (n). *JSON is the text of {"methods": [METHOD, ...]}, the
+ * base first where it was asked for; null stands for what could not be measured, and
+ * scores are shares from 0 to 1. A METHOD:
+ *
+ *     name path seed      "moa"; the base is "base" and has no seed
+ *     domains             {NAME: SET}
+ *     general             {NAME: SET with "change" and "ci95": [low, high] against base}
+ *     routing_accuracy    of rows whose domain has an expert of its name
+ *     confusion           {SET: {EXPERT: rows it was chosen for}}
+ *     gate_entropy        mean over rows and routers, in nats
+ *     identity_share      mean gate of all identity experts together, 0 where none
+ *     routing             {SET: [[mean gate of each expert] for each router]}
+ *     experts             [NAME], the order of those gates
+ *     trainable_parameters tokens steps seconds      what it took
+ *
+ * A SET: "rows", "dropped", "perplexity", "answer_tokens", "score" with "score_name"; of
+ * generated answers "bleu" (0 to 100), "rouge_l", "tokens_per_second", "json_valid",
+ * "json_name", "judge" {"score" (0 to 10), "ratings", "missing" and a mean for each
+ * quality}; of choices "acc" and "acc_norm"; of plain text "word_perplexity",
+ * "byte_perplexity", "bits_per_byte"; where something routes "routing_accuracy",
+ * "gate_entropy", "identity_share".
+ */
 ARTEL_API int artel_evaluate(char **json, const char *const *paths, size_t n,
                              const struct artel_eval_options *o,
                              struct artel_error *err);

@@ -29,8 +29,14 @@ struct evaluation {
 void artel_eval_options_default(struct artel_eval_options *o)
 {
     *o = (struct artel_eval_options){
-        .expert = "auto", .max_tokens = 256, .generate = 1, .base = 1};
+        .expert = "auto", .max_tokens = 256, .generate = 1, .base = 1, .seed = 1};
     artel_open_options_default(&o->open);
+}
+
+void artel_judge_options_default(struct artel_judge_options *o)
+{
+    *o = (struct artel_judge_options){
+        .key_env = "OPENAI_API_KEY", .ratings = 3, .retries = 5, .timeout_s = 120};
 }
 
 const char *artel_score_names(size_t idx)
