@@ -576,7 +576,8 @@ int loop_run(const struct loop_input *in, struct loop_result *out,
     l.began = l.checked = monotonic_seconds();
     l.began_at = l.s.position;
     l.seconds_before = l.s.seconds;
-    steplog_open(&l.log, in->folder, l.s.position, log_warning, &l);
+    steplog_open(&l.log, in->folder, l.s.position, in->settings->tensorboard,
+                 log_warning, &l);
     rc = turns(&l, &own);
     if (rc == 0)
         rc = finish(&l, &own);

@@ -44,6 +44,7 @@ static const struct recipe_train train_defaults = {
     .shuffle = true,
     .packing = true,
     .logging_steps = 1,
+    .tensorboard = true,
 };
 
 static const struct recipe_router router_defaults = {

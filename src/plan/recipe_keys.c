@@ -96,6 +96,7 @@ static const struct recipe_key keys[] = {
     {"train", "skip_bad", KEY_COUNT, IN_TRAIN(skip_bad), 0, MANY, 0, NULL},
     {"train", "nan_steps", KEY_COUNT, IN_TRAIN(nan_steps), 0, MANY, 0, NULL},
     {"train", "logging_steps", KEY_COUNT, IN_TRAIN(logging_steps), 1, MANY, 0, NULL},
+    {"train", "tensorboard", KEY_BOOL, IN_TRAIN(tensorboard), 0, 0, 0, NULL},
 
     {"router", "eta", KEY_REAL, IN_ROUTER(eta), 0, 1e4, 0, NULL},
     {"router", "learning_rate", KEY_REAL, IN_ROUTER(learning_rate), 0, 1e4, 0, NULL},

@@ -29,7 +29,7 @@ static const struct method_stages {
 /* Keys of the section train that no weight depends on. */
 static const char *const idle_keys[] = {"save_steps",    "save_total_limit", "packing",
                                         "logging_steps", "precision",        "memory",
-                                        "nan_steps"};
+                                        "nan_steps",     "tensorboard"};
 
 static const struct method_stages *stages_of(const char *method)
 {

@@ -28,6 +28,20 @@ static void trouble(struct steplog *l, const char *doing, const char *why)
         l->warn(l->user, message);
 }
 
+static void events_trouble(struct steplog *l)
+{
+    char message[512];
+
+    if (l->events_warned)
+        return;
+    l->events_warned = true;
+    snprintf(message, sizeof(message),
+             "cannot write TensorBoard's events beside %s: %s; training goes on",
+             l->path ? l->path : "log.jsonl", strerror(errno));
+    if (l->warn)
+        l->warn(l->user, message);
+}
+
 /* Does the line tell of a step up to LAST? Half a line does not. */
 static bool is_kept(const char *text, size_t n, uint64_t last)
 {
@@ -70,7 +84,8 @@ static void take_back(struct steplog *l, uint64_t last_step)
 }
 
 void steplog_open(struct steplog *l, const char *folder, uint64_t last_step,
-                  void (*warn)(void *user, const char *message), void *user)
+                  bool tensorboard, void (*warn)(void *user, const char *message),
+                  void *user)
 {
     *l = (struct steplog){.warn = warn, .user = user};
     l->path = path_join(folder, "log.jsonl");
@@ -80,12 +95,16 @@ void steplog_open(struct steplog *l, const char *folder, uint64_t last_step,
     l->f = fopen(l->path, "ae");
     if (!l->f)
         trouble(l, "open", strerror(errno));
+    if (tensorboard && events_open(&l->events, folder, last_step) < 0)
+        events_trouble(l);
 }
 
 void steplog_line(struct steplog *l, json_t *line)
 {
     char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
 
+    if (events_line(&l->events, line) < 0)
+        events_trouble(l);
     json_decref(line);
     if (text && l->f) {
         errno = 0;
@@ -101,6 +120,8 @@ void steplog_sync(struct steplog *l)
 {
     struct stat open_one, at_path;
 
+    if (events_sync(&l->events) < 0)
+        events_trouble(l);
     if (!l->f)
         return;
     if (fdatasync(fileno(l->f)) != 0)
@@ -118,6 +139,7 @@ void steplog_close(struct steplog *l)
 {
     if (l->f)
         fclose(l->f);
+    events_close(&l->events);
     free(l->path);
     *l = (struct steplog){0};
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * log.jsonl of a stage: one JSON object a line, a line a step or evaluation.
+ * log.jsonl of a stage: one JSON object a line, a line a step or evaluation; and the same
+ * numbers for TensorBoard.
  *
  * The log is for people and plots: trouble with it is said once and never stops
  * training.
@@ -13,17 +14,21 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "plan/events.h"
+
 struct steplog {
     FILE *f; /* NULL: not open */
     char *path;
+    struct events events; /* not open where they are not wanted */
     void (*warn)(void *user, const char *message);
     void *user;
-    bool warned;
+    bool warned, events_warned;
 };
 
 /* Lines of steps after LAST_STEP, left by a run that was killed, are taken out. */
 void steplog_open(struct steplog *l, const char *folder, uint64_t last_step,
-                  void (*warn)(void *user, const char *message), void *user);
+                  bool tensorboard, void (*warn)(void *user, const char *message),
+                  void *user);
 /* Takes LINE over. Numbers that are not finite are left out of it by the caller. */
 void steplog_line(struct steplog *l, json_t *line);
 /* At a checkpoint: what is in the log is on disk; a log that was moved away starts anew. */
