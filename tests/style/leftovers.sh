@@ -9,7 +9,7 @@ bad=0
 
 # looks PATTERN WHY: in every text file that belongs to the project
 looks() {
-    found=$(grep -rnIE "$1" . --exclude-dir=.git --exclude-dir='build*' \
+    found=$(grep -rnIE "$1" . --exclude-dir=.git --exclude=.git --exclude-dir='build*' \
         --exclude-dir=models --exclude-dir=runs --exclude-dir=data \
         --exclude-dir=__pycache__ | cut -c 1-160)
     if [ -n "$found" ]; then
