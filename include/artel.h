@@ -369,6 +369,23 @@ ARTEL_API int artel_inspect(char **json, const char *path,
                             const struct artel_inspect_options *o,
                             struct artel_error *err);
 
+/* ---- converting ---- */
+
+struct artel_convert_options {
+    const char *to;     /* "gguf-lora" (a file for llama.cpp) or "peft" (a folder) */
+    const char *model;  /* base of an adapter or LoRA file; NULL: the recorded one */
+    const char *expert; /* of a mixture; NULL: the only one */
+    const char *gates;  /* "math=0.7,law=0.3": their sum as one expert; or NULL */
+    const char *type;   /* of numbers: "f32", "f16", "bf16"; NULL: f32 */
+    int force;          /* write over what is there, accept experts of another base */
+};
+ARTEL_API void artel_convert_options_default(struct artel_convert_options *o);
+/* SOURCE (a PEFT folder, a mixture, a GGUF LoRA file) as OUT, which is whole or not there.
+ * *JSON tells what became of it. O may be NULL. ARTEL_ECONFLICT: OUT is there already. */
+ARTEL_API int artel_convert(char **json, const char *source, const char *out,
+                            const struct artel_convert_options *o,
+                            struct artel_error *err);
+
 /* ---- training from a recipe ---- */
 
 enum artel_event {

@@ -17,18 +17,22 @@
 
 #define SAVE_FORMAT_VERSION 1 /* of artel.json, mixture.json and state.json */
 
-/*
- * Row of B in our order that is row J of Hugging Face's. The same but where the base keeps
- * the heads of q and k interleaved (GGUF llama): there, inside a head of D rows, ours
- * 2 i + j is theirs j D / 2 + i.
- */
+/* Row of an interleaved head's matrix that is row J of Hugging Face's: inside a head of D
+ * rows, interleaved 2 i + j is theirs j D / 2 + i. */
+static inline size_t interleaved_row(size_t D, size_t j)
+{
+    const size_t in_head = j % D;
+
+    return j - in_head + 2 * (in_head % (D / 2)) + in_head / (D / 2);
+}
+
+/* Row of B in our order that is row J of Hugging Face's. The same but where the base keeps
+ * the heads of q and k interleaved (GGUF llama). */
 static inline size_t hf_row(const struct model_config *c, enum site s, size_t j)
 {
-    const size_t D = c->head_dim, in_head = j % D;
-
     if (!c->rope_interleaved || (s != SITE_Q && s != SITE_K))
         return j;
-    return j - in_head + 2 * (in_head % (D / 2)) + in_head / (D / 2);
+    return interleaved_row(c->head_dim, j);
 }
 
 #endif

@@ -26,8 +26,7 @@ struct common {
     bool use_rslora;
 };
 
-/* The alpha that gives SCALE at RANK to the bit where a float can. */
-static float alpha_for(float scale, size_t rank, bool use_rslora)
+float lora_alpha_for(float scale, size_t rank, bool use_rslora)
 {
     const double root = use_rslora ? sqrt((double)rank) : (double)rank;
     const float near = (float)((double)scale * root);
@@ -65,7 +64,7 @@ static struct common find_common(const struct expert *e)
             continue;
         best_count = count;
         best.rank = e->lora[i].rank;
-        best.alpha = alpha_for(e->lora[i].scale, best.rank, false);
+        best.alpha = lora_alpha_for(e->lora[i].scale, best.rank, false);
     }
     return best;
 }
@@ -79,7 +78,7 @@ static json_t *field_new(const struct lora *l, const struct common *c, enum fiel
         return l->rank == c->rank ? NULL : json_integer((json_int_t)l->rank);
     if (lora_scale(c->alpha, l->rank, c->use_rslora) == l->scale)
         return NULL;
-    return number_new(alpha_for(l->scale, l->rank, c->use_rslora));
+    return number_new(lora_alpha_for(l->scale, l->rank, c->use_rslora));
 }
 
 static bool site_agrees(const struct expert *e, enum site s, const struct common *c,

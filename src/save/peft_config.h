@@ -38,6 +38,9 @@ struct module_plan {
 int peft_config_plan(struct module_plan *plan, const struct peft_config *p,
                      const struct model_config *c, struct artel_error *err);
 
+/* The alpha that gives SCALE at RANK to the bit where a float can. */
+float lora_alpha_for(float scale, size_t rank, bool use_rslora);
+
 /* The configuration of E, a new reference. AS_ASKED tells r, alpha and rsLoRA and may be
  * NULL: the commonest rank and scale are taken then. */
 int peft_config_build(json_t **out, const struct expert *e,

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of artel_convert(): what is converted, opened and ready.
+ */
+#ifndef ARTEL_PLAN_CONVERT_H
+#define ARTEL_PLAN_CONVERT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "decoder/frozen.h"
+#include "experts/expert.h"
+
+struct artel_convert_options;
+struct artel_error;
+
+struct conversion {
+    const struct artel_convert_options *o; /* borrowed */
+    struct artel_model *model;             /* the base; owned */
+    struct expert expert; /* experts under gates are one here; n_params 0: none */
+    json_t *gates; /* {name: gate} of what the expert is made of, or NULL; owned */
+};
+
+/* SOURCE: an adapter's folder, a mixture's, a GGUF LoRA file, or a model, which has no
+ * expert. */
+int conversion_open(struct conversion *c, const char *source,
+                    const struct artel_convert_options *o, struct artel_error *err);
+void conversion_release(struct conversion *c);
+
+#endif

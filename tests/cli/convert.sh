@@ -1,0 +1,71 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Experts in other forms: there and back to the bit, nothing written over unasked, and
+# what cannot be is told before anything is written.
+set -u
+. "$TESTS/cli/row.inc"
+base=$TESTS/golden/toy-tied.gguf
+
+quietly() {
+    "$@" >"$work.log" 2>&1 || fail "$*: exit $?: $(tail -3 "$work.log")"
+    rm -f "$work.log"
+}
+
+for name in alpha beta; do
+    for i in 0 1 2 3 4 5 6 7; do
+        printf '{"messages": [{"role": "user", "content": "%s %d"}, {"role": "assistant", "content": "%s"}]}\n' \
+            $name $i "$(echo $name | cut -c1-2)"
+    done >$name.jsonl
+done
+cat >recipe.yaml <<END
+model: $base
+output: run
+method: [moa]
+lora: {rank: 4, alpha: 8}
+domains:
+  alpha: {train: alpha.jsonl}
+  beta: {train: beta.jsonl}
+train: {learning_rate: 2.0e-2, epochs: 1, batch_size: 8, precision: fp32, cutoff_len: 256}
+END
+quietly "$ARTEL" train recipe.yaml
+
+# An expert, its file, and the expert again.
+quietly "$ARTEL" convert run/moa alpha.gguf --to gguf-lora --expert alpha
+quietly "$ARTEL" convert alpha.gguf alpha --to peft --model "$base"
+cmp run/moa/experts/alpha/adapter_model.safetensors alpha/adapter_model.safetensors ||
+    fail "an expert has changed on its way to GGUF and back"
+quietly "$ARTEL" convert run/moa/experts/alpha again.gguf --to gguf-lora --json told.json
+cmp alpha.gguf again.gguf || fail "the expert of a mixture is not the adapter"
+grep -q '"exact": true' told.json || fail "no word that nothing was lost: $(cat told.json)"
+quietly "$ARTEL" convert alpha.gguf alpha --to peft --model "$base" --force
+quietly "$ARTEL" convert alpha.gguf half.gguf --to gguf-lora --type f16 --model "$base"
+[ "$(wc -c <half.gguf)" -lt "$(wc -c <alpha.gguf)" ] || fail "halves take as much room"
+
+# Two experts under fixed gates are one of twice the rank.
+quietly "$ARTEL" convert run/moa both --to peft --gates alpha=0.7,beta=0.3
+grep -q '"r": 8' both/adapter_config.json || fail "$(cat both/adapter_config.json)"
+quietly "$ARTEL" score both alpha.jsonl --precision fp32 --json score.json
+
+mkdir -p occupied/inner
+: >occupied/config.json
+row V01 6 CNV01 convert run/moa/experts/alpha alpha.gguf --to gguf-lora
+row V02 6 CNV01 convert alpha.gguf alpha --to peft --model "$base"
+row V03 6 CNV01 convert alpha.gguf occupied --to peft --model "$base" --force
+row V04 6 CNV01 convert run/moa occupied --to gguf-lora --expert beta --force
+row V05 2 USE08 convert alpha.gguf new --to peft
+row V06 2 USE09 convert run/moa new.gguf --to gguf-lora
+row V07 2 USE09 convert run/moa new.gguf --to gguf-lora --expert nobody
+row V08 2 CNV03 convert run/moa new.gguf --to gguf-lora --gates alpha=0.5,nobody=0.5
+row V09 2 CNV03 convert run/moa new.gguf --to gguf-lora --gates alpha=0.5,alpha=0.5
+row V10 2 CNV03 convert run/moa new.gguf --to gguf-lora --gates alpha=much
+row V11 2 CNV03 convert run/moa new.gguf --to gguf-lora --gates alpha=0
+row V12 2 CNV02 convert run/moa new.gguf --to gguf-lora --gates alpha=1 --expert beta
+row V13 2 CNV02 convert run/moa/experts/alpha new.gguf --to gguf-lora --gates alpha=1
+row V14 2 USE07 convert run/moa/experts/alpha new.gguf
+row V15 2 '' convert run/moa/experts/alpha new.gguf --to onnx
+row V16 2 CNV05 convert alpha.gguf new --to peft --model "$base" --type f16
+row V17 3 GLA02 convert alpha.gguf new --to peft --model "$TESTS/golden/toy-tied"
+row V18 4 IO01 convert nowhere new.gguf --to gguf-lora
+row V19 4 '' convert run/moa/experts/alpha nowhere/new.gguf --to gguf-lora
+[ ! -e new ] && [ ! -e new.gguf ] || fail "a refused conversion has written something"
+exit "$bad"
