@@ -203,6 +203,9 @@ struct artel_answer {
     float *
         probabilities; /* (n_routers, n_experts), NULL where nothing was routed; owned */
     size_t layers_agreeing; /* routers whose first choice is EXPERT */
+    /* 1: every token was routed on its own. PROBABILITIES are gates averaged over the
+     * answer's tokens, EXPERT has the largest average, LAYERS_AGREEING says nothing. */
+    int per_token;
     double prefill_seconds, decode_seconds;
 };
 ARTEL_API void artel_answer_release(struct artel_answer *a);

@@ -94,7 +94,7 @@ json_t *routing_json(const struct artel_answer *a, const struct artel_mixture *m
     if (!a->probabilities)
         return json_null();
     probabilities = json_object();
-    layers = json_array();
+    layers = a->per_token ? json_null() : json_array();
     for (size_t e = 0; e < a->n_experts; e++) {
         double sum = 0;
 
@@ -103,9 +103,11 @@ json_t *routing_json(const struct artel_answer *a, const struct artel_mixture *m
         json_object_set_new(probabilities, artel_expert_name(m, (int)e),
                             json_number(sum / (double)a->n_routers));
     }
-    for (size_t r = 0; r < a->n_routers; r++)
+    for (size_t r = 0; r < a->n_routers && !a->per_token; r++)
         json_array_append_new(
             layers, json_string(artel_expert_name(m, (int)routing_choice(a, r))));
-    return json_pack("{s:o, s:o, s:I}", "probabilities", probabilities, "layers",
-                     layers, "layers_agreeing", (json_int_t)a->layers_agreeing);
+    return json_pack("{s:o, s:o, s:o}", "probabilities", probabilities, "layers",
+                     layers, "layers_agreeing",
+                     a->per_token ? json_null()
+                                  : json_integer((json_int_t)a->layers_agreeing));
 }

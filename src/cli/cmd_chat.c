@@ -51,6 +51,23 @@ static const char *name_of(const struct chat *c, int expert)
     return name ? name : "auto";
 }
 
+/* Each expert's gate, averaged over routers and tokens. */
+static void why_by_token(const struct chat *c)
+{
+    const struct artel_answer *const a = &c->last;
+
+    printf("Every token was weighed on its own, at each of %zu linears. On average:\n",
+           a->n_routers);
+    for (size_t e = 0; e < a->n_experts; e++) {
+        double sum = 0;
+
+        for (size_t r = 0; r < a->n_routers; r++)
+            sum += (double)a->probabilities[r * a->n_experts + e];
+        printf("  %-20s %6.3f%s\n", name_of(c, (int)e), sum / (double)a->n_routers,
+               (int)e == a->expert ? " *" : "");
+    }
+}
+
 /* Each layer's probabilities, experts as columns. */
 static void why(const struct chat *c)
 {
@@ -62,6 +79,10 @@ static void why(const struct chat *c)
     }
     if (!a->probabilities) {
         printf("The last answer was not routed: %s gave it.\n", name_of(c, a->expert));
+        return;
+    }
+    if (a->per_token) {
+        why_by_token(c);
         return;
     }
     printf("%-6s", "layer");
@@ -174,7 +195,9 @@ static void print_footer(const struct chat *c)
         a->decode_seconds > 0 ? (double)a->n_ids / a->decode_seconds : 0;
 
     printf(c->terminal ? "\n\033[2m[%s" : "\n[%s", name_of(c, a->expert));
-    if (a->probabilities)
+    if (a->probabilities && a->per_token)
+        printf(", most weight on average");
+    else if (a->probabilities)
         printf(", %zu of %zu routers", a->layers_agreeing, a->n_routers);
     printf(", %.1f tokens/s]", rate);
     printf(c->terminal ? "\033[0m\n\n" : "\n\n");

@@ -34,7 +34,8 @@ struct decode_row {
     bool routed; /* the routers decide: */
     const float
         *held; /* (n_routers, E) gates found at the prefill, or NULL: every row's own */
-    float *logits; /* (V) overwritten */
+    double *gate_sum; /* (n_routers, E) the token's gates are added; or NULL */
+    float *logits;    /* (V) overwritten */
 };
 
 /* One thread's own part of the room. */

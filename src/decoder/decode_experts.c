@@ -35,6 +35,16 @@ size_t decode_h_width(const struct mixture *m)
     return widest;
 }
 
+/* For those who ask afterwards which experts were at work. */
+static void note_gates(const struct step *s, const struct gates *g, size_t router)
+{
+    const size_t E = g->n_experts;
+
+    for (size_t t = 0; t < s->T; t++)
+        for (size_t e = 0; s->rows[t].gate_sum && e < E; e++)
+            s->rows[t].gate_sum[router * E + e] += (double)g->gate[t * E + e];
+}
+
 /* What router R decides for all rows; rows that obey none get the expert they came with. */
 static void decide(struct worker *w, struct gates *g, size_t r, const float *x)
 {
@@ -62,6 +72,8 @@ static void decide(struct worker *w, struct gates *g, size_t r, const float *x)
             gate[row->expert] = 1.0f;
     }
     gates_index(g);
+    if (r && w->member->index == 0)
+        note_gates(s, g, r - 1);
 }
 
 /* The gates of site I of those from FIRST on. A router of several linears has decided when

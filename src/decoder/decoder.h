@@ -105,6 +105,16 @@ const float *pass_router_probs(const struct decoder_pass *p, size_t router,
  * chose it. -1 where the mixture has no router.
  */
 int pass_select(const struct decoder_pass *p, size_t seq, size_t *agreeing);
+/*
+ * Where rows decide: adds each router's gates into SUM (n_routers, E) over the rows of
+ * sequence SEQ that predict a token of LOSS (n), or over its last row where LOSS is NULL.
+ * Returns how many rows.
+ */
+size_t pass_add_gates(const struct decoder_pass *p, size_t seq,
+                      const unsigned char *loss, double *sum);
+/* The expert with the largest of such sums over all routers that have something to weigh;
+ * the lower index on ties. */
+int mixture_heaviest(const struct mixture *m, const double *sum);
 /* Pooled router inputs of a sequence-deciding router: (D of the router). */
 const float *pass_router_input(const struct decoder_pass *p, size_t router, size_t seq);
 /* Output of the last layer before the final norm, row T. */

@@ -37,7 +37,11 @@ struct artel_session {
     float *probs;  /* (n_routers, E) of the last routing */
     int expert;
     size_t agreeing;
-    bool by_router; /* the routers decide for every row: no fixed expert */
+    bool
+        by_router; /* no fixed expert: the routers' gates, as they decided at the prefill */
+    bool by_token;    /* or as they decide for every token: */
+    double *gate_sum; /* (n_routers, E) over the rows that predicted a token */
+    size_t n_summed;
 };
 
 void kv_cache_carve(struct kv_cache *c, struct arena *a, size_t n_layers, size_t width,
@@ -60,6 +64,8 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
     if (s->mixture) {
         s->probs = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
         s->held = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
+        s->gate_sum = arena_take(a, s->mixture->n_routers * s->mixture->n_experts *
+                                        sizeof(*s->gate_sum));
     }
     attended_carve(&s->attended, a, c, n_context);
     decode_room_carve(&s->room, a, s->model, s->mixture);
@@ -147,6 +153,7 @@ void session_reset(struct artel_session *s)
     s->kv.n = 0;
     s->expert = EXPERT_BASE;
     s->by_router = false;
+    s->by_token = false;
     s->routed = NULL;
 }
 
@@ -167,12 +174,12 @@ static void extend(struct artel_session *s, struct decoder_pass *p, const int32_
 }
 
 static void extend_in_chunks(struct artel_session *s, const int32_t *ids, size_t n,
-                             int expert)
+                             enum routing_mode routing, int expert)
 {
     const size_t room = s->pass->options.max_rows;
     const struct sequence how = {.expert = expert};
 
-    pass_set_routing(s->pass, ROUTE_GIVEN);
+    pass_set_routing(s->pass, routing);
     for (size_t i = 0; i < n; i += room) {
         const size_t take = n - i < room ? n - i : room;
 
@@ -225,10 +232,38 @@ static int prefill_auto(struct artel_session *s, const int32_t *ids, size_t n,
         return rc;
     s->expert = pass_select(s->routed, 0, &s->agreeing);
     s->by_router = !s->mixture->rule.fix_expert;
+    s->by_token = false;
     if (s->by_router || s->agreeing == s->mixture->n_routers)
         return 0;
     s->kv.n = 0;
-    extend_in_chunks(s, ids, n, s->expert);
+    extend_in_chunks(s, ids, n, ROUTE_GIVEN, s->expert);
+    return 0;
+}
+
+/* How much of IDS (N) the cache holds; the last token is always computed. */
+static size_t held_already(const struct artel_session *s, const int32_t *ids, size_t n)
+{
+    size_t same = 0;
+
+    while (same < n - 1 && same < s->kv.n && s->ids[same] == ids[same])
+        same++;
+    return same;
+}
+
+/* Where every token decides for itself, a prompt goes in chunks like any other and what
+ * the cache holds stays true. */
+static int prefill_by_token(struct artel_session *s, const int32_t *ids, size_t n)
+{
+    const size_t cells = s->mixture->n_routers * s->mixture->n_experts;
+
+    s->kv.n = s->by_token ? held_already(s, ids, n) : 0;
+    s->by_token = true;
+    s->by_router = true;
+    s->routed = NULL;
+    s->agreeing = 0;
+    extend_in_chunks(s, ids + s->kv.n, n - s->kv.n, ROUTE_ROUTER, -1);
+    memset(s->gate_sum, 0, cells * sizeof(*s->gate_sum));
+    s->n_summed = pass_add_gates(s->pass, 0, NULL, s->gate_sum);
     return 0;
 }
 
@@ -244,18 +279,20 @@ int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int e
     if (n < 1)
         return error_set(err, ARTEL_EUSAGE, "CTX04", "prompt", "it has no tokens");
     if (expert == EXPERT_AUTO && s->mixture && s->mixture->n_routers)
-        return prefill_auto(s, ids, n, pool_first, pool_n, err);
+        return s->mixture->rule.decides == DECIDE_TOKEN
+                   ? prefill_by_token(s, ids, n)
+                   : prefill_auto(s, ids, n, pool_first, pool_n, err);
     if (expert == EXPERT_AUTO)
         expert = s->mixture && s->mixture->n_experts == 1 ? 0 : EXPERT_BASE;
     if (!s->by_router && expert == s->expert)
-        while (same < n - 1 && same < s->kv.n && s->ids[same] == ids[same])
-            same++;
+        same = held_already(s, ids, n);
     s->kv.n = same;
     s->expert = expert;
     s->by_router = false;
+    s->by_token = false;
     s->routed = NULL;
     s->agreeing = 0;
-    extend_in_chunks(s, ids + same, n - same, expert);
+    extend_in_chunks(s, ids + same, n - same, ROUTE_GIVEN, expert);
     return 0;
 }
 
@@ -286,6 +323,7 @@ static struct decode_row row_of(struct artel_session *s, int32_t id)
                                .expert = s->by_router ? EXPERT_BASE : s->expert,
                                .routed = s->by_router,
                                .held = hold ? s->held : NULL,
+                               .gate_sum = s->by_token ? s->gate_sum : NULL,
                                .logits = s->logits};
 }
 
@@ -303,8 +341,10 @@ static void step_some(struct artel_session *const *s, const int32_t *ids, size_t
         rows[at] = row;
     }
     decode_step(&s[0]->room, s[0]->model, s[0]->mixture, rows, n);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         s[i]->ids[s[i]->kv.n++] = ids[i];
+        s[i]->n_summed += s[i]->by_token;
+    }
 }
 
 int sessions_step(struct artel_session *const *s, const int32_t *ids, size_t n,
@@ -339,7 +379,16 @@ size_t session_room(const struct artel_session *s)
 
 int session_expert(const struct artel_session *s)
 {
-    return s->expert;
+    return s->by_token ? mixture_heaviest(s->mixture, s->gate_sum) : s->expert;
+}
+
+bool session_gates(const struct artel_session *s, float *mean)
+{
+    const size_t n = s->by_token ? s->mixture->n_routers * s->mixture->n_experts : 0;
+
+    for (size_t i = 0; i < n; i++)
+        mean[i] = (float)(s->gate_sum[i] / (double)s->n_summed);
+    return s->by_token;
 }
 
 const float *session_probs(const struct artel_session *s, size_t router)

@@ -8,6 +8,7 @@
 #ifndef ARTEL_DECODER_SESSION_H
 #define ARTEL_DECODER_SESSION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,8 +50,12 @@ const float *session_logits(const struct artel_session *s);
 
 size_t session_length(const struct artel_session *s);
 size_t session_room(const struct artel_session *s); /* tokens it was opened for */
-/* The expert in use (EXPERT_BASE: none), and what the routers said of the last auto prefill. */
+/* The expert in use (EXPERT_BASE: none; where tokens decide the one that has weighed most
+ * since the prefill), and what the routers said of the last auto prefill. */
 int session_expert(const struct artel_session *s);
+/* Every token of the last auto prefill and since was routed on its own: gates averaged over
+ * the tokens that were predicted, into MEAN (n_routers, E). False: it was not. */
+bool session_gates(const struct artel_session *s, float *mean);
 const float *session_probs(const struct artel_session *s,
                            size_t router); /* (E), or NULL */
 size_t

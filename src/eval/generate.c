@@ -166,12 +166,35 @@ static void show(struct writer *w)
         w->cancelled = w->o->on_text(w->o->user, text, n) != 0;
 }
 
+/* The same where every token was routed on its own; routers of linears without an expert
+ * are left out. */
+static int copy_gates(struct artel_answer *out, const struct artel_session *s,
+                      const struct mixture *m, struct artel_error *err)
+{
+    const size_t E = m->n_experts;
+    float *mean = calloc(m->n_routers * E, sizeof(*mean));
+
+    if (!mean)
+        return error_nomem(err, m->n_routers * E * sizeof(*mean));
+    session_gates(s, mean);
+    out->expert = session_expert(s);
+    out->per_token = 1;
+    out->n_experts = E;
+    for (size_t r = 0; r < m->n_routers; r++)
+        if (mixture_router_used(m, r))
+            memmove(mean + out->n_routers++ * E, mean + r * E, E * sizeof(*mean));
+    out->probabilities = mean;
+    return 0;
+}
+
 /* An answer while it is written. */
 struct talk {
     struct artel_session *s;
     struct artel_answer *out;
     const struct artel_model *model;
-    size_t room; /* of the session */
+    const struct mixture *mixture;
+    bool by_token; /* every token is routed on its own */
+    size_t room;   /* of the session */
     struct writer w;
     struct sampler sampler;
     double start;
@@ -195,6 +218,9 @@ static int talk_begin(struct talk *t, const struct artel_mixture *m,
     int rc;
 
     t->model = m->model;
+    t->mixture = m->mixture;
+    t->by_token = o->expert == ARTEL_AUTO && m->mixture && m->mixture->n_routers &&
+                  m->mixture->rule.decides == DECIDE_TOKEN;
     t->start = now();
     t->w = (struct writer){.o = o};
     t->sampler = (struct sampler){0};
@@ -253,8 +279,10 @@ static int talk_pick(struct talk *t, int32_t *id, struct artel_error *err)
 /* After the last token: text and ids are the answer's. */
 static int talk_finish(struct talk *t, struct artel_error *err)
 {
-    const int rc = stream_finish(&t->w.stream, err);
+    int rc = stream_finish(&t->w.stream, err);
 
+    if (rc == 0 && t->by_token)
+        rc = copy_gates(t->out, t->s, t->mixture, err);
     if (rc < 0)
         return rc;
     show(&t->w);

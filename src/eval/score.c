@@ -29,7 +29,7 @@ struct job {
     size_t n, n_done, longest;
     size_t *first; /* (n_blocks + 1) block b is rows first[b] .. first[b + 1] - 1 */
     size_t n_blocks, max_seqs;
-    bool routed;
+    bool routed, by_token;
     int rc;
     struct artel_error err;
 };
@@ -39,6 +39,7 @@ struct worker {
     struct decoder_pass *pass;
     struct sequence *seqs; /* (max_seqs) */
     double *nll;           /* (max_seqs) */
+    double *gates;         /* (n_routers, E) sums of one row's */
     size_t *index;         /* (max_seqs) rows that run again */
 };
 
@@ -47,6 +48,7 @@ static void worker_release(struct worker *w)
     pass_close(w->pass);
     free(w->seqs);
     free(w->nll);
+    free(w->gates);
     free(w->index);
 }
 
@@ -61,7 +63,10 @@ static int worker_init(struct worker *w, const struct job *j, struct artel_error
     w->seqs = calloc(j->max_seqs, sizeof(*w->seqs));
     w->nll = calloc(j->max_seqs, sizeof(*w->nll));
     w->index = calloc(j->max_seqs, sizeof(*w->index));
-    if (!w->seqs || !w->nll || !w->index)
+    if (j->by_token)
+        w->gates = calloc(j->m->mixture->n_routers * j->m->mixture->n_experts,
+                          sizeof(*w->gates));
+    if ((j->by_token && !w->gates) || !w->seqs || !w->nll || !w->index)
         return error_nomem(err, j->max_seqs * sizeof(*w->seqs));
     return pass_open(&w->pass, j->m->model, j->m->mixture, &o, err);
 }
@@ -76,6 +81,17 @@ static void add(struct worker *w, struct block *b, const struct example *e, int 
                                              .loss_scale = 1,
                                              .expert = expert};
     b->n_rows += e->n;
+}
+
+/* Where tokens decide: the expert that weighs most on average over the scored tokens. */
+static int heaviest(struct worker *w, const struct job *j, size_t seq,
+                    const struct example *e)
+{
+    const struct mixture *m = j->m->mixture;
+
+    memset(w->gates, 0, m->n_routers * m->n_experts * sizeof(*w->gates));
+    pass_add_gates(w->pass, seq, e->loss, w->gates);
+    return mixture_heaviest(m, w->gates);
 }
 
 static void run_block(struct worker *w, const struct job *j, size_t from, size_t to)
@@ -98,6 +114,10 @@ static void run_block(struct worker *w, const struct job *j, size_t from, size_t
         row->expert = given;
         if (!j->routed)
             continue;
+        if (j->by_token) {
+            row->expert = heaviest(w, j, i - from, j->rows[i]);
+            continue;
+        }
         row->expert = pass_select(w->pass, i - from, &agreeing);
         if (j->m->mixture->rule.fix_expert && agreeing < j->m->mixture->n_routers)
             w->index[n_again++] = i;
@@ -192,6 +212,7 @@ int score_examples(struct artel_score_row *out, const struct artel_mixture *m,
     if (!n)
         return 0;
     j.routed = o->expert == ARTEL_AUTO && m->mixture && m->mixture->n_routers;
+    j.by_token = j.routed && m->mixture->rule.decides == DECIDE_TOKEN;
     if (!j.routed && o->expert == ARTEL_AUTO)
         return error_set(err, ARTEL_EUSAGE, "USE09", "expert",
                          "there is no router: name an expert, or base");

@@ -10,14 +10,17 @@
 static const struct method {
     const char *name, *summary;
     struct gate_rule rule;
+    struct method_traits traits;
 } methods[] = {
-    {"base", "the frozen model alone", {.place = ROUTER_NONE}},
+    {"base", "the frozen model alone", {.place = ROUTER_NONE}, {0}},
     {"single",
      "one LoRA a domain; the domain of a request is told, not guessed",
-     {.place = ROUTER_NONE, .decides = DECIDE_SEQUENCE, .kind = GATE_ONE_HOT}},
+     {.place = ROUTER_NONE, .decides = DECIDE_SEQUENCE, .kind = GATE_ONE_HOT},
+     {.grows = true}},
     {"mixed",
      "one LoRA trained on all domains together",
-     {.place = ROUTER_NONE, .decides = DECIDE_SEQUENCE, .kind = GATE_ONE_HOT}},
+     {.place = ROUTER_NONE, .decides = DECIDE_SEQUENCE, .kind = GATE_ONE_HOT},
+     {.needs_text = true}},
     {"moa",
      "Mixture-of-LoRAs: one LoRA a domain, a router a layer picks one a sequence",
      {.place = ROUTER_LAYER,
@@ -25,7 +28,20 @@ static const struct method {
       .pool = POOL_MEAN,
       .kind = GATE_ONE_HOT,
       .fix_expert = true,
-      .selector = SELECT_LAST}},
+      .selector = SELECT_LAST},
+     {.needs_text = true, .labelled = true, .grows = true}},
+    {"molora",
+     "MoLoRA: LoRAs of no domain and a router a linear, all trained in one stage",
+     {.place = ROUTER_LINEAR,
+      .decides = DECIDE_TOKEN,
+      .kind = GATE_SOFTMAX,
+      .bias = true},
+     {.needs_text = true}},
+    {"modula-flan",
+     "MoDULA-Flan: a universal LoRA and one a domain; a router a linear weighs them "
+     "all for every token",
+     {.place = ROUTER_LINEAR, .decides = DECIDE_TOKEN, .kind = GATE_SOFTMAX},
+     {.needs_text = true, .universal = true, .scale_one = true, .grows = true}},
 };
 
 #define N_METHODS (sizeof(methods) / sizeof(methods[0]))
@@ -58,4 +74,9 @@ const char *method_summary(const char *method)
     const struct method *m = method_find(method);
 
     return m ? m->summary : NULL;
+}
+
+const struct method_traits *method_traits(const char *method)
+{
+    return &method_find(method)->traits;
 }

@@ -221,3 +221,15 @@ int mixture_router_of(const struct mixture *m, size_t layer, enum site s)
         return -1;
     }
 }
+
+bool mixture_router_used(const struct mixture *m, size_t router_idx)
+{
+    const bool linear = m->rule.place == ROUTER_LINEAR;
+    const size_t first = linear ? router_idx : router_idx * N_SITES;
+
+    for (size_t i = first; i < first + (linear ? 1 : N_SITES); i++)
+        for (size_t e = 0; e < m->n_experts; e++)
+            if (m->experts[e].kind == EXPERT_IDENTITY || m->experts[e].lora[i].rank)
+                return true;
+    return false;
+}

@@ -85,12 +85,25 @@ int mixture_find(const struct mixture *m, const char *name);
 void mixture_draw_routers(struct mixture *m, float std, uint64_t seed);
 /* Router of a linear: index into routers, or -1. */
 int mixture_router_of(const struct mixture *m, size_t layer, enum site s);
+/* Some expert stands where that router is asked. */
+bool mixture_router_used(const struct mixture *m, size_t router_idx);
 /* Width of what that router reads. */
 size_t mixture_router_dim(const struct gate_rule *rule, const struct model_config *c,
                           size_t router_idx);
 
-/* Presets by name: "base", "single", "mixed", "moa". -1 where unknown. */
+/* Presets by name, such as "moa". -1 where unknown. */
 int method_rule(struct gate_rule *rule, const char *method);
+
+/* What a method asks of a recipe, and of a mixture that grows. */
+struct method_traits {
+    bool needs_text;  /* of every domain, for it teaches more than an expert a domain */
+    bool labelled;    /* its routers are taught by the domains' labels */
+    bool universal;   /* its first expert is of no domain */
+    bool own_experts; /* its domain experts are no LoRAs that others could use */
+    bool scale_one;   /* alpha is the rank unless the recipe says otherwise */
+    bool grows;       /* takes a domain more while the other experts stay as they are */
+};
+const struct method_traits *method_traits(const char *method); /* of a known one */
 /* NULL after the last. */
 const char *method_name(size_t i);
 const char *method_summary(const char *method); /* one line for help and inspect */

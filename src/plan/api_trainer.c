@@ -22,7 +22,8 @@ int artel_mixture_new(struct artel_mixture **out, struct artel_model *model,
     int rc;
 
     *out = NULL;
-    if (method_rule(&rule, method) < 0 || !strcmp(method, "base"))
+    if (method_rule(&rule, method) < 0 || !strcmp(method, "base") ||
+        (rule.place != ROUTER_NONE && !method_traits(method)->labelled))
         return error_set(err, ARTEL_EUSAGE, "USE05", "method",
                          "expected single, mixed or moa");
     rc = precision_choose(&chosen, precision, err);

@@ -80,14 +80,16 @@ static int check_name(const struct mixture_file *f, const char *name,
     return 0;
 }
 
-/* One expert a domain is what can grow. */
+/* One expert a domain, and perhaps a universal one, is what can grow. */
 static int check_method(const struct mixture_file *f, struct artel_error *err)
 {
-    if (f->n_notes == f->n_domains)
+    if (method_traits(f->mixture.method)->grows && f->n_notes == mixture_file_texts(f))
         return 0;
-    error_set(err, ARTEL_EUSAGE, "ADD04", "method",
-              "'%s' has %zu experts for %zu domains: it is trained anew, not grown",
-              f->mixture.method, f->n_notes, f->n_domains);
+    error_set(
+        err, ARTEL_EUSAGE, "ADD04", "method",
+        "'%s' has no expert a domain that could stay as it is: train it anew with "
+        "artel train",
+        f->mixture.method);
     return error_in(err, ARTEL_EUSAGE, f->folder);
 }
 
@@ -97,13 +99,13 @@ static int start_report(struct grow_report *report, const struct mixture_file *f
     *report = (struct grow_report){0};
     snprintf(report->name, sizeof(report->name), "%s", name);
     report->path = strdup(f->folder);
-    report->domains = calloc(f->n_domains + 1, sizeof(*report->domains));
+    report->n_domains = mixture_file_texts(f);
+    report->domains = calloc(report->n_domains + 1, sizeof(*report->domains));
     if (!report->path || !report->domains)
-        return error_nomem(err, f->n_domains * sizeof(*report->domains));
-    report->n_domains = f->n_domains;
-    for (size_t i = 0; i < f->n_domains; i++) {
+        return error_nomem(err, report->n_domains * sizeof(*report->domains));
+    for (size_t i = 0; i < report->n_domains; i++) {
         snprintf(report->domains[i].name, sizeof(report->domains[i].name), "%s",
-                 f->domains[i].name);
+                 mixture_file_text(f, i)->name);
         report->domains[i].text = "";
     }
     return 0;
@@ -125,7 +127,9 @@ static int set_growth(struct add *a, struct artel_error *err)
         if (!a->growth.folder[i])
             return error_nomem(err, 256);
     }
-    return 0;
+    if (a->file.universal)
+        a->growth.universal = path_join(a->file.folder, a->file.universal->folder);
+    return a->file.universal && !a->growth.universal ? error_nomem(err, 256) : 0;
 }
 
 /* Description, names, recipe, lock: nothing is computed yet. */
@@ -163,9 +167,9 @@ static void find_stages(struct add *a)
     for (size_t i = 0; i < a->job.n_stages; i++) {
         struct stage *s = &a->job.stages[i];
 
-        if (s->kind == STAGE_ROUTER)
+        if (s->kind == STAGE_MIXTURE)
             a->router_stage = s;
-        else if (s->kind != STAGE_BUNDLE && s->domain == a->growth.domain)
+        else if (stage_makes_expert(s) && s->domain == a->growth.domain)
             a->expert_stage = s;
     }
 }
@@ -234,7 +238,8 @@ static int join(struct add *a, struct artel_error *err)
 {
     const struct recipe_domain *d = &a->recipe->domains[a->growth.domain];
     struct expert e = {0};
-    char *folder = expert_folder(&a->job, a->growth.domain);
+    char *folder =
+        expert_folder(&a->job, a->expert_stage->row->experts, a->growth.domain);
     int rc = folder ? adapter_read(&e, d->name, folder, a->job.model,
                                    a->who.o->run.force, err)
                     : error_nomem(err, 256);
@@ -334,6 +339,7 @@ int run_add(const char *path, const char *name, const char *adapter, const char 
     for (size_t i = 0; a.growth.folder && i < a.recipe->n_domains; i++)
         free(a.growth.folder[i]);
     free(a.growth.folder);
+    free(a.growth.universal);
     recipe_close(a.recipe);
     mixture_file_release(&a.file);
     json_decref(a.expert_summary);

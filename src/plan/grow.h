@@ -53,7 +53,7 @@ struct grow_report {
         everything; /* of training all domains afresh: what was recorded, plus
                                   * this domain; parameters are all of the mixture's */
     size_t n_domains;
-    struct grow_domain *domains; /* owned */
+    struct grow_domain *domains; /* a universal expert's last; owned */
     bool others_unchanged;       /* every digest is the same before and after */
 };
 void grow_report_release(struct grow_report *r);

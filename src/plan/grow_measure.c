@@ -45,12 +45,12 @@ int grow_rows_open(struct grow_rows *g, const struct mixture_file *f,
 
     if (context && o.cutoff_len > context)
         o.cutoff_len = context;
-    *g = (struct grow_rows){.n = f->n_domains};
+    *g = (struct grow_rows){.n = mixture_file_texts(f)};
     g->of = calloc(g->n + 1, sizeof(*g->of));
     if (!g->of)
         return error_nomem(err, g->n * sizeof(*g->of));
     for (size_t i = 0; rc == 0 && i < g->n; i++) {
-        char *path = measured_path(f, &f->domains[i]);
+        char *path = measured_path(f, mixture_file_text(f, i));
 
         /* A test file that cannot be read is no reason not to grow. */
         if (path)
@@ -121,6 +121,17 @@ int grow_measure(struct grow_report *report, const struct grow_rows *g,
     return rc;
 }
 
+/* After growing the universal expert's notes stand one further. */
+static const struct domain_notes *notes_named(const struct mixture_file *f,
+                                              const char *name)
+{
+    size_t i = 0;
+
+    while (strcmp(mixture_file_text(f, i)->name, name) != 0)
+        i++;
+    return mixture_file_text(f, i);
+}
+
 int grow_digests(struct grow_report *report, const struct mixture_file *f, bool before,
                  struct artel_error *err)
 {
@@ -130,7 +141,7 @@ int grow_digests(struct grow_report *report, const struct mixture_file *f, bool 
         report->others_unchanged = true;
     for (size_t i = 0; rc == 0 && i < report->n_domains; i++) {
         struct grow_domain *d = &report->domains[i];
-        char *folder = path_join(f->folder, f->domains[i].folder);
+        char *folder = path_join(f->folder, notes_named(f, d->name)->folder);
         char *path = folder ? path_join(folder, "adapter_model.safetensors") : NULL;
 
         rc = path ? digest_file(before ? d->digest_before : d->digest_after, path, err)
@@ -157,9 +168,9 @@ static void add_cost(struct grow_cost *c, const json_t *summary, double times)
 void grow_costs(struct grow_report *report, const struct mixture_file *f,
                 const json_t *expert, const json_t *router)
 {
-    const double more = (double)(report->n_domains + 1) / (double)report->n_domains;
+    const double more = (double)(f->n_domains + 1) / (double)f->n_domains;
     json_t *stages = json_object_get(f->training, "stages");
-    const char *name;
+    const char *method = f->mixture.method, *name;
     json_t *summary;
 
     add_cost(&report->cost, expert, 1);
@@ -168,10 +179,10 @@ void grow_costs(struct grow_report *report, const struct mixture_file *f,
      * more than was recorded. */
     json_object_foreach(stages, name, summary)
     {
-        if (!strncmp(name, "expert-", 7))
-            add_cost(&report->everything, summary, 1);
-        else if (strncmp(name, "add-", 4) != 0)
+        if (!strncmp(name, method, strlen(method)))
             add_cost(&report->everything, summary, more);
+        else if (strncmp(name, "add-", 4) != 0)
+            add_cost(&report->everything, summary, 1);
     }
     add_cost(&report->everything, expert, 1);
     report->everything.parameters = f->mixture.n_router_params;

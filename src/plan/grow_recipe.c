@@ -58,6 +58,45 @@ static void put_path(json_t *o, const char *key, const char *path)
     free(real);
 }
 
+static int no_text(const struct domain_notes *d, struct artel_error *err)
+{
+    return error_set(
+        err, ARTEL_EUSAGE, "ADD03", d->name,
+        "text of this domain is needed to teach the routers: %.120s is gone "
+        "or changed, and no sample is stored",
+        d->train ? d->train : "its file");
+}
+
+/* The universal text again; its expert's rank stands in the settings already. */
+static int add_universal(json_t *root, const struct mixture_file *f,
+                         struct grow_report *report, struct artel_error *err)
+{
+    json_t *o = json_object_get(root, "universal");
+    const char *which = "";
+    char *text;
+    int rc;
+
+    if (!f->universal) {
+        json_object_del(root, "universal");
+        return 0;
+    }
+    if (!json_is_object(o)) {
+        o = json_object();
+        json_object_set_new(root, "universal", o);
+    }
+    rc = find_text(&text, &which, f, f->universal, err);
+    if (rc == 0 && !text)
+        rc = no_text(f->universal, err);
+    json_object_del(o, "valid");
+    if (rc == 0)
+        put_path(o, "train", text);
+    report->domains[f->n_domains].text = which;
+    if (strcmp(which, "recorded") != 0)
+        json_object_del(o, "max_rows");
+    free(text);
+    return rc;
+}
+
 static int add_old_domains(json_t *domains, const struct mixture_file *f,
                            struct grow_report *report, struct artel_error *err)
 {
@@ -71,13 +110,7 @@ static int add_old_domains(json_t *domains, const struct mixture_file *f,
 
         if (rc < 0 || !text) {
             json_decref(o);
-            return rc < 0
-                       ? rc
-                       : error_set(err, ARTEL_EUSAGE, "ADD03", d->name,
-                                   "text of this domain is needed to teach the "
-                                   "routers: %.120s is gone or changed, and no sample "
-                                   "is stored",
-                                   d->train ? d->train : "its file");
+            return rc < 0 ? rc : no_text(d, err);
         }
         put_path(o, "train", text);
         if (max && !strcmp(report->domains[i].text, "recorded"))
@@ -117,9 +150,10 @@ int grow_recipe(struct recipe **out, const struct mixture_file *f,
     method_rule(&rule, f->mixture.method);
     if (rc == 0 && rule.place != ROUTER_NONE)
         rc = add_old_domains(domains, f, report, err);
+    if (rc == 0)
+        rc = add_universal(root, f, report, err);
     if (rc == 0) {
         add_new_domain(domains, n);
-        json_object_del(root, "universal");
         json_object_del(root, "general");
         json_object_del(root, "domain_max_rows");
         put_path(root, "model", model);

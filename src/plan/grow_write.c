@@ -59,10 +59,11 @@ static int write_expert(const struct mixture_file *f, const struct job *job,
 {
     const struct recipe *r = job->r;
     char *path = path_join(f->folder, folder);
-    const bool newcomer = domain + 1 == f->mixture.n_experts;
+    const size_t expert = domain + (f->universal ? 1 : 0);
+    const bool newcomer = expert + 1 == f->mixture.n_experts;
     int rc =
         path ? results_expert(
-                   path, &f->mixture.experts[domain], job->model, r->model,
+                   path, &f->mixture.experts[expert], job->model, r->model,
                    newcomer && !r->domains[job->grow->domain].adapter ? &r->lora : NULL,
                    newcomer ? job->train_digest[job->grow->domain]
                             : f->domains[domain].train_digest,
@@ -157,11 +158,20 @@ static int record(struct mixture_file *f, const struct job *job, const json_t *e
     return bad ? error_nomem(err, 1024) : 0;
 }
 
+/* The routers' stage moves experts where it is asked to. */
+static bool experts_move(const struct job *job)
+{
+    for (size_t i = 0; i < job->n_stages; i++)
+        if (stage_moves_experts(job, &job->stages[i]))
+            return true;
+    return false;
+}
+
 int grow_write(struct mixture_file *f, const struct job *job, const json_t *expert,
                const json_t *router, struct artel_error *err)
 {
     const size_t n_old = f->n_domains;
-    const bool moved = job->grow->joint && router && !job->r->router.router_only;
+    const bool moved = job->grow->joint && router && experts_move(job);
     char **old = calloc(n_old + 1, sizeof(*old));
     char folder[EXPERT_NAME_MAX + 16];
     int rc = old ? 0 : error_nomem(err, n_old * sizeof(*old));

@@ -64,8 +64,8 @@ static int check_paths(const struct job *job, struct artel_error *err)
     if (!output)
         return 0; /* it does not exist, so nothing lies in it */
     rc = check_input(job, output, r->model, err);
-    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
-        const struct recipe_domain *d = &r->domains[i];
+    for (size_t i = 0; rc == 0 && i < text_count(r); i++) {
+        const struct recipe_domain *d = text_at(r, i);
 
         rc = check_input(job, output, d->train, err);
         if (rc == 0)
@@ -86,12 +86,12 @@ static int digest_data(struct job *job, struct artel_error *err)
     const struct recipe *r = job->r;
     int rc = 0;
 
-    job->train_digest = calloc(r->n_domains, sizeof(*job->train_digest));
-    job->valid_digest = calloc(r->n_domains, sizeof(*job->valid_digest));
+    job->train_digest = calloc(r->n_domains + 1, sizeof(*job->train_digest));
+    job->valid_digest = calloc(r->n_domains + 1, sizeof(*job->valid_digest));
     if (!job->train_digest || !job->valid_digest)
         return error_nomem(err, r->n_domains * 2 * DIGEST_SIZE);
-    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
-        const struct recipe_domain *d = &r->domains[i];
+    for (size_t i = 0; rc == 0 && i < text_count(r); i++) {
+        const struct recipe_domain *d = text_at(r, i);
 
         if (d->train)
             rc = digest_file(job->train_digest[i], d->train, err);
@@ -102,7 +102,8 @@ static int digest_data(struct job *job, struct artel_error *err)
 }
 
 /* A rank above the smallest side of a linear it is for. */
-static int check_rank(const struct job *job, struct artel_error *err)
+static int check_rank(const struct job *job, size_t rank, const char *key,
+                      struct artel_error *err)
 {
     const struct lora_options *lora = &job->r->lora;
 
@@ -110,9 +111,9 @@ static int check_rank(const struct job *job, struct artel_error *err)
         size_t n_out, n_in;
 
         site_shape(&job->model->weights->config, (enum site)s, &n_out, &n_in);
-        if (lora->targets[s] && (lora->rank > n_out || lora->rank > n_in)) {
-            error_set(err, ARTEL_EUSAGE, "RCP03", "lora.rank",
-                      "rank %zu is larger than %s (%zu x %zu)", lora->rank,
+        if (lora->targets[s] && (rank > n_out || rank > n_in)) {
+            error_set(err, ARTEL_EUSAGE, "RCP03", key,
+                      "rank %zu is larger than %s (%zu x %zu)", rank,
                       site_name((enum site)s), n_out, n_in);
             return error_in(err, ARTEL_EUSAGE, job->r->path);
         }
@@ -144,7 +145,9 @@ int job_open(struct job *job, const struct recipe *r, const struct run_options *
     if (rc == 0)
         rc = model_open(&job->model, r->model, err);
     if (rc == 0)
-        rc = check_rank(job, err);
+        rc = check_rank(job, r->lora.rank, "lora.rank", err);
+    if (rc == 0 && r->universal)
+        rc = check_rank(job, r->universal->rank, "universal.rank", err);
     if (rc == 0)
         rc = digest_data(job, err);
     if (rc == 0)
@@ -173,9 +176,9 @@ static const char *path_of_key(const struct job *job, const char *key)
 {
     const char *name = key ? strchr(key, '.') : NULL;
 
-    for (size_t i = 0; name && i < job->r->n_domains; i++)
-        if (!strcmp(job->r->domains[i].name, name + 1))
-            return *key == 'd' ? job->r->domains[i].train : job->r->domains[i].valid;
+    for (size_t i = 0; name && i < text_count(job->r); i++)
+        if (!strcmp(text_at(job->r, i)->name, name + 1))
+            return *key == 'd' ? text_at(job->r, i)->train : text_at(job->r, i)->valid;
     return NULL;
 }
 
@@ -195,7 +198,7 @@ static int judge(const struct job *job, const struct stage *s,
 static bool is_wanted(const struct job *job, const struct stage *s)
 {
     if (job->grow)
-        return s->kind == STAGE_ROUTER ||
+        return s->kind == STAGE_MIXTURE ||
                (s->kind != STAGE_BUNDLE && s->domain == job->grow->domain);
     return !job->o->only || !strcmp(job->o->only, s->name);
 }
@@ -211,10 +214,18 @@ static int check_adapter(const struct job *job, const struct stage *s,
     return rc;
 }
 
-static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
-                         bool *stage1_pending, struct artel_error *err)
+/* Something that S is made from is about to be made anew. */
+static bool is_overtaken(const struct job *job, const struct stage *s)
 {
-    const bool needs_stage1 = s->kind == STAGE_ROUTER || s->kind == STAGE_BUNDLE;
+    for (const struct stage *before = job->stages; before < s; before++)
+        if (before->pending && row_feeds(before->row, s->row))
+            return true;
+    return false;
+}
+
+static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
+                         struct artel_error *err)
+{
     struct stamp stamp = {0};
     json_t *inputs = NULL;
     int rc;
@@ -230,11 +241,9 @@ static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
         rc = judge(job, s, &stamp, err);
     }
     if (rc == 0) {
-        s->pending = is_wanted(job, s) &&
-                     (!stamp.complete || stamp.n_differences ||
-                      !stage_result_there(job, s) || (needs_stage1 && *stage1_pending));
-        if (s->kind == STAGE_EXPERT || s->kind == STAGE_ADAPTER)
-            *stage1_pending = *stage1_pending || s->pending;
+        s->pending =
+            is_wanted(job, s) && (!stamp.complete || stamp.n_differences ||
+                                  !stage_result_there(job, s) || is_overtaken(job, s));
     }
     if (rc == 0 && s->pending && s->kind == STAGE_ADAPTER)
         rc = check_adapter(job, s, err);
@@ -272,26 +281,26 @@ static int open_texts(struct job *job, struct artel_error *err)
 {
     const struct recipe *r = job->r;
     const struct texts_options o = {.train = &r->train, .run = job->o};
-    struct text *of = calloc(r->n_domains, sizeof(*of));
+    const size_t n = text_count(r);
+    struct text *of = calloc(n, sizeof(*of));
     int rc;
 
     if (!of)
-        return error_nomem(err, r->n_domains * sizeof(*of));
-    for (size_t i = 0; i < r->n_domains; i++)
-        of[i] = (struct text){.name = r->domains[i].name};
+        return error_nomem(err, n * sizeof(*of));
+    for (size_t i = 0; i < n; i++)
+        of[i] = (struct text){.name = text_at(r, i)->name};
     for (size_t k = 0; k < job->n_stages; k++) {
         const struct stage *s = &job->stages[k];
+        size_t first, end;
 
-        for (size_t i = 0; s->pending && i < r->n_domains; i++) {
-            if (s->kind == STAGE_ROUTER || s->kind == STAGE_MIXED ||
-                (s->kind == STAGE_EXPERT && s->domain == i)) {
-                of[i].train_path = r->domains[i].train;
-                of[i].valid_path = r->domains[i].valid;
-                of[i].max_rows = domain_max_rows(r, i);
-            }
+        stage_texts(job, s, &first, &end);
+        for (size_t i = first; s->pending && i < end; i++) {
+            of[i].train_path = text_at(r, i)->train;
+            of[i].valid_path = text_at(r, i)->valid;
+            of[i].max_rows = text_max_rows(r, i);
         }
     }
-    rc = texts_open(&job->texts, of, r->n_domains, job->model, &o, err);
+    rc = texts_open(&job->texts, of, n, job->model, &o, err);
     free(of);
     return rc;
 }
@@ -306,7 +315,7 @@ static int measure_stage(const struct job *job, const struct stage *s, size_t *m
     bool *trained;
     int rc;
 
-    if (s->kind == STAGE_ADAPTER || s->kind == STAGE_BUNDLE)
+    if (!stage_trains(s))
         return 0;
     rc = stage_mixture(&m, job, s, false, err);
     if (rc < 0)
@@ -420,17 +429,16 @@ static int check_room(struct job *job, struct artel_error *err)
 
 int job_plan(struct job *job, struct artel_error *err)
 {
-    bool any_there = false, any_pending = false, stage1_pending = false;
+    bool any_there = false, any_pending = false;
     bool trains = false;
     int rc = check_only(job, err);
 
     for (size_t i = 0; rc == 0 && i < job->n_stages; i++) {
         struct stage *s = &job->stages[i];
 
-        rc = look_at_stage(job, s, &any_there, &stage1_pending, err);
+        rc = look_at_stage(job, s, &any_there, err);
         any_pending = any_pending || s->pending;
-        trains = trains ||
-                 (s->pending && s->kind != STAGE_ADAPTER && s->kind != STAGE_BUNDLE);
+        trains = trains || (s->pending && stage_trains(s));
     }
     if (rc == 0 && job->o->must_resume && !any_there) {
         error_set(err, ARTEL_ECONFLICT, "RUN11", "output", "nothing to resume here");
@@ -472,20 +480,22 @@ static int watch_inputs(struct job *job, struct artel_error *err)
         return 0;
     if (stat(r->model, &st) == 0 && S_ISREG(st.st_mode))
         rc = watch_add(&job->watch, r->model, NULL, err);
-    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
+    for (size_t i = 0; rc == 0 && i < text_count(r); i++) {
+        const struct recipe_domain *d = text_at(r, i);
+
         if (job->texts.of[i].train)
-            rc = watch_add(&job->watch, r->domains[i].train, job->train_digest[i], err);
+            rc = watch_add(&job->watch, d->train, job->train_digest[i], err);
         if (rc == 0 && job->texts.of[i].valid)
-            rc = watch_add(&job->watch, r->domains[i].valid, job->valid_digest[i], err);
+            rc = watch_add(&job->watch, d->valid, job->valid_digest[i], err);
     }
     /* What was digested is what was read, or the run would stand on two versions. */
-    for (size_t i = 0; rc == 0 && i < r->n_domains; i++)
+    for (size_t i = 0; rc == 0 && i < text_count(r); i++)
         if (job->texts.of[i].train &&
             strcmp(corpus_stats(job->texts.of[i].train)->digest, job->train_digest[i]))
             rc = error_in(err,
                           error_set(err, ARTEL_ECONFLICT, "RUN05", NULL,
                                     "data changed while it was read"),
-                          r->domains[i].train);
+                          text_at(r, i)->train);
     return rc;
 }
 
@@ -513,9 +523,7 @@ int job_begin(struct job *job, struct artel_error *err)
     if (rc == 0)
         rc = watch_inputs(job, err);
     for (size_t i = 0; i < job->n_stages; i++)
-        trains =
-            trains || (job->stages[i].pending && job->stages[i].kind != STAGE_ADAPTER &&
-                       job->stages[i].kind != STAGE_BUNDLE);
+        trains = trains || (job->stages[i].pending && stage_trains(&job->stages[i]));
     if (rc == 0 && trains) {
         tell_precision(job);
         rc = job_prepare(job, err);

@@ -265,7 +265,7 @@ static void log_step(struct loop *l, const struct step_report *r)
     json_object_set_new(line, "epoch",
                         json_real(order_epoch(&l->order, l->s.position)));
     json_object_set_new(line, "loss", json_real((double)r->loss));
-    if (l->in->train_routers) {
+    if (l->in->train_routers && !l->in->train.unlabelled) {
         json_object_set_new(line, "router_loss", json_real((double)r->router_loss));
         json_object_set_new(line, "router_accuracy",
                             json_real((double)r->router_accuracy));
@@ -400,7 +400,7 @@ static int evaluate(struct loop *l, struct artel_error *err)
                         json_real(order_epoch(&l->order, l->s.position)));
     if (isfinite(l->s.valid_loss))
         json_object_set_new(line, "eval_loss", json_real(l->s.valid_loss));
-    if (in->train_routers)
+    if (in->train_routers && !in->train.unlabelled)
         json_object_set_new(line, "eval_router_accuracy", json_real(e.router_accuracy));
     steplog_line(&l->log, line);
     tell_at(l, RUN_EVAL, NULL);

@@ -13,10 +13,12 @@
 
 #include "base/error.h"
 #include "files/write.h"
+#include "plan/recipe_check.h"
 #include "plan/recipe_keys.h"
 #include "plan/recipe_read.h"
 
-#define MAX_KEYS 128
+#define MAX_KEYS       128
+#define UNIVERSAL_RANK 16
 
 struct reader {
     struct recipe *r;
@@ -53,6 +55,7 @@ static const struct recipe_router router_defaults = {
     .selector = SELECT_LAST,
     .pool = POOL_MEAN,
     .freeze_old = true,
+    .init_std = 0.02,
 };
 
 static int read_map(struct reader *in, const char *section, void *base,
@@ -76,6 +79,22 @@ static int unknown_key(struct reader *in, const char *section,
     return recipe_fault(in->err, node, "RCP01", "unknown key '%s'%s%s%s%s%s", shown,
                         *section ? " in " : "", section, near ? ": did you mean '" : "",
                         near ? near : "", near ? "'?" : "");
+}
+
+static int unknown_method(struct reader *in, const struct yaml_node *item,
+                          const char *shown, const char *near, const char *const *names,
+                          size_t n)
+{
+    char list[160] = "";
+
+    if (near)
+        return recipe_fault(in->err, item, "RCP03",
+                            "unknown method '%s': did you mean '%s'?", shown, near);
+    for (size_t i = 0; i < n; i++)
+        snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s",
+                 i ? ", " : "", names[i]);
+    return recipe_fault(in->err, item, "RCP03", "unknown method '%s'; known are %s",
+                        shown, list);
 }
 
 static int read_methods(struct reader *in, const struct yaml_node *node)
@@ -105,12 +124,7 @@ static int read_methods(struct reader *in, const struct yaml_node *node)
         escape_text(shown, sizeof(shown), item->text, strnlen(item->text, 40));
         near = nearest_name(item->text, names, n_names);
         if (method_rule(&rule, item->text) < 0)
-            return recipe_fault(in->err, item, "RCP03", "unknown method '%s'%s%s%s",
-                                shown,
-                                near ? ": did you mean '"
-                                     : "; known are base, single, "
-                                       "mixed and moa",
-                                near ? near : "", near ? "'?" : "");
+            return unknown_method(in, item, shown, near, names, n_names);
         for (size_t i = 0; i < in->r->n_methods; i++)
             if (!strcmp(in->r->methods[i], item->text))
                 return recipe_fault(in->err, item, "RCP06",
@@ -121,8 +135,9 @@ static int read_methods(struct reader *in, const struct yaml_node *node)
     return 0;
 }
 
-static int read_domain(struct reader *in, struct recipe_domain *d,
-                       const struct yaml_node *node)
+/* A text and what else stands beside it; SECTION's struct at BASE begins with D. */
+static int read_text(struct reader *in, const char *section, void *base,
+                     struct recipe_domain *d, const struct yaml_node *node)
 {
     d->line = node->line;
     if (node->kind == YAML_SCALAR && !recipe_is_null(node)) { /* its text, in short */
@@ -132,7 +147,19 @@ static int read_domain(struct reader *in, struct recipe_domain *d,
     if (node->kind != YAML_MAP)
         return recipe_fault(in->err, node, "RCP02",
                             "domain '%s' must be a map such as {train: FILE}", d->name);
-    return read_map(in, "domain", d, node, false);
+    return read_map(in, section, base, node, false);
+}
+
+static int read_universal(struct reader *in, const struct yaml_node *node)
+{
+    struct recipe_universal *u = calloc(1, sizeof(*u));
+
+    if (!u)
+        return error_nomem(in->err, sizeof(*u));
+    in->r->universal = u;
+    u->rank = UNIVERSAL_RANK;
+    snprintf(u->text.name, sizeof(u->text.name), "%s", UNIVERSAL_NAME);
+    return read_text(in, "universal", u, &u->text, node);
 }
 
 static int take_name(struct reader *in, char out[EXPERT_NAME_MAX + 1],
@@ -179,7 +206,7 @@ static int read_domains(struct reader *in, const struct yaml_node *map)
                     r->domains[i].name, r->domains[i].line);
         r->n_domains++;
         if (rc == 0)
-            rc = read_domain(in, d, node);
+            rc = read_text(in, "domain", d, d, node);
         if (rc < 0)
             return rc;
     }
@@ -225,13 +252,8 @@ static int read_structure(struct reader *in, const struct recipe_key *key,
         return read_domains(in, node);
     case KEY_GENERAL:
         return read_general(in, node);
-    case KEY_DOMAIN:
-        in->r->universal = calloc(1, sizeof(*in->r->universal));
-        if (!in->r->universal)
-            return error_nomem(in->err, sizeof(*in->r->universal));
-        snprintf(in->r->universal->name, sizeof(in->r->universal->name), "%s",
-                 key->name);
-        return read_domain(in, in->r->universal, node);
+    case KEY_UNIVERSAL:
+        return read_universal(in, node);
     default:
         if (node->kind != YAML_MAP)
             return recipe_fault(in->err, node, "RCP02", "'%s' must be a map",
@@ -278,51 +300,22 @@ static const struct yaml_node *where_set(const struct reader *in, const char *se
     return in->seen[recipe_key_find(section, name) - recipe_key_at(0)];
 }
 
-static bool uses(const struct recipe *r, const char *method)
+/* A method whose routers are taught by the domains' labels. */
+static bool labelled(const struct recipe *r)
 {
     for (size_t i = 0; i < r->n_methods; i++)
-        if (!strcmp(r->methods[i], method))
+        if (method_traits(r->methods[i])->labelled)
             return true;
     return false;
 }
 
-static int check_score(const struct recipe_domain *d, const struct yaml_node *at,
-                       struct artel_error *err)
+/* Every method keeps the scale at 1 where nobody says otherwise. */
+static bool all_scale_one(const struct recipe *r)
 {
-    const char *names[32], *near;
-    char shown[160];
-    size_t n = 0;
-
-    while (n < 32 && (names[n] = artel_score_names(n)))
-        if (!strcmp(d->score, names[n++]))
-            return 0;
-    near = nearest_name(d->score, names, n);
-    escape_text(shown, sizeof(shown), d->score, strnlen(d->score, 40));
-    return recipe_fault(err, at, "RCP03", "domain '%s': unknown score '%s'%s%s%s",
-                        d->name, shown, near ? ": did you mean '" : "",
-                        near ? near : "", near ? "'?" : "");
-}
-
-static int check_domains(const struct recipe *r, struct artel_error *err)
-{
-    for (size_t i = 0; i < r->n_domains; i++) {
-        const struct recipe_domain *d = &r->domains[i];
-        const struct yaml_node at = {.line = d->line, .column = 1};
-
-        if (d->score && check_score(d, &at, err) < 0)
-            return ARTEL_EUSAGE;
-        if (!d->train && !d->adapter)
-            return recipe_fault(err, &at, "RCP04",
-                                "domain '%s' needs 'train' (its text) or 'adapter'",
-                                d->name);
-        if (!d->train && (uses(r, "moa") || uses(r, "mixed")))
-            return recipe_fault(
-                err, &at, "RCP04",
-                "domain '%s' has an adapter but no text: %s needs text of "
-                "the domain, give 'train'",
-                d->name, uses(r, "moa") ? "the router of moa" : "mixed");
-    }
-    return 0;
+    for (size_t i = 0; i < r->n_methods; i++)
+        if (!method_traits(r->methods[i])->scale_one)
+            return false;
+    return true;
 }
 
 static int check_whole(struct reader *in, const struct yaml_node *root)
@@ -353,13 +346,15 @@ static int check_whole(struct reader *in, const struct yaml_node *root)
     if (r->train.patience && !r->train.eval_steps)
         return recipe_fault(in->err, where_set(in, "train", "early_stopping_patience"),
                             "RCP06", "early_stopping_patience needs eval_steps");
-    if (uses(r, "moa") && r->router.label == LABEL_DOMAIN && !(r->router.eta > 0))
+    if (labelled(r) && r->router.label == LABEL_DOMAIN && !(r->router.eta > 0))
         return recipe_fault(in->err, where_set(in, "router", "eta"), "RCP06",
                             "eta 0 with label: domain would teach the routers nothing");
-    if (uses(r, "moa") && r->router.router_only && !(r->router.eta > 0))
+    if (labelled(r) && r->router.router_only && !(r->router.eta > 0))
         return recipe_fault(in->err, where_set(in, "router", "router_only"), "RCP06",
                             "router_only needs an eta above 0");
-    return check_domains(r, in->err);
+    if (!where_set(in, "lora", "alpha") && all_scale_one(r))
+        r->lora.alpha = (float)r->lora.rank;
+    return recipe_check_texts(r, in->err);
 }
 
 static int take_overrides(struct yaml_node *root, const char *const *overrides,
@@ -491,7 +486,7 @@ void recipe_close(struct recipe *r)
     for (size_t i = 0; i < r->n_domains; i++)
         domain_release(&r->domains[i]);
     if (r->universal)
-        domain_release(r->universal);
+        domain_release(&r->universal->text);
     for (size_t i = 0; i < r->n_general; i++)
         free(r->general[i].path);
     free(r->domains);

@@ -21,6 +21,8 @@
 
 struct artel_error;
 
+#define UNIVERSAL_NAME "universal" /* of that expert */
+
 /* Where text comes from. Paths are absolute; NULL where not given. */
 struct recipe_domain {
     char name[EXPERT_NAME_MAX + 1];
@@ -29,6 +31,14 @@ struct recipe_domain {
     char *adapter;              /* a PEFT folder instead of stage 1; owned */
     size_t max_rows;            /* of train; 0: all */
     size_t line;                /* in the recipe */
+};
+
+/* Text of no domain, and the expert that learns it (methods with a universal expert). */
+struct recipe_universal {
+    struct recipe_domain text; /* named "universal" */
+    size_t rank;               /* 16 */
+    float alpha;               /* 0: the rank, so that the scale is 1 */
+    bool keep; /* domain experts are trained beside it where they need not be, false */
 };
 
 struct recipe_general {
@@ -85,6 +95,10 @@ struct recipe_router {
     double refresh_rate;      /* its learning rate; 0: learning_rate */
     double refresh;     /* epochs of the routers alone after a joint stage 2; 0: none */
     uint64_t max_steps; /* of stage 2; 0: as train.max_steps */
+    /* Of routers that are taught by the answers' loss alone: */
+    double init_std;   /* of their weights at first, 0.02 */
+    double token_rate; /* their learning rate; 0: train.learning_rate */
+    size_t experts;    /* of methods whose experts are of no domain; 0: one a domain */
 };
 
 struct recipe {
@@ -95,8 +109,8 @@ struct recipe {
     char (*methods)[32]; /* in the order given; owned */
     struct lora_options lora;
     size_t n_domains;
-    struct recipe_domain *domains;   /* owned */
-    struct recipe_domain *universal; /* NULL where none; owned */
+    struct recipe_domain *domains;      /* owned */
+    struct recipe_universal *universal; /* NULL where none; owned */
     size_t n_general;
     struct recipe_general *general; /* owned */
     struct recipe_train train;
@@ -124,7 +138,7 @@ int recipe_print(char **out, const struct recipe *r, struct artel_error *err);
 /* The same as a JSON object in the recipe's own words; recipe_parse() reads it back. NULL
  * when there is no memory. */
 json_t *recipe_json(const struct recipe *r);
-/* One section of it: "lora", "train" or "router". */
+/* One section of it: "lora", "train", "router" or, where there is one, "universal". */
 json_t *recipe_section(const struct recipe *r, const char *section);
 
 #endif

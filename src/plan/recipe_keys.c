@@ -10,11 +10,12 @@
 #include <string.h>
 #include <strings.h>
 
-#define IN_TOP(f)    offsetof(struct recipe, f)
-#define IN_LORA(f)   offsetof(struct lora_options, f)
-#define IN_DOMAIN(f) offsetof(struct recipe_domain, f)
-#define IN_TRAIN(f)  offsetof(struct recipe_train, f)
-#define IN_ROUTER(f) offsetof(struct recipe_router, f)
+#define IN_TOP(f)       offsetof(struct recipe, f)
+#define IN_LORA(f)      offsetof(struct lora_options, f)
+#define IN_DOMAIN(f)    offsetof(struct recipe_domain, f)
+#define IN_TRAIN(f)     offsetof(struct recipe_train, f)
+#define IN_ROUTER(f)    offsetof(struct recipe_router, f)
+#define IN_UNIVERSAL(f) offsetof(struct recipe_universal, f)
 
 static const struct key_choice schedules[] = {
     {"cosine", SCHEDULE_COSINE},
@@ -47,7 +48,7 @@ static const struct recipe_key keys[] = {
     {"", "method", KEY_METHODS, 0, 0, 0, 0, NULL},
     {"", "lora", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "domains", KEY_DOMAINS, 0, 0, 0, 0, NULL},
-    {"", "universal", KEY_DOMAIN, 0, 0, 0, 0, NULL},
+    {"", "universal", KEY_UNIVERSAL, 0, 0, 0, 0, NULL},
     {"", "general", KEY_GENERAL, 0, 0, 0, 0, NULL},
     {"", "train", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "router", KEY_SECTION, 0, 0, 0, 0, NULL},
@@ -66,6 +67,13 @@ static const struct recipe_key keys[] = {
     {"domain", "score", KEY_TEXT, IN_DOMAIN(score), 0, 0, 0, NULL},
     {"domain", "max_rows", KEY_COUNT, IN_DOMAIN(max_rows), 0, MANY, 0, NULL},
     {"domain", "adapter", KEY_PATH, IN_DOMAIN(adapter), 0, 0, 0, NULL},
+
+    {"universal", "train", KEY_PATH, IN_UNIVERSAL(text.train), 0, 0, 0, NULL},
+    {"universal", "valid", KEY_PATH, IN_UNIVERSAL(text.valid), 0, 0, 0, NULL},
+    {"universal", "max_rows", KEY_COUNT, IN_UNIVERSAL(text.max_rows), 0, MANY, 0, NULL},
+    {"universal", "rank", KEY_COUNT, IN_UNIVERSAL(rank), 1, EXPERT_MAX_RANK, 0, NULL},
+    {"universal", "alpha", KEY_FLOAT, IN_UNIVERSAL(alpha), 0, 1e6, 0, NULL},
+    {"universal", "keep", KEY_BOOL, IN_UNIVERSAL(keep), 0, 0, 0, NULL},
 
     {"train", "learning_rate", KEY_REAL, IN_TRAIN(learning_rate), 0, 1e4, 0, NULL},
     {"train", "epochs", KEY_REAL, IN_TRAIN(epochs), 0, 1e4, KEY_ABOVE, NULL},
@@ -111,6 +119,9 @@ static const struct recipe_key keys[] = {
     {"router", "refresh_learning_rate", KEY_REAL, IN_ROUTER(refresh_rate), 0, 1e4, 0, NULL},
     {"router", "refresh", KEY_REAL, IN_ROUTER(refresh), 0, 1e4, 0, NULL},
     {"router", "max_steps", KEY_COUNT, IN_ROUTER(max_steps), 0, MANY, 0, NULL},
+    {"router", "init_std", KEY_REAL, IN_ROUTER(init_std), 0, 100, 0, NULL},
+    {"router", "token_learning_rate", KEY_REAL, IN_ROUTER(token_rate), 0, 1e4, 0, NULL},
+    {"router", "experts", KEY_COUNT, IN_ROUTER(experts), 0, 1024, 0, NULL},
 };
 
 /* Other spellings: what others call it, and where it may stand. */
@@ -127,7 +138,7 @@ static const struct alias {
     {"lora", "lora_alpha", "alpha"}, {"lora", "lora_dropout", "dropout"},
     {"lora", "lora_target", "target"}, {"lora", "target_modules", "target"},
     {"lora", "targets", "target"},
-    {"domain", "max_samples", "max_rows"},
+    {"domain", "max_samples", "max_rows"}, {"universal", "max_samples", "max_rows"},
     {"train", "num_train_epochs", "epochs"}, {"train", "num_epochs", "epochs"},
     {"train", "per_device_train_batch_size", "batch_size"},
     {"train", "lr_scheduler_type", "lr_scheduler"}, {"train", "lr", "learning_rate"},

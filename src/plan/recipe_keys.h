@@ -11,19 +11,19 @@
 #include "plan/recipe.h"
 
 enum key_kind {
-    KEY_PATH,    /* char *, made absolute */
-    KEY_TEXT,    /* char * */
-    KEY_COUNT,   /* uint64_t or size_t (the same size here) */
-    KEY_REAL,    /* double */
-    KEY_FLOAT,   /* float */
-    KEY_BOOL,    /* bool */
-    KEY_CHOICE,  /* an enum */
-    KEY_TARGETS, /* lora: which linears */
-    KEY_METHODS, /* a name or a list of them */
-    KEY_SECTION, /* a map with keys of its own */
-    KEY_DOMAINS, /* a map of names to domains */
-    KEY_DOMAIN,  /* one domain */
-    KEY_GENERAL  /* a map of names to paths */
+    KEY_PATH,      /* char *, made absolute */
+    KEY_TEXT,      /* char * */
+    KEY_COUNT,     /* uint64_t or size_t (the same size here) */
+    KEY_REAL,      /* double */
+    KEY_FLOAT,     /* float */
+    KEY_BOOL,      /* bool */
+    KEY_CHOICE,    /* an enum */
+    KEY_TARGETS,   /* lora: which linears */
+    KEY_METHODS,   /* a name or a list of them */
+    KEY_SECTION,   /* a map with keys of its own */
+    KEY_DOMAINS,   /* a map of names to domains */
+    KEY_UNIVERSAL, /* text of no domain, and its expert */
+    KEY_GENERAL    /* a map of names to paths */
 };
 
 struct key_choice {
@@ -32,7 +32,7 @@ struct key_choice {
 };
 
 struct recipe_key {
-    const char *section; /* "", "lora", "domain", "train", "router" */
+    const char *section; /* "", "lora", "domain", "universal", "train", "router" */
     const char *name;
     enum key_kind kind;
     size_t offset;   /* in the section's struct */

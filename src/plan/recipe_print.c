@@ -102,9 +102,10 @@ static json_t *section_json(const struct recipe *r, const char *section,
 json_t *recipe_section(const struct recipe *r, const char *section)
 {
     return section_json(r, section,
-                        !strcmp(section, "lora")    ? (const void *)&r->lora
-                        : !strcmp(section, "train") ? (const void *)&r->train
-                                                    : (const void *)&r->router);
+                        !strcmp(section, "lora")     ? (const void *)&r->lora
+                        : !strcmp(section, "train")  ? (const void *)&r->train
+                        : !strcmp(section, "router") ? (const void *)&r->router
+                                                     : (const void *)r->universal);
 }
 
 json_t *recipe_json(const struct recipe *r)
@@ -120,7 +121,7 @@ json_t *recipe_json(const struct recipe *r)
                             section_json(r, "domain", &r->domains[i]));
     json_object_set_new(o, "domains", map);
     if (r->universal)
-        json_object_set_new(o, "universal", section_json(r, "domain", r->universal));
+        json_object_set_new(o, "universal", recipe_section(r, "universal"));
     if (r->n_general) {
         map = json_object();
         for (size_t i = 0; i < r->n_general; i++)

@@ -36,23 +36,22 @@ int results_expert(const char *folder, const struct expert *e,
     return adapter_write(folder, e, &model->weights->config, as_asked, &notes, err);
 }
 
-static const struct lora_options *as_asked(const struct job *job, size_t domain)
-{
-    return job->r->domains[domain].adapter ? NULL : &job->r->lora;
-}
-
-/* Where the expert of DOMAIN lies, seen from the folder of S's mixture. */
-static void folder_text(char *out, size_t size, const struct job *job,
+/* Where the expert of DOMAIN lies, seen from the folder of S's mixture; false where none
+ * is that domain's. */
+static bool folder_text(char *out, size_t size, const struct job *job,
                         const struct stage *s, size_t domain)
 {
-    const char *name = job->r->domains[domain].name;
+    const char *name = text_at(job->r, domain)->name;
 
-    if (s->kind == STAGE_MIXED)
+    if (domain == job->r->n_domains)
+        snprintf(out, size, "../experts/%s", name);
+    else if (s->row->start == START_MIXED)
         snprintf(out, size, "experts/mixed");
-    else if (s->kind == STAGE_ROUTER && !job->r->router.router_only)
+    else if (stage_moves_experts(job, s))
         snprintf(out, size, "experts/%s", name);
     else
-        snprintf(out, size, "../experts/%s", name);
+        snprintf(out, size, "../%s/%s", s->row->experts, name);
+    return s->row->start != START_POOL;
 }
 
 static int copy(char **out, const char *text, struct artel_error *err)
@@ -68,10 +67,10 @@ static int store_sample(char **out, const struct job *job, size_t i, const char 
     char *data = path_join(folder, "data"), *path = NULL;
     int rc = data ? make_folder(data, err) : error_nomem(err, strlen(folder));
 
-    snprintf(name, sizeof(name), "data/%s.jsonl", job->r->domains[i].name);
+    snprintf(name, sizeof(name), "data/%s.jsonl", text_at(job->r, i)->name);
     if (rc == 0) {
         path = path_join(folder, name);
-        rc = path ? sample_write(path, job->texts.trains[i], job->r->domains[i].train,
+        rc = path ? sample_write(path, job->texts.trains[i], text_at(job->r, i)->train,
                                  job->r->store_sample, err)
                   : error_nomem(err, strlen(folder));
     }
@@ -82,6 +81,38 @@ static int store_sample(char **out, const struct job *job, size_t i, const char 
     return rc;
 }
 
+/* The mixture learns from its texts again when a domain is added. */
+static bool keeps_samples(const struct job *job, const struct stage *s)
+{
+    return job->r->store_sample && s->kind == STAGE_MIXTURE &&
+           s->row->moves != MOVES_EXPERTS && method_traits(s->row->method)->grows;
+}
+
+static int fill_text(struct domain_notes *d, const struct job *job,
+                     const struct stage *s, size_t i, const char *mixture,
+                     struct artel_error *err)
+{
+    const struct recipe_domain *from = text_at(job->r, i);
+    char folder[EXPERT_NAME_MAX + 32];
+    int rc = 0;
+
+    snprintf(d->name, sizeof(d->name), "%s", from->name);
+    snprintf(d->train_digest, sizeof(d->train_digest), "%s", job->train_digest[i]);
+    if (folder_text(folder, sizeof(folder), job, s, i))
+        rc = copy(&d->folder, folder, err);
+    if (rc == 0)
+        rc = copy(&d->train, from->train, err);
+    if (rc == 0)
+        rc = copy(&d->valid, from->valid, err);
+    if (rc == 0)
+        rc = copy(&d->test, from->test, err);
+    if (rc == 0)
+        rc = copy(&d->score, from->score, err);
+    if (rc == 0 && keeps_samples(job, s))
+        rc = store_sample(&d->sample, job, i, mixture, err);
+    return rc;
+}
+
 static int fill_domains(struct mixture_file *f, const struct job *job,
                         const struct stage *s, struct artel_error *err)
 {
@@ -89,28 +120,14 @@ static int fill_domains(struct mixture_file *f, const struct job *job,
     int rc = 0;
 
     f->domains = calloc(r->n_domains, sizeof(*f->domains));
-    if (!f->domains)
+    f->universal = s->row->universal ? calloc(1, sizeof(*f->universal)) : NULL;
+    if (!f->domains || (s->row->universal && !f->universal))
         return error_nomem(err, r->n_domains * sizeof(*f->domains));
     f->n_domains = r->n_domains;
-    for (size_t i = 0; rc == 0 && i < r->n_domains; i++) {
-        struct domain_notes *d = &f->domains[i];
-        char folder[EXPERT_NAME_MAX + 32];
-
-        folder_text(folder, sizeof(folder), job, s, i);
-        snprintf(d->name, sizeof(d->name), "%s", r->domains[i].name);
-        snprintf(d->train_digest, sizeof(d->train_digest), "%s", job->train_digest[i]);
-        rc = copy(&d->folder, folder, err);
-        if (rc == 0)
-            rc = copy(&d->train, r->domains[i].train, err);
-        if (rc == 0)
-            rc = copy(&d->valid, r->domains[i].valid, err);
-        if (rc == 0)
-            rc = copy(&d->test, r->domains[i].test, err);
-        if (rc == 0)
-            rc = copy(&d->score, r->domains[i].score, err);
-        if (rc == 0 && s->kind == STAGE_ROUTER && r->store_sample)
-            rc = store_sample(&d->sample, job, i, f->folder, err);
-    }
+    for (size_t i = 0; rc == 0 && i < r->n_domains; i++)
+        rc = fill_text(&f->domains[i], job, s, i, f->folder, err);
+    if (rc == 0 && f->universal)
+        rc = fill_text(f->universal, job, s, r->n_domains, f->folder, err);
     return rc;
 }
 
@@ -131,18 +148,23 @@ static json_t *settings_new(const struct recipe *r)
     return o;
 }
 
+static bool leads_to(const struct stage *earlier, const struct stage *s)
+{
+    return stage_makes_expert(earlier) && row_feeds(earlier->row, s->row);
+}
+
 /* Summaries of all stages that led here, by their names. */
 static json_t *training_new(const struct job *job, const struct stage *s,
                             const json_t *summary)
 {
     json_t *stages = json_object();
 
-    for (size_t i = 0; s->kind != STAGE_MIXED && i < job->n_stages; i++) {
+    for (size_t i = 0; i < job->n_stages; i++) {
         const struct stage *earlier = &job->stages[i];
         struct stamp stamp = {0};
         json_t *none = json_object();
 
-        if ((earlier->kind == STAGE_EXPERT || earlier->kind == STAGE_ADAPTER) &&
+        if (leads_to(earlier, s) &&
             stamp_read(&stamp, earlier->folder, none, "", NULL) == 0 && stamp.summary)
             json_object_set(stages, earlier->name, stamp.summary);
         stamp_release(&stamp);
@@ -159,7 +181,7 @@ static int write_mixture(const struct job *job, const struct stage *s,
     struct mixture_file f = {0};
     int rc;
 
-    f.folder = output_path(job, s->method, NULL);
+    f.folder = output_path(job, s->row->method, NULL);
     f.base_path = strdup(job->r->model);
     f.settings = settings_new(job->r);
     f.training = training_new(job, s, summary);
@@ -183,20 +205,32 @@ static int write_mixture(const struct job *job, const struct stage *s,
     return rc;
 }
 
+/* An expert as this stage made it; those of one domain say which text they learnt. */
+static int write_expert(const char *folder, const struct job *job,
+                        const struct stage *s, const struct expert *e, int domain,
+                        const json_t *summary, struct artel_error *err)
+{
+    const struct lora_options lora = stage_lora(job, s);
+    const bool brought = domain >= 0 && text_at(job->r, (size_t)domain)->adapter;
+
+    return results_expert(folder, e, job->model, job->r->model, brought ? NULL : &lora,
+                          domain >= 0 ? job->train_digest[domain] : NULL, summary, err);
+}
+
 static int write_own_experts(const struct job *job, const struct stage *s,
                              const struct mixture *m, const json_t *summary,
                              struct artel_error *err)
 {
+    const bool by_domain = s->row->start == START_READ || s->row->start == START_INIT;
+    const size_t first = s->row->universal ? 1 : 0;
     int rc = 0;
 
-    for (size_t e = 0; rc == 0 && e < m->n_experts; e++) {
-        const bool mixed = s->kind == STAGE_MIXED;
-        char *experts = output_path(job, s->method, "experts");
+    for (size_t e = first; rc == 0 && e < m->n_experts; e++) {
+        char *experts = output_path(job, s->row->method, "experts");
         char *folder = experts ? path_join(experts, m->experts[e].name) : NULL;
 
-        rc = folder ? results_expert(folder, &m->experts[e], job->model, job->r->model,
-                                     mixed ? &job->r->lora : as_asked(job, e),
-                                     mixed ? NULL : job->train_digest[e], summary, err)
+        rc = folder ? write_expert(folder, job, s, &m->experts[e],
+                                   by_domain ? (int)(e - first) : -1, summary, err)
                     : error_nomem(err, 256);
         free(experts);
         free(folder);
@@ -210,19 +244,17 @@ int results_write(struct job *job, const struct stage *s, struct mixture *m,
     char *folder;
     int rc = 0;
 
-    if (s->kind == STAGE_EXPERT || s->kind == STAGE_ADAPTER) {
-        folder = expert_folder(job, s->domain);
-        rc = folder ? results_expert(folder, &m->experts[0], job->model, job->r->model,
-                                     as_asked(job, s->domain),
-                                     job->train_digest[s->domain], summary, err)
+    if (stage_makes_expert(s)) {
+        folder = expert_folder(job, s->row->experts, s->domain);
+        rc = folder ? write_expert(folder, job, s, &m->experts[m->n_experts - 1],
+                                   (int)s->domain, summary, err)
                     : error_nomem(err, 256);
         if (rc == 0)
             job_tell(job, s, RUN_DONE, folder);
         free(folder);
         return rc;
     }
-    if (s->kind == STAGE_MIXED ||
-        (s->kind == STAGE_ROUTER && !job->r->router.router_only))
+    if (stage_moves_experts(job, s))
         rc = write_own_experts(job, s, m, summary, err);
     return rc < 0 ? rc : write_mixture(job, s, m, summary, err);
 }

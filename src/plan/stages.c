@@ -13,31 +13,20 @@
 #include "base/error.h"
 #include "files/write.h"
 
-/* What each method adds after stage 1. */
-static const struct method_stages {
-    const char *method, *name;
-    bool stage1; /* needs an expert a domain */
-    enum stage_kind kind;
-} method_stages[] = {
-    {"single", "single", true, STAGE_BUNDLE},
-    {"mixed", "mixed", false, STAGE_MIXED},
-    {"moa", "moa-router", true, STAGE_ROUTER},
-};
-
-#define N_METHOD_STAGES (sizeof(method_stages) / sizeof(method_stages[0]))
-
 /* Keys of the section train that no weight depends on. */
 static const char *const idle_keys[] = {"save_steps",    "save_total_limit", "packing",
                                         "logging_steps", "precision",        "memory",
                                         "nan_steps",     "tensorboard"};
 
-static const struct method_stages *stages_of(const char *method)
-{
-    for (size_t i = 0; i < N_METHOD_STAGES; i++)
-        if (!strcmp(method_stages[i].method, method))
-            return &method_stages[i];
-    return NULL;
-}
+/* Keys of the section router that a stage's weights do not depend on, by what teaches
+ * its routers: labels, or the answers. */
+static const char *const idle_with_labels[] = {"freeze_old", "init_std",
+                                               "token_learning_rate", "experts"};
+static const char *const idle_with_answers[] = {
+    "freeze_old", "eta",  "learning_rate",         "selector", "pool",   "router_only",
+    "label",      "init", "refresh_learning_rate", "refresh",  "experts"};
+
+#define N_OF(list) (sizeof(list) / sizeof(list[0]))
 
 char *output_path(const struct job *job, const char *part, const char *rest)
 {
@@ -50,16 +39,70 @@ char *output_path(const struct job *job, const char *part, const char *rest)
     return whole;
 }
 
-char *expert_folder(const struct job *job, size_t domain)
+size_t text_count(const struct recipe *r)
 {
-    if (job->grow && job->grow->folder[domain])
-        return strdup(job->grow->folder[domain]);
-    return output_path(job, "experts", job->r->domains[domain].name);
+    return r->n_domains + (r->universal ? 1 : 0);
 }
 
-size_t domain_max_rows(const struct recipe *r, size_t i)
+const struct recipe_domain *text_at(const struct recipe *r, size_t i)
 {
-    return r->domains[i].max_rows ? r->domains[i].max_rows : r->max_rows;
+    return i < r->n_domains ? &r->domains[i] : &r->universal->text;
+}
+
+size_t text_max_rows(const struct recipe *r, size_t i)
+{
+    const size_t own = text_at(r, i)->max_rows;
+
+    return own ? own : r->max_rows;
+}
+
+char *expert_folder(const struct job *job, const char *experts, size_t domain)
+{
+    const bool universal = domain == job->r->n_domains;
+    const char *there = !job->grow  ? NULL
+                        : universal ? job->grow->universal
+                                    : job->grow->folder[domain];
+
+    if (there)
+        return strdup(there);
+    return output_path(job, universal ? "experts" : experts,
+                       universal ? UNIVERSAL_NAME : job->r->domains[domain].name);
+}
+
+void stage_texts(const struct job *job, const struct stage *s, size_t *first,
+                 size_t *end)
+{
+    *first = 0;
+    *end = 0;
+    if (stage_makes_expert(s)) {
+        *first = s->domain;
+        *end = s->kind == STAGE_EXPERT ? s->domain + 1 : s->domain;
+    } else if (s->kind == STAGE_MIXTURE) {
+        *end = s->row->text == TEXT_ALL ? text_count(job->r) : job->r->n_domains;
+    }
+}
+
+size_t pool_size(const struct recipe *r)
+{
+    return r->router.experts ? r->router.experts : r->n_domains;
+}
+
+bool stage_moves_experts(const struct job *job, const struct stage *s)
+{
+    return s->kind == STAGE_MIXTURE && s->row->moves != MOVES_ROUTERS &&
+           !(s->row->moves == MOVES_AS_ASKED && job->r->router.router_only);
+}
+
+struct lora_options stage_lora(const struct job *job, const struct stage *s)
+{
+    const struct recipe_universal *u = job->r->universal;
+    struct lora_options o = job->r->lora;
+
+    if (s->row->text == TEXT_UNIVERSAL) {
+        o.rank = u->rank;
+        o.alpha = u->alpha > 0 ? u->alpha : (float)u->rank;
+    }
+    return o;
 }
 
 void job_tell(const struct job *job, const struct stage *s, enum run_event event,
@@ -76,15 +119,19 @@ void job_tell(const struct job *job, const struct stage *s, enum run_event event
         job->o->progress(job->o->user, &p);
 }
 
-static int add_stage(struct job *job, enum stage_kind kind, const char *prefix,
-                     const char *name, size_t domain, const char *method,
+static int add_stage(struct job *job, const struct stage_row *row, size_t domain,
                      struct artel_error *err)
 {
+    const struct recipe *r = job->r;
+    const bool own = row->text == TEXT_OWN;
     struct stage *s = &job->stages[job->n_stages];
     char *train = output_path(job, "train", NULL);
 
-    *s = (struct stage){.kind = kind, .domain = domain, .method = method};
-    snprintf(s->name, sizeof(s->name), "%s%s", prefix, name);
+    *s = (struct stage){.row = row, .kind = row->kind, .domain = domain};
+    if (own && r->domains[domain].adapter)
+        s->kind = STAGE_ADAPTER;
+    snprintf(s->name, sizeof(s->name), "%s%s", row->name,
+             own ? r->domains[domain].name : "");
     s->folder = train ? path_join(train, s->name) : NULL;
     free(train);
     if (!s->folder)
@@ -93,29 +140,47 @@ static int add_stage(struct job *job, enum stage_kind kind, const char *prefix,
     return 0;
 }
 
+static bool has_row(const struct job *job, const struct stage_row *row)
+{
+    for (size_t i = 0; i < job->n_stages; i++)
+        if (job->stages[i].row == row)
+            return true;
+    return false;
+}
+
+static int add_row(struct job *job, const struct stage_row *row,
+                   struct artel_error *err)
+{
+    int rc = 0;
+
+    if (has_row(job, row))
+        return 0;
+    if (row->text != TEXT_OWN)
+        return add_stage(job, row, row->text == TEXT_UNIVERSAL ? job->r->n_domains : 0,
+                         err);
+    for (size_t i = 0; rc == 0 && i < job->r->n_domains; i++)
+        rc = add_stage(job, row, i, err);
+    return rc;
+}
+
+/* Experts of all methods first, the mixtures after them. */
 int stages_list(struct job *job, struct artel_error *err)
 {
     const struct recipe *r = job->r;
-    bool stage1 = false;
+    const size_t most = r->n_methods * METHOD_ROWS * (r->n_domains + 1);
     int rc = 0;
 
-    job->stages = calloc(r->n_domains + r->n_methods, sizeof(*job->stages));
+    job->stages = calloc(most, sizeof(*job->stages));
     if (!job->stages)
-        return error_nomem(err, (r->n_domains + r->n_methods) * sizeof(*job->stages));
-    for (size_t i = 0; i < r->n_methods; i++) {
-        const struct method_stages *m = stages_of(r->methods[i]);
+        return error_nomem(err, most * sizeof(*job->stages));
+    for (int mixtures = 0; mixtures < 2; mixtures++)
+        for (size_t i = 0; i < r->n_methods; i++) {
+            const struct stage_row *row;
 
-        stage1 = stage1 || (m && m->stage1);
-    }
-    for (size_t i = 0; stage1 && rc == 0 && i < r->n_domains; i++)
-        rc = add_stage(job, r->domains[i].adapter ? STAGE_ADAPTER : STAGE_EXPERT,
-                       "expert-", r->domains[i].name, i, NULL, err);
-    for (size_t i = 0; rc == 0 && i < r->n_methods; i++) {
-        const struct method_stages *m = stages_of(r->methods[i]);
-
-        if (m)
-            rc = add_stage(job, m->kind, "", m->name, 0, m->method, err);
-    }
+            for (size_t k = 0; rc == 0 && (row = method_row(r->methods[i], r, k)); k++)
+                if ((row->kind != STAGE_EXPERT) == mixtures)
+                    rc = add_row(job, row, err);
+        }
     return rc;
 }
 
@@ -150,14 +215,26 @@ static void put_section(json_t *o, const struct recipe *r, const char *section,
     json_decref(values);
 }
 
-static void put_domain(json_t *o, const struct job *job, size_t i)
+static void put_text(json_t *o, const struct job *job, size_t i)
 {
-    const struct recipe_domain *d = &job->r->domains[i];
+    const struct recipe_domain *d = text_at(job->r, i);
 
     put(o, "data.", d->name, json_string(job->train_digest[i]));
-    put(o, "max_rows.", d->name, json_integer((json_int_t)domain_max_rows(job->r, i)));
+    put(o, "max_rows.", d->name, json_integer((json_int_t)text_max_rows(job->r, i)));
     if (d->valid && job->r->train.eval_steps)
         put(o, "valid.", d->name, json_string(job->valid_digest[i]));
+}
+
+/* What a drawn expert is made of. */
+static void put_lora(json_t *o, const struct job *job, const struct stage *s)
+{
+    const struct lora_options lora = stage_lora(job, s);
+
+    put_section(o, job->r, "lora", NULL, 0);
+    if (lora.rank != job->r->lora.rank)
+        put(o, "lora.", "rank", json_integer((json_int_t)lora.rank));
+    if (lora.alpha != job->r->lora.alpha)
+        put(o, "lora.", "alpha", json_real((double)lora.alpha));
 }
 
 static int put_file(json_t *o, const char *prefix, const char *name, const char *folder,
@@ -173,32 +250,79 @@ static int put_file(json_t *o, const char *prefix, const char *name, const char 
     return rc;
 }
 
-/* Experts, in the mixture's order; their names alone while they are not made yet. */
-static int put_experts(json_t *o, const struct job *job, bool digests,
-                       struct artel_error *err)
+static int put_expert(json_t *o, const struct job *job, const struct stage *s,
+                      size_t domain, struct artel_error *err)
 {
+    char *folder = expert_folder(job, s->row->experts, domain);
+    const int rc = put_file(o, "expert.", text_at(job->r, domain)->name, folder, err);
+
+    free(folder);
+    return rc;
+}
+
+/* Experts that are read, in the mixture's order; their names alone while they are not
+ * made yet. */
+static int put_experts(json_t *o, const struct job *job, const struct stage *s,
+                       bool digests, struct artel_error *err)
+{
+    const size_t n =
+        stage_makes_expert(s) || s->row->start == START_POOL ? 0 : job->r->n_domains;
     json_t *names = json_array();
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && i < job->r->n_domains; i++) {
-        char *folder = expert_folder(job, i);
-
+    if (s->row->universal) {
+        json_array_append_new(names, json_string(UNIVERSAL_NAME));
+        if (digests)
+            rc = put_expert(o, job, s, job->r->n_domains, err);
+    }
+    for (size_t i = 0; rc == 0 && i < n; i++) {
         json_array_append_new(names, json_string(job->r->domains[i].name));
         if (digests)
-            rc = put_file(o, "expert.", job->r->domains[i].name, folder, err);
-        free(folder);
+            rc = put_expert(o, job, s, i, err);
     }
     json_object_set_new(o, "domains", names);
     return rc;
 }
 
+/* What the routers of a stage depend on beside text and experts. */
+static void put_router(json_t *o, const struct job *job, const struct stage *s)
+{
+    const struct recipe *r = job->r;
+
+    if (s->row->lesson == LESSON_LABELS)
+        put_section(o, r, "router", idle_with_labels, N_OF(idle_with_labels));
+    else
+        put_section(o, r, "router", idle_with_answers, N_OF(idle_with_answers));
+    if (s->row->start == START_POOL)
+        put(o, "router.", "experts", json_integer((json_int_t)pool_size(r)));
+    if (job->grow) {
+        put(o, "", "grow.joint", json_boolean(job->grow->joint));
+        put(o, "", "grow.routers", json_string(job->grow->digest));
+    }
+}
+
+static void put_training(json_t *o, const struct job *job)
+{
+    put(o, "", "precision",
+        json_string(job->precision == PRECISION_BF16 ? "bf16" : "fp32"));
+    put_section(o, job->r, "train", idle_keys, N_OF(idle_keys));
+}
+
+static bool draws_experts(const struct job *job, const struct stage *s)
+{
+    const enum stage_start start = s->row->start;
+
+    return stage_trains(s) &&
+           (start == START_OWN || start == START_MIXED || start == START_POOL ||
+            (start == START_INIT && job->r->router.init == INIT_FRESH));
+}
+
 int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
                  bool experts, struct artel_error *err)
 {
-    static const char *const not_here[] = {"freeze_old"};
-    const struct recipe *r = job->r;
-    const bool trains = s->kind != STAGE_ADAPTER && s->kind != STAGE_BUNDLE;
+    const bool routers = s->kind == STAGE_MIXTURE && s->row->moves != MOVES_EXPERTS;
     json_t *o = json_object();
+    size_t first, end;
     int rc = 0;
 
     *out = NULL;
@@ -207,29 +331,19 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
     put(o, "", "base", json_string(job->model->base_digest));
     put(o, "", "tokenizer", json_string(job->model->tokenizer_digest));
     put(o, "", "template", json_string(job->model->chat_digest));
-    if (trains) {
-        put(o, "", "precision",
-            json_string(job->precision == PRECISION_BF16 ? "bf16" : "fp32"));
-        put_section(o, r, "train", idle_keys, sizeof(idle_keys) / sizeof(idle_keys[0]));
-    }
-    if (s->kind == STAGE_EXPERT || s->kind == STAGE_MIXED ||
-        (s->kind == STAGE_ROUTER && r->router.init == INIT_FRESH))
-        put_section(o, r, "lora", NULL, 0);
-    if (s->kind == STAGE_EXPERT)
-        put_domain(o, job, s->domain);
-    for (size_t i = 0; i < r->n_domains; i++)
-        if (s->kind == STAGE_MIXED || s->kind == STAGE_ROUTER)
-            put_domain(o, job, i);
+    if (stage_trains(s))
+        put_training(o, job);
+    if (draws_experts(job, s))
+        put_lora(o, job, s);
+    stage_texts(job, s, &first, &end);
+    for (size_t i = first; i < end; i++)
+        put_text(o, job, i);
     if (s->kind == STAGE_ADAPTER)
-        rc = put_file(o, "", "adapter", r->domains[s->domain].adapter, err);
-    if (s->kind == STAGE_ROUTER)
-        put_section(o, r, "router", not_here, 1);
-    if (s->kind == STAGE_ROUTER && job->grow) {
-        put(o, "", "grow.joint", json_boolean(job->grow->joint));
-        put(o, "", "grow.routers", json_string(job->grow->digest));
-    }
-    if (s->kind == STAGE_ROUTER || s->kind == STAGE_BUNDLE)
-        rc = put_experts(o, job, experts, err);
+        rc = put_file(o, "", "adapter", job->r->domains[s->domain].adapter, err);
+    if (routers)
+        put_router(o, job, s);
+    if (rc == 0 && (routers || s->kind == STAGE_BUNDLE || s->row->universal))
+        rc = put_experts(o, job, s, experts, err);
     if (rc < 0) {
         json_decref(o);
         return rc;
@@ -240,9 +354,9 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
 
 bool stage_result_there(const struct job *job, const struct stage *s)
 {
-    const bool expert = s->kind == STAGE_EXPERT || s->kind == STAGE_ADAPTER;
-    char *folder =
-        expert ? expert_folder(job, s->domain) : output_path(job, s->method, NULL);
+    const bool expert = stage_makes_expert(s);
+    char *folder = expert ? expert_folder(job, s->row->experts, s->domain)
+                          : output_path(job, s->row->method, NULL);
     bool there = folder != NULL;
 
     static const char *const of_expert[] = {"adapter_model.safetensors",

@@ -18,19 +18,78 @@
 #include "plan/watch.h"
 
 enum stage_kind {
-    STAGE_EXPERT,  /* one expert on its domain */
-    STAGE_ADAPTER, /* one expert from a PEFT folder */
-    STAGE_BUNDLE,  /* a mixture of the stage 1 experts, nothing trained */
-    STAGE_MIXED,   /* one expert on all domains */
-    STAGE_ROUTER   /* routers, and experts where jointly */
+    STAGE_EXPERT,  /* one expert is trained, and becomes a PEFT folder */
+    STAGE_ADAPTER, /* one expert from a PEFT folder, nothing trained */
+    STAGE_BUNDLE,  /* a mixture of experts that are there, nothing trained */
+    STAGE_MIXTURE  /* a mixture is trained */
 };
 
+/* What is trained on. */
+enum stage_text {
+    TEXT_OWN,       /* one domain's: there is such a stage for each */
+    TEXT_UNIVERSAL, /* that of no domain */
+    TEXT_DOMAINS,   /* all domains' */
+    TEXT_ALL        /* all domains' and, where there is one, the universal */
+};
+
+/* Where the experts of the stage's mixture come from; a universal one is read besides. */
+enum stage_start {
+    START_OWN,   /* one, drawn: the domain's, or the universal */
+    START_READ,  /* one a domain, as earlier stages left them in ROW's folder */
+    START_INIT,  /* the same, or drawn: router.init */
+    START_MIXED, /* one for all domains, drawn */
+    START_POOL   /* router.experts of them, of no domain, drawn */
+};
+
+/* What moves. */
+enum stage_moves {
+    MOVES_EXPERTS, /* all but the universal one, where that is another stage's */
+    MOVES_ROUTERS,
+    MOVES_BOTH,
+    MOVES_AS_ASKED /* both, or routers alone: router.router_only */
+};
+
+/* What routers are taught by; experts always learn from the answers' loss. */
+enum stage_lesson {
+    LESSON_ANSWERS, /* the same loss, through gates that the routers themselves decide */
+    LESSON_LABELS /* the domains' labels (router.eta), rows run through their own expert */
+};
+
+/*
+ * One kind of stage, as data (stage_table.c). A method is a list of rows; a row that
+ * several methods of a recipe have is carried out once, so rows are shared by address.
+ */
+struct stage_row {
+    const char *name; /* of the stage; the domain's follows with TEXT_OWN */
+    enum stage_kind
+        kind; /* STAGE_EXPERT becomes STAGE_ADAPTER where a domain brings one */
+    const char *method; /* whose mixture results, and whose rule is in force; NULL: an
+                             expert alone */
+    enum stage_text text;
+    enum stage_start start;
+    const char
+        *experts;   /* folder beneath OUTPUT: where an expert goes, where a mixture's
+                            domain experts are read; NULL: neither */
+    bool universal; /* the universal expert is the first of the mixture, and stays */
+    enum stage_moves moves;
+    enum stage_lesson lesson;
+    enum batch_mix mix;
+};
+
+#define METHOD_ROWS 4 /* most of a method */
+
+/* Row I of METHOD for recipe R, in the order they run; NULL after the last. */
+const struct stage_row *method_row(const char *method, const struct recipe *r,
+                                   size_t i);
+/* What FROM's stage makes is read by TO's. */
+bool row_feeds(const struct stage_row *from, const struct stage_row *to);
+
 struct stage {
-    enum stage_kind kind;
+    const struct stage_row *row;
+    enum stage_kind kind;            /* as the row's, or STAGE_ADAPTER */
     char name[EXPERT_NAME_MAX + 16]; /* "expert-math" */
-    const char *method;              /* whose mixture it makes; borrowed, or NULL */
-    size_t domain;                   /* STAGE_EXPERT, STAGE_ADAPTER */
-    char *folder;                    /* OUTPUT/train/NAME; owned */
+    size_t domain; /* of the expert it makes; n_domains: the universal one */
+    char *folder;  /* OUTPUT/train/NAME; owned */
     bool pending;
 };
 
@@ -40,6 +99,7 @@ struct growth {
     size_t domain;    /* the new one */
     bool joint;       /* old experts move too */
     char **folder; /* (n_domains) where old experts lie, NULL for the new one; owned */
+    char *universal;          /* where that expert lies, or NULL; owned */
     char digest[DIGEST_SIZE]; /* of the routers before */
 };
 
@@ -50,8 +110,8 @@ struct job {
     struct artel_model *model;
     enum precision precision;
     enum memory_mode memory; /* MEMORY_AUTO until the room is known */
-    char (
-        *train_digest)[DIGEST_SIZE]; /* (n_domains) "" where there is no text; owned */
+    /* (n_domains + 1) the universal text's last; "" where there is no text; owned */
+    char (*train_digest)[DIGEST_SIZE];
     char (*valid_digest)[DIGEST_SIZE];
     struct texts texts;
     const struct growth *grow; /* NULL: a recipe is carried out */
@@ -73,9 +133,32 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
 bool stage_result_there(const struct job *job, const struct stage *s);
 /* OUTPUT/PART or OUTPUT/PART/REST in new memory. */
 char *output_path(const struct job *job, const char *part, const char *rest);
-char *expert_folder(const struct job *job, size_t domain);
-/* Rows of domain I to read at most. */
-size_t domain_max_rows(const struct recipe *r, size_t i);
+/* Where the expert of DOMAIN (n_domains: the universal) lies that rows with EXPERTS read. */
+char *expert_folder(const struct job *job, const char *experts, size_t domain);
+/* Texts of the recipe: the domains', then the universal one where it has it. */
+size_t text_count(const struct recipe *r);
+const struct recipe_domain *text_at(const struct recipe *r, size_t i);
+/* Rows of text I to read at most. */
+size_t text_max_rows(const struct recipe *r, size_t i);
+/* Texts FIRST to END - 1 are what S trains on; none where it trains nothing. */
+void stage_texts(const struct job *job, const struct stage *s, size_t *first,
+                 size_t *end);
+/* A loop runs. */
+static inline bool stage_trains(const struct stage *s)
+{
+    return s->kind == STAGE_EXPERT || s->kind == STAGE_MIXTURE;
+}
+/* Its result is an expert, not a mixture. */
+static inline bool stage_makes_expert(const struct stage *s)
+{
+    return s->kind == STAGE_EXPERT || s->kind == STAGE_ADAPTER;
+}
+/* Experts of a method that has them of no domain. */
+size_t pool_size(const struct recipe *r);
+/* Its result holds experts of its own. */
+bool stage_moves_experts(const struct job *job, const struct stage *s);
+/* What a drawn expert of S is made of. */
+struct lora_options stage_lora(const struct job *job, const struct stage *s);
 /* Tell the listener outside of any loop. */
 void job_tell(const struct job *job, const struct stage *s, enum run_event event,
               const char *message);

@@ -18,7 +18,8 @@
 /* Kept router inputs: 69 kB a row for a model of 30 layers of 576. */
 #define KEPT_INPUT_BYTES ((size_t)1 << 30)
 
-#define MIXED_NAME "mixed" /* of the one expert of that method */
+#define MIXED_NAME "mixed"   /* of the one expert of that method */
+#define POOL_NAME  "expert-" /* of experts of no domain, a number after it */
 
 /* FNV-1a: an expert starts the same wherever its domain stands in the recipe. */
 uint64_t name_stream(const char *name)
@@ -30,12 +31,13 @@ uint64_t name_stream(const char *name)
     return h;
 }
 
-static int add_fresh(struct mixture *m, const struct job *job, const char *name,
-                     struct artel_error *err)
+static int add_fresh(struct mixture *m, const struct job *job, const struct stage *s,
+                     const char *name, struct artel_error *err)
 {
     const struct model_config *c = &job->model->weights->config;
+    const struct lora_options lora = stage_lora(job, s);
     struct expert e = {0};
-    int rc = expert_init_uniform(&e, name, c, &job->r->lora, err);
+    int rc = expert_init_uniform(&e, name, c, &lora, err);
 
     if (rc == 0) {
         expert_draw(&e, job->r->train.seed, name_stream(name));
@@ -45,18 +47,19 @@ static int add_fresh(struct mixture *m, const struct job *job, const char *name,
     return rc;
 }
 
-static int add_read(struct mixture *m, const struct job *job, size_t domain,
-                    struct artel_error *err)
+/* The expert of DOMAIN, or the universal one, as its own stage left it. */
+static int add_read(struct mixture *m, const struct job *job, const struct stage *s,
+                    size_t domain, struct artel_error *err)
 {
-    const struct recipe_domain *d = &job->r->domains[domain];
+    const struct recipe_domain *d = text_at(job->r, domain);
     struct expert e = {0};
-    char *folder = expert_folder(job, domain);
+    char *folder = expert_folder(job, s->row->experts, domain);
     int rc = folder ? adapter_read(&e, d->name, folder, job->model, job->o->force, err)
                     : error_nomem(err, 256);
 
     if (rc == 0) {
         /* An adapter brought along keeps its own dropout; PEFT's file does not say ours. */
-        if (!d->adapter)
+        if (!d->adapter && domain < job->r->n_domains)
             e.dropout = job->r->lora.dropout;
         rc = mixture_add(m, &e, &job->model->weights->config, err);
     }
@@ -65,33 +68,73 @@ static int add_read(struct mixture *m, const struct job *job, size_t domain,
     return rc;
 }
 
+/* The universal expert; while it is only measured, one of its shape. */
+static int add_universal(struct mixture *m, const struct job *job,
+                         const struct stage *s, bool read, struct artel_error *err)
+{
+    const struct stage_row row = {.text = TEXT_UNIVERSAL};
+    const struct stage shape = {.row = &row};
+
+    return read ? add_read(m, job, s, job->r->n_domains, err)
+                : add_fresh(m, job, &shape, UNIVERSAL_NAME, err);
+}
+
+static int add_pool(struct mixture *m, const struct job *job, const struct stage *s,
+                    struct artel_error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < pool_size(job->r); i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), POOL_NAME "%zu", i + 1);
+        rc = add_fresh(m, job, s, name, err);
+    }
+    return rc;
+}
+
+static int add_experts(struct mixture *m, const struct job *job, const struct stage *s,
+                       bool read, struct artel_error *err)
+{
+    const struct recipe *r = job->r;
+    const enum stage_start start = s->row->start;
+    int rc = s->row->universal ? add_universal(m, job, s, read, err) : 0;
+
+    if (rc < 0)
+        return rc;
+    if (start == START_OWN)
+        return add_fresh(m, job, s, text_at(r, s->domain)->name, err);
+    if (start == START_MIXED)
+        return add_fresh(m, job, s, MIXED_NAME, err);
+    if (start == START_POOL)
+        return add_pool(m, job, s, err);
+    read = read && (start == START_READ || r->router.init == INIT_STAGE1);
+    for (size_t i = 0; rc == 0 && i < r->n_domains; i++)
+        rc = read ? add_read(m, job, s, i, err)
+                  : add_fresh(m, job, s, r->domains[i].name, err);
+    return rc;
+}
+
 int stage_mixture(struct mixture *out, const struct job *job, const struct stage *s,
                   bool read, struct artel_error *err)
 {
     const struct recipe *r = job->r;
-    const char *method = s->method ? s->method : "single";
+    const char *method = s->row->method ? s->row->method : "single";
     struct gate_rule rule;
     int rc = method_rule(&rule, method);
 
     *out = (struct mixture){0};
     if (rc < 0)
         return error_set(err, ARTEL_EBUG, "BUG01", method, "no such method");
-    if (rule.place != ROUTER_NONE) {
+    if (rule.place != ROUTER_NONE && rule.decides == DECIDE_SEQUENCE) {
         rule.pool = r->router.pool;
         rule.selector = r->router.selector;
     }
     rc = mixture_init(out, method, &job->model->weights->config, &rule, err);
-    if (s->kind == STAGE_EXPERT || s->kind == STAGE_MIXED) {
-        if (rc == 0)
-            rc = add_fresh(
-                out, job,
-                s->kind == STAGE_MIXED ? MIXED_NAME : r->domains[s->domain].name, err);
-    } else {
-        for (size_t i = 0; rc == 0 && i < r->n_domains; i++)
-            rc = read && (s->kind == STAGE_BUNDLE || r->router.init == INIT_STAGE1)
-                     ? add_read(out, job, i, err)
-                     : add_fresh(out, job, r->domains[i].name, err);
-    }
+    if (rc == 0)
+        rc = add_experts(out, job, s, read, err);
+    if (rc == 0 && s->row->lesson == LESSON_ANSWERS)
+        mixture_draw_routers(out, (float)r->router.init_std, r->train.seed);
     if (rc < 0)
         mixture_release(out);
     return rc;
@@ -110,28 +153,11 @@ static size_t rows_to_keep(const struct job *job)
     return rows < bound ? rows : bound;
 }
 
-static void set_train_options(struct train_options *t, const struct job *job,
-                              const struct stage *s)
+/* Routers that are taught by the domains' labels. */
+static void teach_labels(struct train_options *t, const struct job *job)
 {
-    const struct recipe_train *from = &job->r->train;
     const struct recipe_router *router = &job->r->router;
 
-    train_options_default(t);
-    t->learning_rate = (float)from->learning_rate;
-    t->beta1 = (float)from->beta1;
-    t->beta2 = (float)from->beta2;
-    t->eps = (float)from->eps;
-    t->weight_decay = (float)from->weight_decay;
-    t->max_grad_norm = (float)from->max_grad_norm;
-    t->seed = from->seed;
-    t->max_row_tokens = job->texts.longest;
-    t->memory = job->memory;
-    t->routing = ROUTE_GIVEN;
-    t->forced_expert = 0;
-    t->lm_loss = true;
-    t->eta = 0;
-    if (s->kind != STAGE_ROUTER)
-        return;
     t->router_learning_rate = (float)router->learning_rate;
     t->forced_expert = -1;
     t->eta = (float)router->eta;
@@ -144,15 +170,67 @@ static void set_train_options(struct train_options *t, const struct job *job,
     }
 }
 
+/* Routers that decide, and are taught by the loss on the answers. */
+static void teach_answers(struct train_options *t, const struct job *job)
+{
+    const struct recipe_router *router = &job->r->router;
+
+    t->router_learning_rate =
+        (float)(router->token_rate > 0 ? router->token_rate
+                                       : job->r->train.learning_rate);
+    t->routing = ROUTE_ROUTER;
+    t->forced_expert = -1;
+    t->unlabelled = true;
+    t->detach_router = router->detach_router_input;
+}
+
+static void set_train_options(struct train_options *t, const struct job *job,
+                              const struct stage *s, const struct mixture *m)
+{
+    const struct recipe_train *from = &job->r->train;
+
+    train_options_default(t);
+    t->learning_rate = (float)from->learning_rate;
+    t->beta1 = (float)from->beta1;
+    t->beta2 = (float)from->beta2;
+    t->eps = (float)from->eps;
+    t->weight_decay = (float)from->weight_decay;
+    t->max_grad_norm = (float)from->max_grad_norm;
+    t->seed = from->seed;
+    t->max_row_tokens = job->texts.longest;
+    t->memory = job->memory;
+    t->routing = ROUTE_GIVEN;
+    t->forced_expert = (int)m->n_experts - 1; /* the one that is trained */
+    t->lm_loss = true;
+    t->eta = 0;
+    if (!m->n_routers)
+        return;
+    if (s->row->lesson == LESSON_LABELS)
+        teach_labels(t, job);
+    else
+        teach_answers(t, job);
+}
+
+static bool expert_moves(const struct job *job, const struct stage *s, size_t expert)
+{
+    const size_t first = s->row->universal ? 1 : 0; /* of the domains' */
+
+    if (expert < first)
+        return false;
+    if (s->kind == STAGE_EXPERT)
+        return true;
+    return stage_moves_experts(job, s) &&
+           (!job->grow || job->grow->joint || expert - first == job->grow->domain);
+}
+
 void stage_loop_input(struct loop_input *out, const struct job *job,
                       const struct stage *s, struct mixture *m, bool *trained)
 {
     const struct recipe *r = job->r;
     const struct texts *t = &job->texts;
-    const bool one = s->kind == STAGE_EXPERT;
-    const size_t first = one ? s->domain : 0;
-    const size_t last = one ? s->domain + 1 : t->n;
+    size_t first, last;
 
+    stage_texts(job, s, &first, &last);
     *out = (struct loop_input){
         .stage = s->name,
         .folder = s->folder,
@@ -161,11 +239,11 @@ void stage_loop_input(struct loop_input *out, const struct job *job,
         .model = job->model,
         .mixture = m,
         .trained = trained,
-        .train_routers = s->kind == STAGE_ROUTER,
+        .train_routers = m->n_routers > 0,
         .settings = &r->train,
         .epochs = r->train.epochs,
         .max_steps = r->train.max_steps,
-        .mix = s->kind == STAGE_ROUTER ? BATCH_EVEN : BATCH_EACH,
+        .mix = s->row->mix,
         .corpora = t->trains + first,
         .n_corpora = last - first,
         .valid = t->valid + t->valid_first[first],
@@ -175,17 +253,15 @@ void stage_loop_input(struct loop_input *out, const struct job *job,
         .run = job->o,
         .lock = &job->lock,
     };
-    if (s->kind == STAGE_ROUTER) {
+    if (m->n_routers) {
         if (r->router.epochs > 0)
             out->epochs = r->router.epochs;
         if (r->router.max_steps)
             out->max_steps = r->router.max_steps;
     }
     for (size_t e = 0; e < m->n_experts; e++)
-        trained[e] = s->kind != STAGE_ROUTER ||
-                     (!r->router.router_only &&
-                      (!job->grow || job->grow->joint || e == job->grow->domain));
-    set_train_options(&out->train, job, s);
+        trained[e] = expert_moves(job, s, e);
+    set_train_options(&out->train, job, s, m);
 }
 
 /* What a reader of results wants to know of a training. */
@@ -230,7 +306,7 @@ static void add_result(struct loop_result *sum, const struct loop_result *more)
 
 bool stage_refreshes(const struct job *job, const struct stage *s)
 {
-    return s->kind == STAGE_ROUTER && !job->r->router.router_only &&
+    return s->row->lesson == LESSON_LABELS && stage_moves_experts(job, s) &&
            job->r->router.refresh > 0;
 }
 
@@ -328,7 +404,7 @@ int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
     *summary = NULL;
     rc = s->kind == STAGE_ADAPTER ? stage_adapter(&m, job, s, err)
                                   : stage_mixture(&m, job, s, true, err);
-    if (rc == 0 && s->kind != STAGE_ADAPTER && s->kind != STAGE_BUNDLE)
+    if (rc == 0 && stage_trains(s))
         rc = stage_train(summary, job, s, &m, inputs, err);
     if (rc == 0 && !*summary) {
         *summary = json_object();

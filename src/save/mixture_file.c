@@ -26,18 +26,23 @@
 #define MIXTURE_MAX_BYTES ((size_t)64 << 20)
 #define MAX_EXPERTS       65536
 
+static void domain_release(struct domain_notes *d)
+{
+    free(d->folder);
+    free(d->train);
+    free(d->valid);
+    free(d->test);
+    free(d->score);
+    free(d->sample);
+}
+
 void mixture_file_release(struct mixture_file *f)
 {
-    for (size_t i = 0; i < f->n_domains; i++) {
-        struct domain_notes *d = &f->domains[i];
-
-        free(d->folder);
-        free(d->train);
-        free(d->valid);
-        free(d->test);
-        free(d->score);
-        free(d->sample);
-    }
+    for (size_t i = 0; i < f->n_domains; i++)
+        domain_release(&f->domains[i]);
+    if (f->universal)
+        domain_release(f->universal);
+    free(f->universal);
     for (size_t i = 0; i < f->n_notes; i++)
         free(f->notes[i].folder);
     mixture_release(&f->mixture);
@@ -48,6 +53,16 @@ void mixture_file_release(struct mixture_file *f)
     json_decref(f->settings);
     json_decref(f->training);
     *f = (struct mixture_file){0};
+}
+
+size_t mixture_file_texts(const struct mixture_file *f)
+{
+    return f->n_domains + (f->universal ? 1 : 0);
+}
+
+const struct domain_notes *mixture_file_text(const struct mixture_file *f, size_t i)
+{
+    return i < f->n_domains ? &f->domains[i] : f->universal;
 }
 
 /* 1 or 0, or there was no memory to ask. */
@@ -286,6 +301,23 @@ static int read_domains(struct mixture_file *f, const json_t *root,
     return 0;
 }
 
+/* Absent where the method has no universal expert. */
+static int read_universal(struct mixture_file *f, const json_t *root,
+                          struct artel_error *err)
+{
+    const json_t *o = json_object_get(root, "universal");
+
+    if (!o || json_is_null(o))
+        return 0;
+    if (!json_is_object(o))
+        return error_set(err, ARTEL_EFORMAT, "MIX12", "universal",
+                         "expected an object");
+    f->universal = calloc(1, sizeof(*f->universal));
+    if (!f->universal)
+        return error_nomem(err, sizeof(*f->universal));
+    return read_domain(f->universal, o, err);
+}
+
 static int read_base(struct mixture_file *f, const json_t *root,
                      struct artel_error *err)
 {
@@ -353,6 +385,8 @@ static int read_description(struct mixture_file *f, json_t *root,
         rc = read_method(f, root, err);
     if (rc == 0)
         rc = read_domains(f, root, err);
+    if (rc == 0)
+        rc = read_universal(f, root, err);
     if (rc == 0)
         rc = read_base(f, root, err);
     return rc < 0 ? rc : read_objects(f, root, err);

@@ -37,7 +37,8 @@ struct mixture_file {
     char base_digest[DIGEST_SIZE], tokenizer_digest[DIGEST_SIZE],
         chat_digest[DIGEST_SIZE];
     size_t n_domains; /* = n_experts for the methods with one expert a domain */
-    struct domain_notes *domains; /* owned */
+    struct domain_notes *domains;   /* owned */
+    struct domain_notes *universal; /* text and expert of no domain, or NULL; owned */
     /* Filled by mixture_file_open, with or without a model. The write takes an expert's
      * folder from the domain of its name, else from here, else from the domain whose folder
      * ends in its name, else it is "experts/NAME". */
@@ -53,6 +54,9 @@ int mixture_file_open(struct mixture_file *f, const char *path,
                       const struct artel_model *model, bool force,
                       struct artel_error *err);
 void mixture_file_release(struct mixture_file *f);
+/* Texts that the mixture was taught: the domains', then the universal one. */
+size_t mixture_file_texts(const struct mixture_file *f);
+const struct domain_notes *mixture_file_text(const struct mixture_file *f, size_t i);
 /* Writes routers first, mixture.json last: a crash leaves the old mixture. Experts are
  * written by adapter_write before. */
 int mixture_file_write(const struct mixture_file *f, struct artel_error *err);

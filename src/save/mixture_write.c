@@ -30,6 +30,8 @@ static const char *last_part(const char *path)
 static const char *folder_of(const struct mixture_file *f, const char *name,
                              char *defaulted, size_t size)
 {
+    if (f->universal && f->universal->folder && !strcmp(f->universal->name, name))
+        return f->universal->folder;
     for (size_t i = 0; i < f->n_domains; i++)
         if (f->domains[i].folder && !strcmp(f->domains[i].name, name))
             return f->domains[i].folder;
@@ -75,23 +77,23 @@ static int add_expert(json_t *list, const struct mixture_file *f,
     return rc;
 }
 
+static json_t *domain_new(const struct domain_notes *d)
+{
+    return json_pack("{s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "name", d->name,
+                     "folder", d->folder, "train", d->train, "train_digest",
+                     *d->train_digest ? d->train_digest : NULL, "valid", d->valid,
+                     "test", d->test, "score", d->score, "sample", d->sample);
+}
+
 static json_t *domains_new(const struct mixture_file *f)
 {
     json_t *list = json_array();
 
-    for (size_t i = 0; list && i < f->n_domains; i++) {
-        const struct domain_notes *d = &f->domains[i];
-        json_t *o =
-            json_pack("{s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "name",
-                      d->name, "folder", d->folder, "train", d->train, "train_digest",
-                      *d->train_digest ? d->train_digest : NULL, "valid", d->valid,
-                      "test", d->test, "score", d->score, "sample", d->sample);
-
-        if (json_array_append_new(list, o)) {
+    for (size_t i = 0; list && i < f->n_domains; i++)
+        if (json_array_append_new(list, domain_new(&f->domains[i]))) {
             json_decref(list);
             list = NULL;
         }
-    }
     return list;
 }
 
@@ -111,12 +113,13 @@ static int build(json_t **out, const struct mixture_file *f, struct artel_error 
     }
     *out = json_pack(
         "{s:i, s:s, s:s, s:o, s:{s:s?, s:s, s:s, s:s}, s:o, s:o, s:n,"
-        " s:O?, s:O?}",
+        " s:O?, s:O?, s:o*}",
         "format_version", SAVE_FORMAT_VERSION, "artel_version", ARTEL_VERSION, "method",
         m->method, "rule", gate_rule_new(&m->rule), "base", "path", f->base_path,
         "digest", f->base_digest, "tokenizer_digest", f->tokenizer_digest,
         "chat_digest", f->chat_digest, "experts", experts, "domains", domains_new(f),
-        "router", "settings", f->settings, "training", f->training);
+        "router", "settings", f->settings, "training", f->training, "universal",
+        f->universal ? domain_new(f->universal) : NULL);
     return *out ? 0 : error_nomem(err, 0);
 }
 

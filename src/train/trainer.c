@@ -112,7 +112,9 @@ int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
                               .pool_first = row->pool_first,
                               .pool_n = row->pool_n,
                               .loss_scale = loss_scale,
-                              .expert = forced >= 0 ? forced : (int)row->domain};
+                              .expert = forced >= 0             ? forced
+                                        : t->options.unlabelled ? -1
+                                                                : (int)row->domain};
         if (!b || b->n_rows + row->n > aim) {
             b = &t->blocks[used++];
             *b = (struct block){.seqs = &t->seqs[i]};

@@ -31,6 +31,7 @@ struct train_options {
     uint64_t seed;             /* of dropout */
     enum routing_mode routing; /* ROUTE_GIVEN: domain label picks the expert */
     int forced_expert; /* >= 0: every row trains this expert; -1: expert = row's domain */
+    bool unlabelled;   /* rows have no expert: the routers decide, by the loss alone */
     bool straight, detach_router;
     float eta;             /* weight of the router's cross entropy; 0: none */
     bool lm_loss;          /* false: only the routers' cross entropy (experts frozen) */

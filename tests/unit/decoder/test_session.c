@@ -203,6 +203,55 @@ static void token_gates_are_found_at_every_step(void **state)
     }
 }
 
+/* The gates of the rows that predicted a token: one after another, or all in one pass. */
+static void gates_of_tokens_are_averaged(void **state)
+{
+    const struct gate_rule rule = {
+        .place = ROUTER_LINEAR, .decides = DECIDE_TOKEN, .kind = GATE_SOFTMAX};
+    const struct pass_options o = {
+        .routing = ROUTE_ROUTER, .max_rows = N_PROMPT, .max_seqs = 1};
+    unsigned char loss[N_PROMPT] = {0};
+    double *sum;
+    struct fixture f;
+    struct artel_session *s;
+    struct decoder_pass *p;
+    struct artel_error err;
+    float *mean;
+    size_t cells;
+
+    (void)state;
+    open_fixture(&f, &rule);
+    cells = f.mixture.n_routers * f.mixture.n_experts;
+    sum = calloc(cells, sizeof(*sum));
+    mean = calloc(cells, sizeof(*mean));
+    s = new_session(&f);
+    prefill(s, &f, 12, EXPERT_BASE);
+    assert_false(session_gates(s, mean));
+    prefill(s, &f, 12, EXPERT_AUTO);
+    for (size_t i = 12; i + 1 < N_PROMPT; i++)
+        assert_int_equal(session_step(s, f.ids[i], &err), 0);
+    assert_true(session_gates(s, mean));
+    memset(loss + 12, 1, N_PROMPT - 12);
+    assert_int_equal(pass_open(&p, f.model, &f.mixture, &o, &err), 0);
+    decoder_forward(
+        p, &(struct block){
+               .seqs = &(struct sequence){.ids = f.ids, .n = N_PROMPT, .expert = -1},
+               .n_seqs = 1,
+               .n_rows = N_PROMPT});
+    assert_int_equal(pass_add_gates(p, 0, loss, sum), N_PROMPT - 12);
+    for (size_t i = 0; i < cells; i++)
+        assert_near(mean[i], (float)(sum[i] / (N_PROMPT - 12)), 1e-5);
+    assert_int_equal(session_expert(s), mixture_heaviest(&f.mixture, sum));
+    /* A prompt that begins as the cache does is continued, to the same end. */
+    prefill(s, &f, N_PROMPT, EXPERT_AUTO);
+    assert_true(session_gates(s, mean));
+    pass_close(p);
+    session_close(s);
+    free(sum);
+    free(mean);
+    close_fixture(&f);
+}
+
 static void a_full_session_says_so(void **state)
 {
     struct fixture f;
@@ -233,6 +282,7 @@ int main(void)
         cmocka_unit_test(a_routed_prompt_is_the_work_of_one_expert),
         cmocka_unit_test(held_gates_stay_those_of_the_prompt),
         cmocka_unit_test(token_gates_are_found_at_every_step),
+        cmocka_unit_test(gates_of_tokens_are_averaged),
         cmocka_unit_test(a_full_session_says_so),
     };
 

@@ -65,7 +65,7 @@ static void the_example_of_the_design_is_read(void **state)
     assert_string_equal(r->domains[0].valid, "/srv/data/math/valid.jsonl");
     assert_int_equal(r->domains[1].max_rows, 600);
     assert_string_equal(r->domains[2].adapter, "/srv/adapters/my-peft-lora");
-    assert_string_equal(r->universal->train, "/srv/data/general/train.jsonl");
+    assert_string_equal(r->universal->text.train, "/srv/data/general/train.jsonl");
     assert_int_equal(r->n_general, 1);
     assert_string_equal(r->general[0].name, "mmlu");
     assert_near(r->train.learning_rate, 2e-4, 0);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every kind of stage there is, and which of them a method consists of. A new method is
+ * a list here and a preset in experts/methods.c; what a row's fields mean is told where
+ * struct stage_row is (stages.h).
+ *
+ *     expert-DOMAIN  --> single, moa-router, modula-flan-router
+ *     universal      --> modula-flan-router
+ */
+#include <string.h>
+
+#include "plan/stages.h"
+
+static const struct stage_row expert = {.name = "expert-",
+                                        .kind = STAGE_EXPERT,
+                                        .text = TEXT_OWN,
+                                        .start = START_OWN,
+                                        .experts = "experts",
+                                        .moves = MOVES_EXPERTS};
+
+static const struct stage_row universal = {.name = UNIVERSAL_NAME,
+                                           .kind = STAGE_EXPERT,
+                                           .text = TEXT_UNIVERSAL,
+                                           .start = START_OWN,
+                                           .experts = "experts",
+                                           .moves = MOVES_EXPERTS};
+
+static const struct stage_row single = {.name = "single",
+                                        .kind = STAGE_BUNDLE,
+                                        .method = "single",
+                                        .text = TEXT_DOMAINS,
+                                        .start = START_READ,
+                                        .experts = "experts"};
+
+static const struct stage_row mixed = {.name = "mixed",
+                                       .kind = STAGE_MIXTURE,
+                                       .method = "mixed",
+                                       .text = TEXT_DOMAINS,
+                                       .start = START_MIXED,
+                                       .moves = MOVES_EXPERTS,
+                                       .mix = BATCH_EACH};
+
+static const struct stage_row moa_router = {.name = "moa-router",
+                                            .kind = STAGE_MIXTURE,
+                                            .method = "moa",
+                                            .text = TEXT_DOMAINS,
+                                            .start = START_INIT,
+                                            .experts = "experts",
+                                            .moves = MOVES_AS_ASKED,
+                                            .lesson = LESSON_LABELS,
+                                            .mix = BATCH_EVEN};
+
+static const struct stage_row molora = {.name = "molora",
+                                        .kind = STAGE_MIXTURE,
+                                        .method = "molora",
+                                        .text = TEXT_ALL,
+                                        .start = START_POOL,
+                                        .moves = MOVES_BOTH,
+                                        .lesson = LESSON_ANSWERS,
+                                        .mix = BATCH_EACH};
+
+static const struct stage_row flan_router = {.name = "modula-flan-router",
+                                             .kind = STAGE_MIXTURE,
+                                             .method = "modula-flan",
+                                             .text = TEXT_ALL,
+                                             .start = START_READ,
+                                             .experts = "experts",
+                                             .universal = true,
+                                             .moves = MOVES_ROUTERS,
+                                             .lesson = LESSON_ANSWERS,
+                                             .mix = BATCH_EVEN};
+
+static const struct {
+    const char *method;
+    const struct stage_row *rows[METHOD_ROWS + 1];
+} methods[] = {
+    {"single", {&expert, &single}},
+    {"mixed", {&mixed}},
+    {"moa", {&expert, &moa_router}},
+    {"molora", {&molora}},
+    {"modula-flan", {&universal, &expert, &flan_router}},
+};
+
+const struct stage_row *method_row(const char *method, const struct recipe *r, size_t i)
+{
+    (void)r;
+    for (size_t m = 0; m < sizeof(methods) / sizeof(methods[0]); m++)
+        if (!strcmp(methods[m].method, method))
+            return methods[m].rows[i];
+    return NULL; /* "base" */
+}
+
+bool row_feeds(const struct stage_row *from, const struct stage_row *to)
+{
+    if (from->text == TEXT_UNIVERSAL)
+        return to->universal;
+    return from->text == TEXT_OWN &&
+           (to->start == START_READ || to->start == START_INIT) &&
+           !strcmp(from->experts, to->experts);
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Recipes of the methods whose routers decide for every token: what their stages leave,
+ * what moves and what does not, that a run continues to the same bytes, and what is
+ * refused before any work.
+ */
+#include "run_fixture.h"
+
+#include "experts/expert.h"
+#include "files/json.h"
+#include "plan/grow.h"
+#include "save/mixture_file.h"
+
+#define UNIVERSAL "universal: {train: g.jsonl, rank: 6}\n"
+
+static void open_methods(struct fixture *f)
+{
+    fixture_open(f);
+    write_dialect(f, "g.jsonl", "abcxyz", 24, 5);
+    write_dialect(f, "c.jsonl", "ghijkl", 24, 3);
+    write_text(f, "r.yaml", RECIPE("out") UNIVERSAL);
+}
+
+static int run_with(const struct fixture *f, const char *method, const char *notes)
+{
+    const char *const set[] = {method, "train.epochs=2"};
+
+    return run(
+        f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2, .notes = notes});
+}
+
+static json_t *read_json(const struct fixture *f, const char *name)
+{
+    struct artel_error err = {0};
+    char path[256];
+    json_t *root;
+
+    path_in(path, sizeof(path), f, name);
+    if (json_read_file(&root, path, 1 << 20, &err) < 0)
+        fail_msg("%s: %s", path, err.reason);
+    return root;
+}
+
+static double number_at(const json_t *root, const char *a, const char *b, const char *c)
+{
+    const json_t *o = json_object_get(root, a);
+
+    o = b ? json_object_get(o, b) : o;
+    return json_number_value(c ? json_object_get(o, c) : o);
+}
+
+static bool said(const struct fixture *f, const char *notes, const char *words)
+{
+    char *text = slurp(f, notes);
+    const bool found = text && strstr(text, words);
+
+    free(text);
+    return found;
+}
+
+static bool there(const struct fixture *f, const char *name)
+{
+    char path[256];
+
+    path_in(path, sizeof(path), f, name);
+    return access(path, F_OK) == 0;
+}
+
+/* The stage's loss fell by at least BY. */
+static void learnt(const struct fixture *f, const char *stage, double by)
+{
+    char name[96];
+    json_t *root;
+
+    snprintf(name, sizeof(name), "out/train/%s/stage.json", stage);
+    root = read_json(f, name);
+    assert_true(json_is_true(json_object_get(root, "complete")));
+    assert_true(number_at(root, "summary", "last_loss", NULL) <
+                number_at(root, "summary", "first_loss", NULL) - by);
+    json_decref(root);
+}
+
+static void molora_trains_experts_of_no_domain(void **state)
+{
+    struct fixture f;
+    json_t *root;
+
+    (void)state;
+    open_methods(&f);
+    assert_int_equal(run_with(&f, "method=molora", NULL), 0);
+    assert_false(there(&f, "out/experts"));
+    learnt(&f, "molora", 0.3);
+    root = read_json(&f, "out/molora/mixture.json");
+    assert_int_equal(json_array_size(json_object_get(root, "experts")), 2);
+    assert_string_equal(
+        json_string_value(json_object_get(
+            json_array_get(json_object_get(root, "experts"), 1), "folder")),
+        "experts/expert-2");
+    assert_true(json_is_true(json_object_get(json_object_get(root, "rule"), "bias")));
+    json_decref(root);
+    fixture_close(&f);
+}
+
+static const char *const flan_files[] = {
+    "out/experts/universal/adapter_model.safetensors",
+    "out/experts/one/adapter_model.safetensors",
+    "out/experts/two/adapter_model.safetensors"};
+
+static void flan_shares_its_experts_and_moves_none(void **state)
+{
+    char before[3][DIGEST_SIZE], after[DIGEST_SIZE];
+    struct fixture f;
+    json_t *root;
+
+    (void)state;
+    open_methods(&f);
+    assert_int_equal(run_with(&f, "method=single", NULL), 0);
+    digest_of(before[1], &f, flan_files[1]);
+    assert_int_equal(run_with(&f, "method=[single, modula-flan]", "notes"), 0);
+    assert_true(said(&f, "notes", "1 expert-one"));
+    assert_false(said(&f, "notes", "4 expert-one"));
+    learnt(&f, "universal", 0.3);
+    for (size_t i = 0; i < 3; i++)
+        digest_of(before[i], &f, flan_files[i]);
+    assert_int_equal(run_with(&f, "method=modula-flan", "notes"), 0);
+    for (size_t i = 0; i < 3; i++) {
+        digest_of(after, &f, flan_files[i]);
+        assert_string_equal(before[i], after);
+    }
+    root = read_json(&f, "out/modula-flan/mixture.json");
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(root, "universal"), "folder")),
+                        "../experts/universal");
+    assert_int_equal(json_array_size(json_object_get(root, "experts")), 3);
+    assert_int_equal(
+        json_object_size(json_object_get(json_object_get(root, "training"), "stages")),
+        4);
+    json_decref(root);
+    root = read_json(&f, "out/experts/universal/adapter_config.json");
+    assert_int_equal((int)number_at(root, "r", NULL, NULL), 6);
+    assert_int_equal((int)number_at(root, "lora_alpha", NULL, NULL), 6);
+    json_decref(root);
+    fixture_close(&f);
+}
+
+static void every_method_continues_to_the_same_bytes(void **state)
+{
+    static const struct {
+        const char *method, *stage, *result;
+    } runs[] = {{"method=molora", "molora", "molora"},
+                {"method=modula-flan", "modula-flan-router", "modula-flan"}};
+    struct fixture f;
+
+    (void)state;
+    open_methods(&f);
+    write_text(&f, "whole.yaml", RECIPE("whole") UNIVERSAL);
+    for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+        const char *const set[] = {runs[i].method};
+        char name[96], whole[DIGEST_SIZE], again[DIGEST_SIZE];
+        struct child c = {.recipe = "r.yaml",
+                          .set = set,
+                          .n_set = 1,
+                          .stop_stage = runs[i].stage,
+                          .stop_step = 3};
+
+        assert_int_equal(run(&f, &(struct child){.recipe = "whole.yaml",
+                                                 .set = set,
+                                                 .n_set = 1,
+                                                 .threads = 2}),
+                         0);
+        assert_int_equal(run(&f, &c), -ARTEL_ESTOPPED);
+        c.stop_stage = NULL;
+        assert_int_equal(run(&f, &c), 0);
+        snprintf(name, sizeof(name), "whole/%s/router.safetensors", runs[i].result);
+        digest_of(whole, &f, name);
+        snprintf(name, sizeof(name), "out/%s/router.safetensors", runs[i].result);
+        digest_of(again, &f, name);
+        assert_string_equal(whole, again);
+    }
+    fixture_close(&f);
+}
+
+/* In a child: add "three" to MIXTURE; the exit code tells what was wrong. */
+static int add_three(const struct fixture *f, const char *mixture)
+{
+    struct grow_options o = {0};
+    struct artel_error err = {0};
+    struct grow_report r;
+    char path[256], data[256];
+    int rc;
+
+    cpu_set_threads(1, &err);
+    path_in(path, sizeof(path), f, mixture);
+    path_in(data, sizeof(data), f, "c.jsonl");
+    rc = run_add(path, "three", NULL, data, &o, &r, &err);
+    if (rc < 0) {
+        fprintf(stderr, "child: %s: %s [%s]\n", err.file, err.reason, err.code);
+        return -rc;
+    }
+    rc = 0;
+    if (r.n_domains != 3 || strcmp(r.domains[2].name, UNIVERSAL_NAME) != 0)
+        rc = 60;
+    else if (!r.others_unchanged || !r.domains[2].unchanged)
+        rc = 61;
+    else if (!(r.cost.parameters > 0 && r.cost.parameters < r.everything.parameters))
+        rc = 62;
+    for (size_t i = 0; rc == 0 && i < 3; i++)
+        if (!(r.domains[i].perplexity_before > 1 && r.domains[i].perplexity_after > 1))
+            rc = 63;
+    grow_report_release(&r);
+    return rc;
+}
+
+static int child_adds(const struct fixture *f, const char *mixture)
+{
+    const pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        exit(add_three(f, mixture));
+    return finish(pid);
+}
+
+static void a_domain_joins_flan_and_no_byte_of_the_others_moves(void **state)
+{
+    struct mixture_file m;
+    struct artel_error err;
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_methods(&f);
+    assert_int_equal(run_with(&f, "method=modula-flan", NULL), 0);
+    assert_int_equal(child_adds(&f, "out/modula-flan"), 0);
+    path_in(path, sizeof(path), &f, "out/modula-flan");
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 3);
+    assert_int_equal(m.n_notes, 4);
+    assert_string_equal(m.notes[3].name, "three");
+    mixture_file_release(&m);
+    fixture_close(&f);
+}
+
+static void what_cannot_work_is_refused_at_once(void **state)
+{
+    static const struct {
+        const char *set, *words;
+    } cases[] = {
+        {"method=[modula-flan, moa]", NULL},
+        {"universal.rank=5000", "rank"},
+        {"universal.rank=200", "universal.rank"},
+        {"universal.train=nowhere.jsonl", "nowhere.jsonl"},
+    };
+    struct fixture f;
+
+    (void)state;
+    open_methods(&f);
+    for (size_t i = 1; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *const set[] = {"method=modula-flan", cases[i].set};
+
+        assert_int_not_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                                     .set = set,
+                                                     .n_set = 2,
+                                                     .notes = "notes"}),
+                             0);
+        if (!said(&f, "notes", cases[i].words))
+            fail_msg("case %zu does not say %s", i, cases[i].words);
+        assert_false(there(&f, "out"));
+    }
+    write_text(&f, "r.yaml", RECIPE("out"));
+    assert_int_equal(run_with(&f, "method=modula-flan", "notes"), -ARTEL_EUSAGE);
+    assert_true(said(&f, "notes", "universal: {train: FILE}"));
+    assert_int_equal(run_with(&f, "method=molora", NULL), 0);
+    assert_int_equal(child_adds(&f, "out/molora"), -ARTEL_EUSAGE);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(molora_trains_experts_of_no_domain),
+        cmocka_unit_test(flan_shares_its_experts_and_moves_none),
+        cmocka_unit_test(every_method_continues_to_the_same_bytes),
+        cmocka_unit_test(a_domain_joins_flan_and_no_byte_of_the_others_moves),
+        cmocka_unit_test(what_cannot_work_is_refused_at_once),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
