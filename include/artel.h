@@ -118,6 +118,7 @@ struct artel_open_options {
     const char *precision; /* "auto", "fp32", "bf16" */
     size_t memory_bytes;   /* that may be used; 0: what the machine has */
     int force;             /* accept experts made for another base */
+    int nonfinite;         /* accept a base with weights that are NaN or infinite */
 };
 ARTEL_API void artel_open_options_default(struct artel_open_options *o);
 
@@ -423,6 +424,7 @@ struct artel_train_options {
     int changes; /* of settings since: 0 refuse, 1 safe ones may differ, 2 train anew */
     int must_resume;  /* ARTEL_ECONFLICT where there is nothing to continue */
     int force;        /* read adapters of another base */
+    int nonfinite;    /* use a base with weights that are NaN or infinite */
     const char *only; /* one stage, or NULL */
     /* For artel_add() alone. */
     const char *valid, *test, *score; /* of the new domain; may be NULL */

@@ -104,6 +104,7 @@ static void set_options(struct artel_train_options *to, const struct common *c,
     to->stopped = &stop_signal;
     to->memory_bytes = c->memory;
     to->force = c->force;
+    to->nonfinite = c->nonfinite;
     to->model = c->model;
 }
 

@@ -92,6 +92,7 @@ int cmd_train(int argc, char **argv)
     to.memory_bytes = c.memory;
     to.must_resume = resume;
     to.force = c.force;
+    to.nonfinite = c.nonfinite;
     if (artel_train(&output, recipe, words.at + 1, words.n - 1, &to, &err) < 0) {
         progress_clear(&t.progress);
         rc = report_error(&err);

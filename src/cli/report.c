@@ -28,6 +28,8 @@ void common_options(struct options *o, struct common *c)
     option_text(o, "model", &c->model, "PATH",
                 "the base, for an adapter folder or where the recorded one has moved");
     option_flag(o, "force", &c->force, "accept experts made for another base");
+    option_flag(o, "nonfinite", &c->nonfinite,
+                "accept a base with weights that are NaN or infinite");
     option_text(o, "json", &c->json, "FILE",
                 "results as JSON; - is standard output, and nothing else goes there");
     option_whole(o, "threads", &c->threads, 1, THREADS_MAX,
@@ -57,6 +59,7 @@ struct artel_open_options common_open(const struct common *c)
     o.precision = c->precision;
     o.memory_bytes = c->memory;
     o.force = c->force;
+    o.nonfinite = c->nonfinite;
     return o;
 }
 

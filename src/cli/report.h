@@ -22,7 +22,7 @@ struct common {
     const char *model;      /* base beside an adapter, or NULL */
     size_t memory;          /* bytes; 0: what the machine has */
     const char *json;       /* FILE or "-", or NULL */
-    bool force;
+    bool force, nonfinite;
 };
 void common_options(struct options *o, struct common *c);
 /* Threads and signals. 0, or an exit code after the error was printed. */

@@ -82,6 +82,14 @@ void model_close(struct artel_model *m)
     free(m);
 }
 
+int model_check_finite(struct artel_model *m, struct artel_error *err)
+{
+    const int rc = m->is_finite ? 0 : weights_check_finite(m->weights, err);
+
+    m->is_finite = rc == 0;
+    return rc;
+}
+
 static float *norm_carve(struct arena *a, const struct tensor *t, size_t n)
 {
     float *out = arena_f32(a, n);

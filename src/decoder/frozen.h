@@ -45,6 +45,8 @@ struct artel_model {
     char base_digest[DIGEST_SIZE], tokenizer_digest[DIGEST_SIZE],
         chat_digest[DIGEST_SIZE];
 
+    bool is_finite; /* model_check_finite() found it so */
+
     /* Filled by model_prepare(). */
     int use; /* OR of enum matrix_use; 0: not prepared */
     enum precision precision;
@@ -61,6 +63,8 @@ struct artel_model {
 /* Opens weights, tokenizer and template; computes the digests. Cheap: no weight is read
  * but for the samples. */
 int model_open(struct artel_model **out, const char *path, struct artel_error *err);
+/* Refuse a base with weights that are NaN or infinite; its bytes are read once. */
+int model_check_finite(struct artel_model *m, struct artel_error *err);
 /* Makes the weights ready for USE, for sequences up to N_POSITIONS tokens. Asked again with
  * more, it lays out anew. ARTEL_ELIMIT tells needed and available bytes. */
 int model_prepare(struct artel_model *m, enum precision precision, int use,

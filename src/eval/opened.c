@@ -181,7 +181,8 @@ static int prepare(struct artel_mixture *m, const struct artel_open_options *o,
                        o->memory_bytes);
         return error_in(err, rc, m->model->weights->path);
     }
-    return model_prepare(m->model, precision, use, n_positions, err);
+    rc = o->nonfinite ? 0 : model_check_finite(m->model, err);
+    return rc < 0 ? rc : model_prepare(m->model, precision, use, n_positions, err);
 }
 
 void artel_open_options_default(struct artel_open_options *o)

@@ -378,13 +378,32 @@ static void digest_tensor(struct digest *d, const struct tensor *t, bool whole)
     digest_add(d, p + last, SAMPLE_BYTES);
 }
 
-/* The order is that of the model, not of the file, so repacking changes nothing. */
 void weights_forget_layer(const struct weights *w, size_t layer)
 {
     for (int s = 0; (w->gguf || w->files) && s < N_SITES; s++)
         map_forget(w->layers[layer].site[s].data, w->layers[layer].site[s].bytes);
 }
 
+int weights_check_finite(const struct weights *w, struct artel_error *err)
+{
+    int rc = tensor_check_finite(&w->embed, err);
+
+    if (rc == 0)
+        rc = tensor_check_finite(&w->final_norm, err);
+    if (rc == 0 && !w->config.tied)
+        rc = tensor_check_finite(&w->head, err);
+    for (size_t l = 0; rc == 0 && l < w->config.n_layers; l++) {
+        rc = tensor_check_finite(&w->layers[l].attn_norm, err);
+        if (rc == 0)
+            rc = tensor_check_finite(&w->layers[l].ffn_norm, err);
+        for (int s = 0; rc == 0 && s < N_SITES; s++)
+            rc = tensor_check_finite(&w->layers[l].site[s], err);
+        weights_forget_layer(w, l);
+    }
+    return rc < 0 ? error_in(err, rc, w->path) : 0;
+}
+
+/* The order is that of the model, not of the file, so repacking changes nothing. */
 int weights_digest(char out[DIGEST_SIZE], const struct weights *w, bool whole,
                    struct artel_error *err)
 {

@@ -50,6 +50,10 @@ void weights_close(struct weights *w);
  * pages. They come back from the file when they are touched. */
 void weights_forget_layer(const struct weights *w, size_t layer);
 
+/* ARTEL_EFORMAT (DT01) naming file, tensor and index where a weight is NaN or infinite.
+ * Reads all of the base, a layer's pages at a time. */
+int weights_check_finite(const struct weights *w, struct artel_error *err);
+
 /* SHA-256 over every tensor's name, type, shape and 64 KiB samples (start, middle,
  * end), or over all of its bytes where WHOLE. */
 int weights_digest(char out[DIGEST_SIZE], const struct weights *w, bool whole,

@@ -109,19 +109,8 @@ static int verify_model(json_t *root, const struct artel_model *m,
 {
     const struct weights *const w = m->weights;
     char digest[DIGEST_SIZE];
-    int rc = tensor_check_finite(&w->embed, err);
+    int rc = weights_check_finite(w, err);
 
-    if (rc == 0)
-        rc = tensor_check_finite(&w->final_norm, err);
-    if (rc == 0 && !w->config.tied)
-        rc = tensor_check_finite(&w->head, err);
-    for (size_t l = 0; rc == 0 && l < w->config.n_layers; l++) {
-        rc = tensor_check_finite(&w->layers[l].attn_norm, err);
-        if (rc == 0)
-            rc = tensor_check_finite(&w->layers[l].ffn_norm, err);
-        for (int s = 0; rc == 0 && s < N_SITES; s++)
-            rc = tensor_check_finite(&w->layers[l].site[s], err);
-    }
     if (rc == 0)
         rc = weights_digest(digest, w, true, err);
     if (rc == 0) {

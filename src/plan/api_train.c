@@ -60,6 +60,7 @@ static struct run_options run_options_of(struct relay *relay)
                                                              : CHANGES_REFUSE,
                                 .must_resume = o->must_resume != 0,
                                 .force = o->force != 0,
+                                .nonfinite = o->nonfinite != 0,
                                 .only = o->only};
 }
 

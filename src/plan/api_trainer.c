@@ -28,6 +28,8 @@ int artel_mixture_new(struct artel_mixture **out, struct artel_model *model,
                          "expected single, mixed or moa");
     rc = precision_choose(&chosen, precision, err);
     if (rc == 0)
+        rc = model_check_finite(model, err);
+    if (rc == 0)
         rc = model_prepare(model, chosen, use, model->weights->config.context, err);
     if (rc < 0)
         return rc;

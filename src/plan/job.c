@@ -354,6 +354,10 @@ static size_t positions(const struct job *job)
 
 int job_prepare(const struct job *job, struct artel_error *err)
 {
+    const int rc = job->o->nonfinite ? 0 : model_check_finite(job->model, err);
+
+    if (rc < 0)
+        return rc;
     return model_prepare(job->model, job->precision, memory_mode_use(job->memory),
                          positions(job), err);
 }
@@ -447,6 +451,8 @@ int job_plan(struct job *job, struct artel_error *err)
     if (rc < 0 || !any_pending)
         return rc;
     rc = open_texts(job, err);
+    if (rc == 0 && trains && !job->o->nonfinite)
+        rc = model_check_finite(job->model, err);
     return rc == 0 && trains ? check_room(job, err) : rc;
 }
 

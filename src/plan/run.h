@@ -62,6 +62,7 @@ struct run_options {
     enum run_changes changes;
     bool must_resume; /* ARTEL_ECONFLICT where there is nothing to continue */
     bool force;       /* adapters of another base are read */
+    bool nonfinite;   /* a base with weights that are NaN or infinite is used */
     const char *only; /* a single stage ("expert-math"), or NULL: all */
 };
 

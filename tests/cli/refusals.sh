@@ -101,6 +101,30 @@ for size in 0 3 24 1000 20000 123135; do
 done
 rm g.gguf
 
+# ---- weights that are no numbers ----
+
+cp "$gguf" g.gguf
+chmod u+w g.gguf
+patch g.gguf 85888 '\0\0\300\177' # the first of blk.1.attn_q.weight
+printf '{"prompt": "a", "completion": "b"}\n' >data.jsonl
+printf 'model: g.gguf\noutput: run\ndomains: {one: {train: data.jsonl}}\n' >recipe.yaml
+row S30 3 DT01 run g.gguf --prompt x
+row S30 3 DT01 score g.gguf data.jsonl
+row S30 3 DT01 run "$golden/lora" --model g.gguf --force --prompt x
+row S30 3 DT01 eval g.gguf --data a=data.jsonl
+row S30 3 DT01 inspect g.gguf --verify
+row S30 3 DT01 train recipe.yaml
+row S30 7 NUM02 score g.gguf data.jsonl --nonfinite
+row S30 7 NUM01 run g.gguf --prompt x --nonfinite
+fresh
+patch m/model.safetensors $((8 + 2016 + 20480 + 10)) '\0\374' # minus infinity
+row S30 3 DT01 run m --prompt x
+case $("$ARTEL" run m --prompt x 2>&1) in
+*m:*input_layernorm.weight:*'element 5 '*) ;;
+*) fail "S30: neither file, tensor nor index is named" ;;
+esac
+rm -rf m a g.gguf data.jsonl recipe.yaml
+
 # ---- config, tokenizer, template ----
 
 # config ID CODE SED
