@@ -20,8 +20,7 @@
 #include "plan/stamp.h"
 #include "plan/steplog.h"
 
-#define DIVERGED_STEPS 10   /* in a row that teach nothing: the run has diverged */
-#define CHECK_SECONDS  20.0 /* between looks at the run folder and the data */
+#define CHECK_SECONDS 20.0 /* between looks at the run folder and the data */
 
 struct loop {
     const struct loop_input *in;
@@ -303,58 +302,62 @@ static void tell_step(struct loop *l, const struct step_report *r)
     tell(l->in, &p);
 }
 
-/* Skipping the step is allowed only so often, and said each time. */
-static int not_finite(struct loop *l, struct artel_error *err)
+/* A step that changes nothing is behind us all the same, and said each time. */
+static void pass_over(struct loop *l, const char *where, const char *reason)
 {
-    const struct artel_error reason = *err;
     char message[512];
     json_t *line;
 
+    l->s.position++;
+    snprintf(message, sizeof(message), "step %llu skipped: %s: %s",
+             (unsigned long long)l->s.position, where, reason);
+    tell_at(l, RUN_WARNING, message);
+    line = json_pack("{s:I, s:b, s:s}", "step", (json_int_t)l->s.position, "skipped", 1,
+                     "reason", reason);
+    if (line)
+        steplog_line(&l->log, line);
+}
+
+/* Skipping is allowed only so often. */
+static int not_finite(struct loop *l, struct artel_error *err)
+{
     if (l->s.skipped >= l->in->settings->nan_steps)
         return ARTEL_ENONFINITE;
     l->s.skipped++;
-    l->s.position++;
-    snprintf(message, sizeof(message), "step %llu skipped: %s: %s",
-             (unsigned long long)l->s.position, reason.where, reason.reason);
-    tell_at(l, RUN_WARNING, message);
-    line = json_pack("{s:I, s:b, s:s}", "step", (json_int_t)l->s.position, "skipped", 1,
-                     "reason", reason.reason);
-    if (line)
-        steplog_line(&l->log, line);
+    pass_over(l, err->where, err->reason);
     *err = (struct artel_error){0};
     return 0;
 }
 
-/*
- * The final norm bounds the logits, and what overflows before it may come out as zeros: a
- * run at an absurd rate can stay finite for ever. That it is dead shows all the same, in a
- * loss no better than a guess or a gradient that is exactly nothing.
- */
-static int check_diverged(struct loop *l, const struct step_report *r,
-                          struct artel_error *err)
+static void spiked(struct loop *l, double loss, double limit)
 {
-    const double guess = log((double)l->in->model->weights->config.n_vocab);
-    const double bound = fmax(guess, 1.5 * l->s.start_loss);
+    char reason[96];
 
-    if (!l->in->train.lm_loss || ((double)r->loss <= bound && r->grad_norm > 0)) {
-        l->s.diverged = 0;
-        return 0;
-    }
-    if (++l->s.diverged < DIVERGED_STEPS)
-        return 0;
-    return error_set(
-        err, ARTEL_ENONFINITE, "NAN02", "loss",
-        "diverged: %.4g with a gradient of %.3g at step %llu, %d steps like "
-        "this in a row; the learning rate is %.3g",
-        (double)r->loss, (double)r->grad_norm, (unsigned long long)l->s.position,
-        DIVERGED_STEPS, (double)r->rate);
+    l->s.spikes++;
+    snprintf(reason, sizeof(reason), "%.4g is above %.4g", loss, limit);
+    pass_over(l, "loss", reason);
+}
+
+/* After an update. */
+static int stepped(struct loop *l, const struct step_report *r, struct artel_error *err)
+{
+    l->s.position++;
+    loop_state_count(&l->s, r, l->in->settings->max_grad_norm);
+    log_step(l, r);
+    tell_step(l, r);
+    return l->in->train.lm_loss
+               ? loop_state_check_diverged(&l->s, r,
+                                           l->in->model->weights->config.n_vocab, err)
+               : 0;
 }
 
 static int step(struct loop *l, struct artel_error *err)
 {
+    const double z = l->in->settings->spike_z;
     struct artel_error own = {0};
     struct step_report r = {0};
     const struct batch *micro;
+    double limit, loss;
     size_t n_micro;
     int rc;
 
@@ -363,16 +366,18 @@ static int step(struct loop *l, struct artel_error *err)
         rc = order_step(&l->order, l->s.position, &micro, &n_micro, err);
     if (rc < 0)
         return rc;
+    limit = loop_state_spike_limit(&l->s, z);
+    trainer_limit_loss(l->trainer, limit);
     rc = trainer_step(l->trainer, micro, n_micro, &r, &own);
+    loss = (double)(l->in->train.lm_loss ? r.loss : r.router_loss);
+    if (rc == 0 && z > 0)
+        loop_state_note_loss(&l->s, loss);
     if (rc == ARTEL_ENONFINITE)
         rc = not_finite(l, &own);
-    else if (rc == 0) {
-        l->s.position++;
-        loop_state_count(&l->s, &r, l->in->settings->max_grad_norm);
-        log_step(l, &r);
-        tell_step(l, &r);
-        rc = check_diverged(l, &r, &own);
-    }
+    else if (rc == 0 && r.left_out)
+        spiked(l, loss, limit);
+    else if (rc == 0)
+        rc = stepped(l, &r, &own);
     if (rc < 0 && err)
         *err = own;
     return rc;
@@ -506,8 +511,9 @@ static void report(const struct loop *l, struct loop_result *out)
     const bool best = l->in->settings->load_best && s->has_best;
 
     *out = (struct loop_result){
-        .steps = s->position - s->skipped,
+        .steps = s->position - s->skipped - s->spikes,
         .skipped = s->skipped,
+        .spikes = s->spikes,
         .clipped = s->clipped,
         .tokens = s->tokens,
         .answer_tokens = s->answer_tokens,

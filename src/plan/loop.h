@@ -46,8 +46,8 @@ struct loop_input {
 };
 
 struct loop_result {
-    uint64_t steps; /* done, skipped ones not counted */
-    uint64_t skipped, clipped;
+    uint64_t steps;                    /* done, skipped ones not counted */
+    uint64_t skipped, spikes, clipped; /* skipped: not finite; spikes: left out too */
     uint64_t tokens, answer_tokens;
     double seconds; /* of training and evaluation, over all processes that had a part */
     double first_loss, last_loss; /* mean of the first and last ten steps */

@@ -7,10 +7,13 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "files/json.h"
+
+#define DIVERGED_STEPS 10 /* in a row that teach nothing: the run has diverged */
 
 void loop_state_init(struct loop_state *s)
 {
@@ -32,6 +35,64 @@ void loop_state_count(struct loop_state *s, const struct step_report *r,
     s->tokens += r->n_tokens;
     s->answer_tokens += r->n_loss;
     s->clipped += max_grad_norm > 0 && (double)r->grad_norm > max_grad_norm;
+}
+
+/*
+ * The final norm bounds the logits, and what overflows before it may come out as zeros: a
+ * run at an absurd rate can stay finite for ever. That it is dead shows all the same, in a
+ * loss no better than a guess or a gradient that is exactly nothing.
+ */
+int loop_state_check_diverged(struct loop_state *s, const struct step_report *r,
+                              size_t n_vocab, struct artel_error *err)
+{
+    const double bound = fmax(log((double)n_vocab), 1.5 * s->start_loss);
+
+    if ((double)r->loss <= bound && r->grad_norm > 0) {
+        s->diverged = 0;
+        return 0;
+    }
+    if (++s->diverged < DIVERGED_STEPS)
+        return 0;
+    return error_set(
+        err, ARTEL_ENONFINITE, "NAN02", "loss",
+        "diverged: %.4g with a gradient of %.3g at step %llu, %d steps like "
+        "this in a row; the learning rate is %.3g",
+        (double)r->loss, (double)r->grad_norm, (unsigned long long)s->position,
+        DIVERGED_STEPS, (double)r->rate);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Of N > 0 numbers, which are put in order. */
+static double median(double *x, size_t n)
+{
+    qsort(x, n, sizeof(*x), ascending);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+double loop_state_spike_limit(const struct loop_state *s, double z)
+{
+    const size_t n = s->n_recent < LOOP_RECENT ? (size_t)s->n_recent : LOOP_RECENT;
+    double x[LOOP_RECENT], middle;
+
+    if (!(z > 0) || n < LOOP_RECENT / 2)
+        return HUGE_VAL;
+    memcpy(x, s->recent, n * sizeof(*x));
+    middle = median(x, n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = fabs(x[i] - middle);
+    return middle + z * fmax(1.4826 * median(x, n), middle / 100);
+}
+
+void loop_state_note_loss(struct loop_state *s, double loss)
+{
+    if (isfinite(loss))
+        s->recent[s->n_recent++ % LOOP_RECENT] = loss;
 }
 
 double loop_state_last_loss(const struct loop_state *s)
@@ -77,6 +138,30 @@ json_t *real_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+/* Runs that leave no spike out have neither. */
+static int put_spikes(json_t *o, const struct loop_state *s)
+{
+    const uint64_t first = s->n_recent < LOOP_RECENT ? 0 : s->n_recent - LOOP_RECENT;
+    json_t *const recent = json_array();
+    int bad = !recent ||
+              json_object_set_new(o, "spikes", json_integer((json_int_t)s->spikes));
+
+    for (uint64_t i = first; !bad && i < s->n_recent; i++)
+        bad = json_array_append_new(recent, json_real(s->recent[i % LOOP_RECENT]));
+    bad = bad || json_object_set(o, "recent", recent);
+    json_decref(recent);
+    return bad;
+}
+
+static void read_spikes(struct loop_state *s, const json_t *state)
+{
+    const json_t *const recent = json_object_get(state, "recent");
+
+    s->spikes = (uint64_t)json_integer_value(json_object_get(state, "spikes"));
+    for (size_t i = 0; i < json_array_size(recent); i++)
+        loop_state_note_loss(s, json_number_value(json_array_get(recent, i)));
+}
+
 json_t *loop_state_json(const struct loop_state *s, const json_t *inputs)
 {
     json_t *o = json_object(), *last = json_array();
@@ -97,7 +182,7 @@ json_t *loop_state_json(const struct loop_state *s, const json_t *inputs)
     for (size_t i = 0; !bad && i < LOOP_WINDOW; i++)
         bad = json_array_append_new(last, real_or_null(s->last[i]));
     bad =
-        bad || json_object_set(o, "last", last) ||
+        bad || json_object_set(o, "last", last) || (s->n_recent && put_spikes(o, s)) ||
         json_object_set_new(o, "isa", json_string(s->isa)) ||
         json_object_set_new(o, "inputs", inputs ? json_deep_copy(inputs) : json_null());
     json_decref(last);
@@ -134,6 +219,7 @@ int loop_state_read(struct loop_state *s, const json_t *state, const char *path,
     }
     for (size_t i = 0; i < LOOP_WINDOW; i++)
         s->last[i] = json_number_value(json_array_get(last, i));
+    read_spikes(s, state);
     snprintf(s->isa, sizeof(s->isa), "%s", isa ? isa : "");
     return 0;
 }

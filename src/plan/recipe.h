@@ -74,8 +74,9 @@ struct recipe_train {
     enum memory_mode memory; /* auto: what fits; never a result */
     size_t skip_bad;         /* malformed rows tolerated a file, 0 */
     size_t nan_steps;        /* steps that may be skipped for values not finite, 0 */
-    uint64_t logging_steps;  /* 1: every step has its line in log.jsonl */
-    bool tensorboard;        /* true: and in an event file beside it */
+    double spike_z; /* deviations above which a step's loss leaves it out, 0: off */
+    uint64_t logging_steps; /* 1: every step has its line in log.jsonl */
+    bool tensorboard;       /* true: and in an event file beside it */
 };
 
 enum router_label { LABEL_DOMAIN, LABEL_ARGMAX }; /* an ablation, docs/METHODS.md */

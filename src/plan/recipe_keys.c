@@ -103,6 +103,7 @@ static const struct recipe_key keys[] = {
     {"train", "memory", KEY_CHOICE, IN_TRAIN(memory), 0, 0, 0, memories},
     {"train", "skip_bad", KEY_COUNT, IN_TRAIN(skip_bad), 0, MANY, 0, NULL},
     {"train", "nan_steps", KEY_COUNT, IN_TRAIN(nan_steps), 0, MANY, 0, NULL},
+    {"train", "spike_z", KEY_REAL, IN_TRAIN(spike_z), 0, 1e6, 0, NULL},
     {"train", "logging_steps", KEY_COUNT, IN_TRAIN(logging_steps), 1, MANY, 0, NULL},
     {"train", "tensorboard", KEY_BOOL, IN_TRAIN(tensorboard), 0, 0, 0, NULL},
 

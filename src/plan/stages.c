@@ -306,6 +306,9 @@ static void put_training(json_t *o, const struct job *job)
     put(o, "", "precision",
         json_string(job->precision == PRECISION_BF16 ? "bf16" : "fp32"));
     put_section(o, job->r, "train", idle_keys, N_OF(idle_keys));
+    /* What was made before there was such a key is still up to date. */
+    if (job->r->train.spike_z == 0)
+        json_object_del(o, "train.spike_z");
 }
 
 static bool draws_experts(const struct job *job, const struct stage *s)

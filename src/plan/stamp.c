@@ -29,6 +29,7 @@ static const char *const safe_keys[] = {
     "train.epochs",
     "train.max_steps",
     "train.max_grad_norm",
+    "train.spike_z",
     "train.weight_decay",
     "train.eval_steps",
     "train.early_stopping_patience",

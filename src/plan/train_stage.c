@@ -289,6 +289,8 @@ static json_t *loop_summary(const struct job *job, const struct loop_input *in,
                   "threads", (json_int_t)cpu_threads(), "data", data);
     if (o && in->n_valid)
         json_object_set_new(o, "valid_loss", real_or_null(l->valid_loss));
+    if (o && in->settings->spike_z > 0)
+        json_object_set_new(o, "spike_steps", json_integer((json_int_t)l->spikes));
     if (o && l->best_step)
         json_object_set_new(o, "best_step", json_integer((json_int_t)l->best_step));
     return o;
@@ -298,6 +300,7 @@ static void add_result(struct loop_result *sum, const struct loop_result *more)
 {
     sum->steps += more->steps;
     sum->skipped += more->skipped;
+    sum->spikes += more->spikes;
     sum->clipped += more->clipped;
     sum->tokens += more->tokens;
     sum->answer_tokens += more->answer_tokens;

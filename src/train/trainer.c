@@ -301,6 +301,20 @@ static int all_grads(struct artel_trainer *t, const struct batch *micro, size_t 
     return rc;
 }
 
+static void fill_report(struct step_report *out, const struct artel_trainer *t,
+                        const struct block_loss *total, double norm, float factor)
+{
+    out->step = t->step;
+    out->loss = total->n_tokens ? (float)(total->nll / (double)total->n_tokens) : 0.0f;
+    if (total->n_routed) {
+        out->router_loss = (float)(total->router_ce /
+                                   (double)(total->n_routed * t->mixture->n_routers));
+        out->router_accuracy = (float)total->router_right / (float)total->n_routed;
+    }
+    out->grad_norm = (float)norm;
+    out->rate = t->options.learning_rate * factor;
+}
+
 int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_micro,
                  struct step_report *out, struct artel_error *err)
 {
@@ -319,20 +333,22 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
     norm = adamw_norm(t->groups, t->n_groups);
     if (!isfinite(norm))
         return blame_gradient(t, err);
-    adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
-    if (t->mixture->stack)
-        expert_stack_pack(t->mixture->stack, t->sum.touched);
-    out->step = ++t->step;
-    out->loss = total.n_tokens ? (float)(total.nll / (double)total.n_tokens) : 0.0f;
-    if (total.n_routed) {
-        out->router_loss =
-            (float)(total.router_ce / (double)(total.n_routed * t->mixture->n_routers));
-        out->router_accuracy = (float)total.router_right / (float)total.n_routed;
+    fill_report(out, t, &total, norm, factor);
+    out->left_out =
+        (double)(t->options.lm_loss ? out->loss : out->router_loss) > t->loss_limit;
+    if (!out->left_out) {
+        adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
+        if (t->mixture->stack)
+            expert_stack_pack(t->mixture->stack, t->sum.touched);
+        out->step = ++t->step;
     }
-    out->grad_norm = (float)norm;
-    out->rate = t->options.learning_rate * factor;
     out->seconds = now() - began;
     return 0;
+}
+
+void trainer_limit_loss(struct artel_trainer *t, double limit)
+{
+    t->loss_limit = limit;
 }
 
 static void block_eval(struct artel_trainer *t, size_t n_blocks,

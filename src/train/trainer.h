@@ -66,6 +66,7 @@ struct step_report {
     float rate;            /* learning rate of the experts used */
     size_t n_tokens, n_loss;
     double seconds;
+    bool left_out; /* the loss was above the limit: nothing was updated or counted */
 };
 
 /*
@@ -74,6 +75,10 @@ struct step_report {
  */
 int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_micro,
                  struct step_report *out, struct artel_error *err);
+
+/* Steps from here on change nothing where the loss (the routers', where they alone are
+ * trained) is above LIMIT. */
+void trainer_limit_loss(struct artel_trainer *t, double limit);
 
 /* Mean answer loss over a corpus's examples, routed as in training. Threads share the rows. */
 struct eval_report {

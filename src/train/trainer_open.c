@@ -3,6 +3,7 @@
  * Laying a trainer out: gradients and moments of what is trained in one arena,
  * one decoder pass a thread, and the state that a checkpoint holds.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,6 +151,7 @@ static void describe(struct artel_trainer *t, const struct artel_model *model,
     *t = (struct artel_trainer){.model = model,
                                 .mixture = mixture,
                                 .options = *o,
+                                .loss_limit = HUGE_VAL,
                                 .train_routers = train_routers,
                                 .n_threads = cpu_threads(),
                                 .staged = model->use & MATRIX_STAGED};

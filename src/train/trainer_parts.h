@@ -27,6 +27,7 @@ struct artel_trainer {
     struct train_options options;
     bool train_routers;
     uint64_t step;
+    double loss_limit;
     size_t n_threads;
 
     struct adamw adamw;

@@ -248,6 +248,17 @@ __attribute__((unused)) static char *slurp(const struct fixture *f, const char *
     return text;
 }
 
+/* Has a child written WORDS into its notes? */
+__attribute__((unused)) static bool said(const struct fixture *f, const char *notes,
+                                         const char *words)
+{
+    char *text = slurp(f, notes);
+    const bool found = text && strstr(text, words);
+
+    free(text);
+    return found;
+}
+
 __attribute__((unused)) static void digest_of(char out[DIGEST_SIZE],
                                               const struct fixture *f, const char *name)
 {

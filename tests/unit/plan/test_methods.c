@@ -49,15 +49,6 @@ static double number_at(const json_t *root, const char *a, const char *b, const 
     return json_number_value(c ? json_object_get(o, c) : o);
 }
 
-static bool said(const struct fixture *f, const char *notes, const char *words)
-{
-    char *text = slurp(f, notes);
-    const bool found = text && strstr(text, words);
-
-    free(text);
-    return found;
-}
-
 static bool there(const struct fixture *f, const char *name)
 {
     char path[256];

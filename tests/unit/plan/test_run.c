@@ -39,15 +39,6 @@ static double last_logged(const struct fixture *f, const char *log, const char *
     return value;
 }
 
-static bool said(const struct fixture *f, const char *notes, const char *words)
-{
-    char *text = slurp(f, notes);
-    const bool found = text && strstr(text, words);
-
-    free(text);
-    return found;
-}
-
 static void moa_learns_to_tell_two_dialects(void **state)
 {
     static const char *const set[] = {"train.epochs=3"};

@@ -11,15 +11,6 @@
 #include "experts/expert.h"
 #include "save/adapter.h"
 
-static bool said(const struct fixture *f, const char *notes, const char *words)
-{
-    char *text = slurp(f, notes);
-    const bool found = text && strstr(text, words);
-
-    free(text);
-    return found;
-}
-
 /* Run r.yaml, and SHELL (with %s the fixture's folder) at step 3 of each stage. */
 static int run_with(const struct fixture *f, const char *shell, const char *const *set,
                     size_t n_set)
