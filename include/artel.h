@@ -469,7 +469,9 @@ struct artel_expert_options {
     uint64_t seed;
 };
 ARTEL_API void artel_expert_options_default(struct artel_expert_options *o);
-/* A fresh expert, which changes no answer yet. Its index is the number of experts before. */
+/* A fresh expert, which changes no answer yet. Its index is the number of experts before.
+ * ARTEL_ECONFLICT while a session or a trainer of M is open, for it is laid out for the
+ * experts that there were. */
 ARTEL_API int artel_mixture_add(struct artel_mixture *m, const char *name,
                                 const struct artel_expert_options *o,
                                 struct artel_error *err);
@@ -491,7 +493,7 @@ struct artel_trainer_options {
 };
 ARTEL_API void artel_trainer_options_default(struct artel_trainer_options *o);
 
-/* M came from artel_mixture_new() and gets no expert while the trainer is open. */
+/* M came from artel_mixture_new(). */
 ARTEL_API int artel_trainer_open(struct artel_trainer **out, struct artel_mixture *m,
                                  const struct artel_trainer_options *o,
                                  struct artel_error *err);

@@ -123,6 +123,8 @@ int session_open(struct artel_session **out, const struct artel_model *model,
     }
     s->model = model;
     s->mixture = mixture;
+    if (mixture)
+        mixture_hold(mixture);
     s->expert = EXPERT_BASE;
     carve(s, &measure, n_context);
     rc = arena_init(&s->arena, measure.used, err);
@@ -144,6 +146,8 @@ void session_close(struct artel_session *s)
         return;
     pass_close(s->pass);
     pass_close(s->wide);
+    if (s->mixture)
+        mixture_let_go(s->mixture);
     arena_release(&s->arena);
     free(s);
 }

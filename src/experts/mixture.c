@@ -112,6 +112,33 @@ int mixture_find(const struct mixture *m, const char *name)
     return -1;
 }
 
+/* A counter beside the experts, not a part of what they are. */
+static atomic_size_t *users_of(const struct mixture *m)
+{
+    return &((struct mixture *)(uintptr_t)m)->n_users;
+}
+
+void mixture_hold(const struct mixture *m)
+{
+    atomic_fetch_add(users_of(m), 1);
+}
+
+void mixture_let_go(const struct mixture *m)
+{
+    atomic_fetch_sub(users_of(m), 1);
+}
+
+static int check_free(const struct mixture *m, struct artel_error *err)
+{
+    const size_t n = atomic_load(users_of(m));
+
+    return n ? error_set(err, ARTEL_ECONFLICT, "MIX10", m->method,
+                         "%zu sessions or trainers use the mixture: close them before "
+                         "its experts change",
+                         n)
+             : 0;
+}
+
 static int check_fits(const struct mixture *m, const struct expert *e,
                       const struct model_config *c, struct artel_error *err)
 {
@@ -145,7 +172,9 @@ int mixture_add(struct mixture *m, struct expert *e, const struct model_config *
     int *from;
     int rc;
 
-    rc = check_fits(m, e, c, err);
+    rc = check_free(m, err);
+    if (rc == 0)
+        rc = check_fits(m, e, c, err);
     if (rc < 0)
         return rc;
     mixture_unstack(m);
@@ -173,9 +202,11 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
 {
     const size_t n = m->n_experts;
     int *from;
-    int rc;
+    int rc = check_free(m, err);
 
     assert(index < n);
+    if (rc < 0)
+        return rc;
     from = malloc(n * sizeof(*from));
     if (!from)
         return error_nomem(err, n * sizeof(*from));

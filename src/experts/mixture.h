@@ -11,6 +11,8 @@
 #ifndef ARTEL_EXPERTS_MIXTURE_H
 #define ARTEL_EXPERTS_MIXTURE_H
 
+#include <stdatomic.h>
+
 #include "experts/expert.h"
 
 /* Which places share one router, and what it reads there. */
@@ -65,7 +67,8 @@ struct mixture {
     float *router_params;   /* (n_router_params) every W and b in order; owned */
     size_t n_router_params;
     struct expert_stack
-        *stack; /* the experts for the bf16 step (stack.h), or NULL; owned */
+        *stack;            /* the experts for the bf16 step (stack.h), or NULL; owned */
+    atomic_size_t n_users; /* sessions and trainers laid out for these experts */
 };
 
 /* Empty, for a base of config C. ROUTER_NONE until mixture_set_rule. */
@@ -73,11 +76,16 @@ int mixture_init(struct mixture *m, const char *method, const struct model_confi
                  const struct gate_rule *rule, struct artel_error *err);
 void mixture_release(struct mixture *m);
 
+/* Who is laid out for the experts that there are holds them: none comes or goes until all
+ * have let go. M is otherwise left as it is. */
+void mixture_hold(const struct mixture *m);
+void mixture_let_go(const struct mixture *m);
+
 /* Takes over E (zeroed afterwards); every router gets a zero row. ARTEL_EFORMAT where the
- * name is taken or its shape is of another base. */
+ * name is taken or its shape is of another base, ARTEL_ECONFLICT where M is held. */
 int mixture_add(struct mixture *m, struct expert *e, const struct model_config *c,
                 struct artel_error *err);
-/* Leaves the other experts and rows as they are. */
+/* Leaves the other experts and rows as they are. ARTEL_ECONFLICT where M is held. */
 int mixture_remove(struct mixture *m, size_t index, struct artel_error *err);
 /* Index of NAME, or -1. */
 int mixture_find(const struct mixture *m, const char *name);

@@ -88,6 +88,10 @@ int artel_mixture_add(struct artel_mixture *m, const char *name,
     struct expert e = {0};
     int rc;
 
+    if (!m->mixture)
+        return error_set(err, ARTEL_EUSAGE, "USE13", NULL,
+                         "a bare model takes no experts: artel_mixture_new() makes a "
+                         "mixture over it");
     artel_expert_options_default(&defaults);
     o = o ? o : &defaults;
     if (!expert_name_valid(name) || !strcmp(name, "base") || !strcmp(name, "auto"))

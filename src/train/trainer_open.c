@@ -217,6 +217,7 @@ int trainer_open(struct artel_trainer **out, const struct artel_model *model,
         free(t);
         return rc;
     }
+    mixture_hold(mixture);
     carve(t, &t->arena, trained);
     rc = make_names(t, err);
     for (size_t i = 0; rc == 0 && i < t->n_threads; i++)
@@ -237,6 +238,7 @@ void trainer_close(struct artel_trainer *t)
         return;
     for (size_t i = 0; t->pass && i < t->n_threads; i++)
         pass_close(t->pass[i]);
+    mixture_let_go(t->mixture);
     free(t->state_names);
     free(t->seqs);
     free(t->blocks);

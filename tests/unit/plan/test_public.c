@@ -281,6 +281,44 @@ static void text_comes_in_pieces_that_make_the_answer(void **state)
     artel_mixture_close(m);
 }
 
+static void experts_do_not_come_while_somebody_uses_the_others(void **state)
+{
+    struct artel_trainer_options o;
+    struct artel_model *model = NULL;
+    struct artel_mixture *m = NULL, *base;
+    struct artel_session *s = NULL, *second = NULL;
+    struct artel_trainer *t = NULL;
+    struct artel_mixture_info info;
+    struct artel_error err = {0};
+
+    (void)state;
+    assert_int_equal(artel_model_open(&model, GOLDEN "toy-tied.gguf", &err), 0);
+    assert_int_equal(artel_mixture_new(&m, model, "moa", "fp32", &err), 0);
+    assert_int_equal(artel_mixture_add(m, "one", NULL, &err), 0);
+    assert_int_equal(artel_session_open(&s, m, 64, &err), 0);
+    assert_error(artel_session_open(&second, m, 1 << 20, &err), ARTEL_EUSAGE, err,
+                 "USE05");
+    assert_error(artel_mixture_add(m, "two", NULL, &err), ARTEL_ECONFLICT, err,
+                 "MIX10");
+    artel_mixture_info(m, &info);
+    assert_int_equal(info.n_experts, 1);
+    artel_session_close(s);
+    assert_int_equal(artel_mixture_add(m, "two", NULL, &err), 0);
+    artel_trainer_options_default(&o);
+    assert_int_equal(artel_trainer_open(&t, m, &o, &err), 0);
+    assert_error(artel_mixture_add(m, "three", NULL, &err), ARTEL_ECONFLICT, err,
+                 "MIX10");
+    artel_trainer_close(t);
+    assert_int_equal(artel_mixture_add(m, "three", NULL, &err), 0);
+    artel_mixture_close(m);
+    artel_model_close(model);
+
+    base = opened(GOLDEN "toy-tied.gguf", NULL);
+    assert_error(artel_mixture_add(base, "one", NULL, &err), ARTEL_EUSAGE, err,
+                 "USE13");
+    artel_mixture_close(base);
+}
+
 static void values_out_of_range_are_refused(void **state)
 {
     struct artel_mixture *const m = opened(GOLDEN "toy-tied.gguf", NULL);
@@ -446,6 +484,7 @@ int main(void)
         cmocka_unit_test(answers_depend_on_their_row_alone),
         cmocka_unit_test(equal_prompts_draw_from_streams_of_their_own),
         cmocka_unit_test(text_comes_in_pieces_that_make_the_answer),
+        cmocka_unit_test(experts_do_not_come_while_somebody_uses_the_others),
         cmocka_unit_test(values_out_of_range_are_refused),
         cmocka_unit_test(mixture_is_trained_saved_and_opened_again),
         cmocka_unit_test(tokens_come_back_as_text),
