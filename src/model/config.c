@@ -5,6 +5,7 @@
  */
 #include "model/config.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -81,9 +82,12 @@ static int check_heads(const struct raw_config *raw, struct artel_error *err)
 
 static int check_numbers(const struct raw_config *raw, struct artel_error *err)
 {
-    if (!(raw->eps > 0.0 && raw->eps < 1.0))
-        return error_set(err, ARTEL_EFORMAT, "CFG03", raw->eps_key,
-                         "%g is not above 0 and below 1", raw->eps);
+    /* A smaller one is 0 as a float, or where tiny floats are taken for 0: another norm. */
+    if (!(raw->eps >= (double)FLT_MIN && raw->eps < 1.0))
+        return error_set(
+            err, ARTEL_EFORMAT, "CFG03", raw->eps_key,
+            "%g is not within %.2g (the smallest normal float) and below 1", raw->eps,
+            (double)FLT_MIN);
     if (!(raw->theta >= 1.0 && raw->theta <= 1e15))
         return error_set(err, ARTEL_EFORMAT, "CFG03", raw->theta_key,
                          "%g is not within 1 ... 1e15", raw->theta);

@@ -55,6 +55,9 @@ static const struct {
      "1000000"},
     {"J12k", "{\"rms_norm_eps\":0}", "CFG03", "rms_norm_eps", "0 is not"},
     {"J12l", "{\"rms_norm_eps\":-1e-5}", "CFG03", "rms_norm_eps", "-1e-05"},
+    {"J12p", "{\"rms_norm_eps\":1e-46}", "CFG03", "rms_norm_eps", "smallest"},
+    {"J12q", "{\"rms_norm_eps\":1e-40}", "CFG03", "rms_norm_eps", "1e-40"},
+    {"J12r", "{\"rms_norm_eps\":1e-37}", NULL, NULL, NULL},
     {"J12m", "{\"rope_theta\":0.5}", "CFG03", "rope_theta", "0.5"},
     {"J12n", "{\"num_key_value_heads\":0}", "CFG03", "num_key_value_heads", "0 is not"},
     {"J12o", "{\"tie_word_embeddings\":\"yes\"}", "JSON07", "tie_word_embeddings",
@@ -166,6 +169,9 @@ static const struct {
     {"G21f", "llama.attention.layer_norm_rms_epsilon", 'f', 0, NULL, "CFG03"},
     {"G21g", "llama.attention.layer_norm_rms_epsilon", 'f', -1, NULL, "CFG03"},
     {"G21h", "llama.attention.layer_norm_rms_epsilon", 'f', NAN, NULL, "CFG03"},
+    {"G21o", "llama.attention.layer_norm_rms_epsilon", 'f', 1e-40, NULL, "CFG03"},
+    {"G21p", "llama.attention.layer_norm_rms_epsilon", 'd', 1e-46, NULL, "CFG03"},
+    {"G21q", "llama.attention.layer_norm_rms_epsilon", 'd', 1e-6, NULL, NULL},
     {"G21i", "llama.expert_used_count", 'u', 8, NULL, "CFG05"},
     {"G21j", "llama.attention.key_length", 'u', 5, NULL, "CFG04"},
     {"G21k", "llama.attention.value_length", 'u', 8, NULL, "CFG05"},
@@ -208,6 +214,8 @@ static void G20_to_G23_bad_keys_are_refused_by_name(void **state)
             tiny_gguf_text(g, key, gguf_rows[i].text);
         else if (gguf_rows[i].type == 'f')
             tiny_gguf_f32(g, key, (float)gguf_rows[i].value);
+        else if (gguf_rows[i].type == 'd')
+            tiny_gguf_raw(g, key, 12, &gguf_rows[i].value, sizeof(double));
         else if (gguf_rows[i].type == 'b')
             tiny_gguf_bool(g, key, (unsigned char)gguf_rows[i].value);
         else
