@@ -318,10 +318,28 @@ static bool all_scale_one(const struct recipe *r)
     return true;
 }
 
+/* Routers that choose for themselves are taught by the language loss through their own
+ * choice; steps of the routers alone follow the labels, which would teach another one. */
+static int check_argmax(struct reader *in)
+{
+    const struct recipe_router *const router = &in->r->router;
+
+    if (!labelled(in->r) || router->label != LABEL_ARGMAX)
+        return 0;
+    if (router->router_only)
+        return recipe_fault(in->err, where_set(in, "router", "router_only"), "RCP06",
+                            "router_only goes by labels, and label: argmax does not");
+    if (router->refresh > 0)
+        return recipe_fault(in->err, where_set(in, "router", "refresh"), "RCP06",
+                            "a refresh goes by labels, and label: argmax does not");
+    return 0;
+}
+
 static int check_whole(struct reader *in, const struct yaml_node *root)
 {
     static const char *const needed[] = {"model", "output", "domains"};
     struct recipe *r = in->r;
+    int rc;
 
     for (size_t i = 0; i < 3; i++)
         if (!where_set(in, "", needed[i]))
@@ -352,6 +370,9 @@ static int check_whole(struct reader *in, const struct yaml_node *root)
     if (labelled(r) && r->router.router_only && !(r->router.eta > 0))
         return recipe_fault(in->err, where_set(in, "router", "router_only"), "RCP06",
                             "router_only needs an eta above 0");
+    rc = check_argmax(in);
+    if (rc < 0)
+        return rc;
     if (!where_set(in, "lora", "alpha") && all_scale_one(r))
         r->lora.alpha = (float)r->lora.rank;
     return recipe_check_texts(r, in->err);

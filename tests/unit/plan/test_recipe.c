@@ -172,6 +172,8 @@ static const struct bad bad_recipes[] = {
     {HEAD "train: {early_stopping_patience: 3}\n", "RCP06", "4:9", "eval_steps"},
     {HEAD "router: {eta: 0}\n", "RCP06", "4:10", "nothing"},
     {HEAD "method: mao\n", "RCP03", "4:1", "'moa'"},
+    {HEAD "router: {label: argmax, router_only: true}\n", "RCP06", "4:25", "argmax"},
+    {HEAD "router: {refresh: 1, label: argmax}\n", "RCP06", "4:10", "refresh"},
     {HEAD "method: [moa, moa]\n", "RCP06", NULL, "twice"},
     {HEAD "method: []\n", "RCP02", "4:1", "no method"},
     {"output: o\ndomains: {a: a.jsonl}\n", "RCP04", NULL, "'model'"},
