@@ -362,13 +362,15 @@ ARTEL_API int artel_eval_table(char **out, const char *json, const char *kind,
 
 struct artel_inspect_options {
     const char
-        *model; /* base for a dataset's token counts or an adapter's check, or NULL */
+        *model; /* base for a dataset's token counts, an adapter's check, or a recipe
+                 * instead of its own; or NULL */
     int verify; /* read every byte: digests in full, values finite, notes kept */
     size_t preview;    /* rows of a dataset shown with their loss mask */
     size_t cutoff_len; /* 0: no bound */
     size_t skip_bad;
 };
-/* *JSON describes a model, adapter, mixture or dataset: {"kind": ...}. O may be NULL. */
+/* *JSON describes a model, adapter, mixture, recipe (a file .yaml or .yml) or dataset:
+ * {"kind": ...}. Nothing is written or locked. O may be NULL. */
 ARTEL_API int artel_inspect(char **json, const char *path,
                             const struct artel_inspect_options *o,
                             struct artel_error *err);

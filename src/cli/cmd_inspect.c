@@ -129,10 +129,13 @@ int cmd_inspect(int argc, char **argv)
         .usage = "PATH [--verify]",
         .about =
             "What PATH is: a model (sizes, digests, memory it will take), an adapter, "
-            "a mixture, or a dataset (format, rows, tokens, what was dropped and why, "
+            "a mixture, a recipe (its stages, which are up to date, what the others "
+            "will "
+            "take), or a dataset (format, rows, tokens, what was dropped and why, "
             "and which text carries loss).",
         .examples = "  artel inspect model.gguf --verify\n"
                     "  artel inspect runs/eight/moa\n"
+                    "  artel inspect recipe.yaml\n"
                     "  artel inspect train.jsonl --model model.gguf --preview 2\n",
         .min_words = 1,
         .max_words = 1};
@@ -148,7 +151,7 @@ int cmd_inspect(int argc, char **argv)
 
     option_flag(&o, "verify", &verify, "read every byte: all finite, digests in full");
     option_text(&o, "model", &io.model, "PATH",
-                "the base, for a dataset or an adapter");
+                "the base, for a dataset, an adapter or a recipe");
     option_whole(&o, "preview", &preview, 0, 1000, "rows of a dataset to show; 1");
     option_whole(&o, "cutoff-len", &cutoff, 16, 1000000, "tokens of a row");
     option_whole(&o, "skip-bad", &skip_bad, 0, 1000000000,

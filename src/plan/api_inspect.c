@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a path holds, as JSON: a model with its memory plan, an adapter, a mixture,
- * or a dataset with a preview of what carries loss. Dataset: api_inspect_data.c.
+ * What a path holds, as JSON: a model with its memory plan, an adapter, a mixture, a
+ * recipe with its stages (api_inspect_recipe.c), or a dataset with a preview of what
+ * carries loss (api_inspect_data.c).
  */
 #include "plan/api_inspect.h"
 
@@ -327,6 +328,14 @@ int inspect_mixture(json_t *root, const char *path,
     return rc;
 }
 
+/* Recipes have no mark but their name. */
+static bool is_recipe(const char *path)
+{
+    const char *const end = strrchr(path, '.');
+
+    return end && (!strcmp(end, ".yaml") || !strcmp(end, ".yml"));
+}
+
 /* By its first bytes; or by its name, so that a damaged one is told to be that. */
 static int is_model_file(bool *yes, const char *path, struct artel_error *err)
 {
@@ -372,6 +381,8 @@ int artel_inspect(char **json, const char *path, const struct artel_inspect_opti
         rc = inspect_adapter(root, path, o, err);
     else if (model)
         rc = inspect_model(root, path, o, err);
+    else if (is_recipe(path))
+        rc = inspect_recipe(root, path, o, err);
     else
         rc = inspect_dataset(root, path, o, err);
     if (rc == 0 && !(*json = json_dumps(root, JSON_INDENT(2))))

@@ -15,6 +15,8 @@ int inspect_adapter(json_t *root, const char *path,
                     const struct artel_inspect_options *o, struct artel_error *err);
 int inspect_mixture(json_t *root, const char *path,
                     const struct artel_inspect_options *o, struct artel_error *err);
+int inspect_recipe(json_t *root, const char *path,
+                   const struct artel_inspect_options *o, struct artel_error *err);
 int inspect_dataset(json_t *root, const char *path,
                     const struct artel_inspect_options *o, struct artel_error *err);
 

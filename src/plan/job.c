@@ -121,10 +121,26 @@ static int check_rank(const struct job *job, size_t rank, const char *key,
     return 0;
 }
 
+static int open_inputs(struct job *job, struct artel_error *err)
+{
+    static const char *const precisions[] = {"auto", "fp32", "bf16"};
+    const struct recipe *r = job->r;
+    int rc = precision_choose(&job->precision, precisions[r->train.precision], err);
+
+    if (rc == 0)
+        rc = model_open(&job->model, r->model, err);
+    if (rc == 0)
+        rc = check_rank(job, r->lora.rank, "lora.rank", err);
+    if (rc == 0 && r->universal)
+        rc = check_rank(job, r->universal->rank, "universal.rank", err);
+    if (rc == 0)
+        rc = digest_data(job, err);
+    return rc;
+}
+
 int job_open(struct job *job, const struct recipe *r, const struct run_options *o,
              struct artel_error *err)
 {
-    static const char *const precisions[] = {"auto", "fp32", "bf16"};
     int rc;
 
     *job = (struct job){.r = r, .o = o, .lock = RUN_LOCK_NONE};
@@ -141,15 +157,7 @@ int job_open(struct job *job, const struct recipe *r, const struct run_options *
     }
     rc = check_paths(job, err);
     if (rc == 0)
-        rc = precision_choose(&job->precision, precisions[r->train.precision], err);
-    if (rc == 0)
-        rc = model_open(&job->model, r->model, err);
-    if (rc == 0)
-        rc = check_rank(job, r->lora.rank, "lora.rank", err);
-    if (rc == 0 && r->universal)
-        rc = check_rank(job, r->universal->rank, "universal.rank", err);
-    if (rc == 0)
-        rc = digest_data(job, err);
+        rc = open_inputs(job, err);
     if (rc == 0)
         rc = stages_list(job, err);
     return rc;
@@ -305,130 +313,24 @@ static int open_texts(struct job *job, struct artel_error *err)
     return rc;
 }
 
-/* ---- room ---- */
-
-static int measure_stage(const struct job *job, const struct stage *s, size_t *memory,
-                         uint64_t *disk, struct artel_error *err)
+int job_look(bool *trains, struct job *job, const struct recipe *r,
+             struct artel_error *err)
 {
-    struct mixture m = {0};
-    struct loop_input in;
-    bool *trained;
+    static const struct run_options looking = {.changes = CHANGES_RETRAIN};
+    bool any_there = false;
     int rc;
 
-    if (!stage_trains(s))
-        return 0;
-    rc = stage_mixture(&m, job, s, false, err);
-    if (rc < 0)
+    *trains = false;
+    *job = (struct job){.r = r, .o = &looking, .lock = RUN_LOCK_NONE};
+    rc = stages_list(job, err);
+    if (rc < 0 || access(r->model, F_OK) != 0)
         return rc;
-    trained = calloc(m.n_experts + 1, sizeof(*trained));
-    if (!trained) {
-        mixture_release(&m);
-        return error_nomem(err, m.n_experts);
-    }
-    stage_loop_input(&in, job, s, &m, trained);
-    *memory = loop_memory(&in);
-    *disk = loop_disk(&in);
-    if (stage_refreshes(job, s)) {
-        struct loop_input refresh;
-        size_t more;
-
-        stage_refresh_input(&refresh, job, &in, trained);
-        more = loop_memory(&refresh);
-        *memory = more > *memory ? more : *memory;
-        *disk += loop_disk(&refresh);
-    }
-    for (size_t e = 0; e < m.n_experts; e++)
-        *memory += m.experts[e].n_params * sizeof(float);
-    free(trained);
-    mixture_release(&m);
-    return 0;
-}
-
-#define PROCESS_BYTES ((size_t)32 << 20) /* libraries, tokenizer, stacks */
-
-static size_t positions(const struct job *job)
-{
-    return job->texts.longest > job->n_positions ? job->texts.longest
-                                                 : job->n_positions;
-}
-
-int job_prepare(const struct job *job, struct artel_error *err)
-{
-    const int rc = job->o->nonfinite ? 0 : model_check_finite(job->model, err);
-
-    if (rc < 0)
-        return rc;
-    return model_prepare(job->model, job->precision, memory_mode_use(job->memory),
-                         positions(job), err);
-}
-
-/* Ids and loss marks of all rows, and what stands for a row. */
-static size_t text_bytes(const struct job *job)
-{
-    size_t bytes = 0;
-
-    for (size_t i = 0; i < job->texts.n; i++) {
-        const struct corpus *both[] = {job->texts.of[i].train, job->texts.of[i].valid};
-
-        for (size_t k = 0; k < 2; k++)
-            if (both[k])
-                bytes += corpus_stats(both[k])->n_tokens * 5 +
-                         corpus_count(both[k]) * 2 * sizeof(struct example);
-    }
-    return bytes;
-}
-
-/* What all of the run takes at once, were memory used in this MODE. */
-static int measure(const struct job *job, enum memory_mode mode, size_t *memory,
-                   uint64_t *disk, struct artel_error *err)
-{
-    const int use = memory_mode_use(mode);
-    struct job planned = *job;
-    struct artel_model model;
-    size_t most = 0;
-    int rc = model_plan(&model, job->model, job->precision, use, positions(job), err);
-
-    planned.model = &model;
-    planned.memory = mode;
-    *disk = 0;
+    rc = open_inputs(job, err);
     for (size_t i = 0; rc == 0 && i < job->n_stages; i++) {
-        size_t bytes = 0;
-        uint64_t more = 0;
-
-        if (!job->stages[i].pending)
-            continue;
-        rc = measure_stage(&planned, &job->stages[i], &bytes, &more, err);
-        if (bytes > most)
-            most = bytes;
-        *disk += more;
+        rc = look_at_stage(job, &job->stages[i], &any_there, err);
+        *trains = *trains || (job->stages[i].pending && stage_trains(&job->stages[i]));
     }
-    model_plan_release(&model);
-    *memory = model_prepared_bytes(job->model, job->precision, use, positions(job)) +
-              most + text_bytes(job) + PROCESS_BYTES;
-    return rc;
-}
-
-/* The first mode that fits, or what the recipe says. */
-static int check_room(struct job *job, struct artel_error *err)
-{
-    const enum memory_mode asked = job->r->train.memory;
-    const enum memory_mode last = asked == MEMORY_AUTO ? MEMORY_QUANTISED : asked;
-    const size_t allowed = job->o->memory_bytes;
-    const size_t room = allowed ? allowed : room_memory();
-    size_t needed;
-    uint64_t disk;
-    int rc;
-
-    job->memory = asked == MEMORY_AUTO ? MEMORY_KEEP : asked;
-    for (;;) {
-        rc = measure(job, job->memory, &needed, &disk, err);
-        if (rc < 0 || needed <= room || job->memory == last)
-            break;
-        job->memory++;
-    }
-    if (rc == 0)
-        rc = room_check_memory(needed, allowed, err);
-    return rc < 0 ? rc : room_check_disk(job->r->output, disk, err);
+    return rc == 0 && *trains ? open_texts(job, err) : rc;
 }
 
 int job_plan(struct job *job, struct artel_error *err)
@@ -453,7 +355,7 @@ int job_plan(struct job *job, struct artel_error *err)
     rc = open_texts(job, err);
     if (rc == 0 && trains && !job->o->nonfinite)
         rc = model_check_finite(job->model, err);
-    return rc == 0 && trains ? check_room(job, err) : rc;
+    return rc == 0 && trains ? job_check_room(job, err) : rc;
 }
 
 /* ---- beginning ---- */

@@ -12,8 +12,18 @@
 /* R and O must outlive JOB. Takes the lock where the output folder is there already. */
 int job_open(struct job *job, const struct recipe *r, const struct run_options *o,
              struct artel_error *err);
+/* For who only looks: which stages are pending, and their text where one *TRAINS. The
+ * output folder is neither judged nor locked; where the base is missing nothing is known
+ * of the stages, JOB->model is NULL. */
+int job_look(bool *trains, struct job *job, const struct recipe *r,
+             struct artel_error *err);
 /* What is not up to date, or the refusal; then text, memory and disk for it. */
 int job_plan(struct job *job, struct artel_error *err);
+/* What the pending stages take, in the first mode that fits or that the recipe says, which
+ * becomes JOB->memory; and the refusal where that is not there. */
+int job_memory(struct job *job, size_t *needed, uint64_t *disk,
+               struct artel_error *err);
+int job_check_room(struct job *job, struct artel_error *err);
 /* Folder, lock and weights: the first writing. */
 int job_begin(struct job *job, struct artel_error *err);
 void job_close(struct job *job);

@@ -250,6 +250,9 @@ recipe C04 2 RCP02 train.learning_rate=nan
 recipe C05 2 RCP03 train.batch_size=0
 recipe A02 2 RCP03 lora.rank=0
 recipe A02 2 RCP03 lora.rank=33
+printf 'model: x\noutput: y\nlearning_rte: 1\n' >bad.yaml
+row C18 2 RCP01 inspect bad.yaml
+rm bad.yaml
 recipe C19 6 RUN11 --resume
 recipe C09 4 IO01 output=recipe.yaml/run
 recipe C10 4 DISK01 output=/proc/run

@@ -48,7 +48,25 @@ train: {learning_rate: 2.0e-2, epochs: 3, batch_size: 8, precision: fp32, cutoff
 router: {learning_rate: 3.0e-2}
 END
 
+# What is to be done, and nothing is written by looking.
+quietly "$ARTEL" inspect recipe.yaml --json inspect.json
+has inspect.json '"kind": "recipe"' '"expert-alpha"' '"moa-router"' '"state": "to do"' '"plan"' \
+    '"memory_bytes"' '"disk_bytes"' '"memory": "keep"'
+grep -q 'up to date' inspect.json && fail "up to date before it was made"
+[ -e run ] && fail "inspect made the output folder"
 quietly "$ARTEL" train recipe.yaml --json train.json
+quietly "$ARTEL" inspect recipe.yaml --json inspect.json
+[ "$(grep -c '"state": "up to date"' inspect.json)" = 4 ] || fail "not up to date: $(cat inspect.json)"
+grep -q '"plan"' inspect.json && fail "a plan where nothing is to be done"
+sed 's/epochs: 3/epochs: 4/' recipe.yaml >changed.yaml
+quietly "$ARTEL" inspect changed.yaml --json inspect.json
+has inspect.json '"state": "made otherwise"' 'train.epochs was 3.0, is 4.0'
+sed 's/^model: .*/model: nowhere.gguf/' recipe.yaml >away.yaml
+quietly "$ARTEL" inspect away.yaml --json inspect.json
+has inspect.json '"note": "its model is not here' '"moa-router"'
+quietly "$ARTEL" inspect away.yaml --model "$TESTS/golden/toy-tied.gguf" --json inspect.json
+has inspect.json '"state": "up to date"'
+rm changed.yaml away.yaml
 has train.json '"output"' '"expert-alpha"' '"moa-router"' '"steps"'
 quietly "$ARTEL" train recipe.yaml --json again.json
 has again.json 'up to date'
