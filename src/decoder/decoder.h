@@ -52,6 +52,7 @@ struct pass_options {
     bool
         want_probs; /* ROUTE_GIVEN: run the routers all the same, for their probabilities */
     size_t max_rows, max_seqs; /* what the pass is laid out for */
+    bool few;    /* a session's few rows (PASS_FEW_ROWS), read from the disk's form */
     bool shared; /* outside a parallel region all threads may share its forwards */
 };
 
@@ -91,8 +92,9 @@ void decoder_loss(struct decoder_pass *p, struct block_loss *out, double *nll);
 
 /* The same without head and tokens: only what the routers did. */
 void decoder_routing(const struct decoder_pass *p, struct block_loss *out);
-/* First layer whose output the last forward left non-finite; n_layers: none. */
-size_t pass_nonfinite_layer(const struct decoder_pass *p);
+/* First layer whose output the last forward left non-finite; n_layers: none. Of a pass
+ * with room for a backward, before that is run. */
+size_t pass_nonfinite_layer(struct decoder_pass *p);
 
 /* From decoder_loss back through the layers; adds into GRADS. */
 void decoder_backward(struct decoder_pass *p, struct mixture_grads *grads);

@@ -8,137 +8,69 @@
  *     xn = norm(x)                 [router of the FFN reads xn]
  *     x += down(silu(gate(xn)) * up(xn))
  *
- * where every linear is the frozen product plus what the experts add.
+ * where every linear is the frozen product plus what the experts add; routers read the
+ * input of a linear before it. In a shared forward each thread takes a part of the rows
+ * through the layers, and all meet where one reads what another computed.
  */
-#include "decoder/pass.h"
-
 #include <assert.h>
+#include <omp.h>
 #include <string.h>
 
-#include "math/kernels.h"
-#include "math/rmsnorm.h"
-#include "math/rope.h"
+#include "decoder/pass.h"
 
-void pass_route_begin(struct decoder_pass *p, size_t router)
+/* All threads of the forward meet. */
+static void meet(const struct step_part *part)
 {
-    const struct gate_rule *rule = &p->mixture->rule;
-    struct gates *g = &p->gates[router];
-    const bool by_sequence = rule->decides == DECIDE_SEQUENCE;
-
-    g->n_rows = p->T;
-    g->n_units = by_sequence ? p->block->n_seqs : p->T;
-    g->unit_of_row = by_sequence ? p->seq_of_row : p->row_self;
+    if (part->n > 1) {
+#pragma omp barrier
+    }
 }
 
-void pass_route(struct decoder_pass *p, size_t router, const float *src)
+/* Let routers read the input of group G; one thread for all. */
+static void route(struct decoder_pass *p, const struct step_part *part, size_t layer,
+                  enum step_group g)
 {
-    const struct gate_rule *rule = &p->mixture->rule;
-    struct gates *g = &p->gates[router];
+    struct step_routers rs;
 
-    pass_route_begin(p, router);
-    gates_read(g, &p->mixture->routers[router], rule->pool, p->pools, src);
-    if (p->options.routing == ROUTE_ROUTER)
-        gates_decide(g, rule);
-}
-
-static void route_at(struct decoder_pass *p, enum router_place place, size_t layer,
-                     enum site s, const float *src)
-{
-    if (pass_routes(p) && p->mixture->rule.place == place && !p->again)
-        pass_route(p, (size_t)mixture_router_of(p->mixture, layer, s), src);
-}
-
-/* Y = beta Y + X W^T, by the kernels that suit the number of rows. */
-static void frozen_forward(struct decoder_pass *p, float *y, float beta, const float *x,
-                           const struct matrix *w)
-{
-    const struct kernels *k = kernels();
-    const bool few = p->kv && p->T <= PASS_DECODE_ROWS;
-
-    if (!few && (p->model->use & MATRIX_FORWARD)) {
-        matrix_forward(y, beta, x, w, p->T);
+    if (p->again)
         return;
-    }
-    for (size_t t = 0; t < p->T; t += PASS_DECODE_ROWS) {
-        const size_t n = p->T - t < PASS_DECODE_ROWS ? p->T - t : PASS_DECODE_ROWS;
-        float *to = y + t * w->n_out;
-
-        matrix_decode(beta == 0.0f ? to : p->step, x + t * w->n_in, w, n);
-        if (beta != 0.0f)
-            k->axpy(to, 1.0f, p->step, n * w->n_out);
-    }
-}
-
-static void linear_forward(struct decoder_pass *p, float *y, float beta, const float *x,
-                           size_t layer, enum site s)
-{
-    const struct apply_place at = {.mixture = p->mixture,
-                                   .layer = layer,
-                                   .site = s,
-                                   .gates = pass_gates(p, layer, s),
-                                   .dropout = p->options.dropout,
-                                   .dropout_seed = p->options.dropout_seed,
-                                   .kept = p->acts[layer].h[s]};
-
-    frozen_forward(p, y, beta, x, &p->model->layers[layer].site[s]);
-    route_at(p, ROUTER_LINEAR, layer, s, x);
-    experts_forward(y, &at, x, &p->apply);
-}
-
-static void attend(struct decoder_pass *p, struct layer_acts *a, size_t layer)
-{
-    const size_t heads = p->heads.n_heads * p->heads.head_dim;
-    const size_t groups = p->heads.n_kv_heads * p->heads.head_dim;
-    size_t row = 0;
-
-    if (p->kv) {
-        attention_forward(a->attn, NULL, a->q, kv_keys(p->kv, layer),
-                          kv_values(p->kv, layer), p->T, p->kv->n + p->T, &p->heads,
-                          p->attention);
+    routers_find(&rs, p, layer, g, NULL);
+    if (!rs.n)
         return;
-    }
-    for (size_t s = 0; s < p->block->n_seqs; s++) {
-        const size_t n = p->block->seqs[s].n;
+    meet(part);
+    if (part->thread == 0)
+        routers_run(p, &rs, layer, g);
+    meet(part);
+}
 
-        attention_forward(a->attn + row * heads, a->lse + row * p->heads.n_heads,
-                          a->q + row * heads, a->k + row * groups, a->v + row * groups,
-                          n, n, &p->heads, p->attention);
-        row += n;
-    }
+static void part_forward(struct decoder_pass *p, const struct step_part *part,
+                         size_t layer)
+{
+    const struct step_ops *ops = p->ops;
+
+    ops->norm(p, part, layer, BRANCH_ATTENTION);
+    route(p, part, layer, GROUP_QKV);
+    ops->qkv(p, part, layer);
+    meet(part);
+    ops->attend(p, part, layer);
+    meet(part);
+    route(p, part, layer, GROUP_O);
+    ops->output(p, part, layer);
+
+    ops->norm(p, part, layer, BRANCH_FFN);
+    route(p, part, layer, GROUP_GATE_UP);
+    ops->gate_up(p, part, layer);
+    if (p->again)
+        return; /* the backward needs no more */
+    route(p, part, layer, GROUP_DOWN);
+    ops->down(p, part, layer);
 }
 
 void layer_forward(struct decoder_pass *p, size_t layer)
 {
-    const struct model_config *c = &p->model->weights->config;
-    const struct frozen_layer *w = &p->model->layers[layer];
-    struct layer_acts *a = &p->acts[layer];
-    float *out = p->acts[layer + 1].x_in;
-    const size_t T = p->T, D = c->dim, F = c->ffn_dim;
+    const struct step_part whole = {0, 1, 0, p->rows};
 
-    if (p->kv) {
-        a->k = kv_keys(p->kv, layer) + p->kv->n * p->kv->width;
-        a->v = kv_values(p->kv, layer) + p->kv->n * p->kv->width;
-    }
-    rmsnorm_forward(p->xn, a->inv_rms_attn, a->x_in, w->attn_norm, c->norm_eps, T, D);
-    route_at(p, ROUTER_LAYER, layer, SITE_Q, p->xn);
-    linear_forward(p, a->q, 0.0f, p->xn, layer, SITE_Q);
-    linear_forward(p, a->k, 0.0f, p->xn, layer, SITE_K);
-    linear_forward(p, a->v, 0.0f, p->xn, layer, SITE_V);
-    rope_forward(&p->model->rope, a->q, p->pos, T, c->n_heads);
-    rope_forward(&p->model->rope, a->k, p->pos, T, c->n_kv_heads);
-    attend(p, a, layer);
-    memcpy(a->x_mid, a->x_in, T * D * sizeof(float));
-    linear_forward(p, a->x_mid, 1.0f, a->attn, layer, SITE_O);
-
-    rmsnorm_forward(p->xn, a->inv_rms_ffn, a->x_mid, w->ffn_norm, c->norm_eps, T, D);
-    route_at(p, ROUTER_FFN, layer, SITE_GATE, p->xn);
-    linear_forward(p, a->gate, 0.0f, p->xn, layer, SITE_GATE);
-    linear_forward(p, a->up, 0.0f, p->xn, layer, SITE_UP);
-    if (p->again)
-        return; /* the backward needs no more */
-    kernels()->swiglu(p->act, a->gate, a->up, T * F);
-    memcpy(out, a->x_mid, T * D * sizeof(float));
-    linear_forward(p, out, 1.0f, p->act, layer, SITE_DOWN);
+    part_forward(p, &whole, layer);
 }
 
 /* Spread the block's sequences over its rows. */
@@ -150,6 +82,7 @@ static void lay_rows(struct decoder_pass *p, const struct block *block)
            block->n_seqs <= p->options.max_seqs);
     p->block = block;
     p->T = block->n_rows;
+    p->rows = pass_round(p->ops, p->T);
     for (size_t s = 0; s < block->n_seqs; s++) {
         const struct sequence *q = &block->seqs[s];
         const size_t past = p->kv ? p->kv->n : 0;
@@ -164,6 +97,20 @@ static void lay_rows(struct decoder_pass *p, const struct block *block)
         }
     }
     assert(row == block->n_rows);
+    for (; row < p->rows; row++)
+        p->pos[row] = 0;
+}
+
+void decoder_embed(struct decoder_pass *p)
+{
+    const size_t D = p->model->weights->config.dim;
+    float *x = p->x[0];
+
+    for (size_t r = 0; r < p->T; r++, x += p->pitch) {
+        matrix_rows(x, &p->model->embed, p->ids + r, 1);
+        memset(x + D, 0, (p->pitch - D) * sizeof(float));
+    }
+    memset(x, 0, (p->rows - p->T) * p->pitch * sizeof(float));
 }
 
 void decoder_begin(struct decoder_pass *p, const struct block *block)
@@ -176,22 +123,35 @@ void decoder_begin(struct decoder_pass *p, const struct block *block)
         if (p->options.routing == ROUTE_GIVEN)
             gates_give(&p->given, p->labels);
     }
-    p->in_tiles = p->tiles && !(p->kv && p->T <= PASS_DECODE_ROWS);
-    if (p->in_tiles)
-        tile_begin(p);
-    else
-        matrix_rows(p->acts[0].x_in, &p->model->embed, p->ids, p->T);
+    decoder_embed(p);
+}
+
+static void all_layers(struct decoder_pass *p, const struct step_part *part)
+{
+    for (size_t l = 0; l < p->model->weights->config.n_layers; l++)
+        part_forward(p, part, l);
 }
 
 void decoder_forward(struct decoder_pass *p, const struct block *block)
 {
-    const size_t L = p->model->weights->config.n_layers;
+    size_t steps, n;
 
     decoder_begin(p, block);
-    if (p->in_tiles) {
-        tile_forward(p);
+    steps = p->rows / p->ops->row_step;
+    n = steps < p->n_threads ? steps : p->n_threads;
+    if (n == 1 || omp_in_parallel()) {
+        const struct step_part whole = {0, 1, 0, p->rows};
+
+        all_layers(p, &whole);
         return;
     }
-    for (size_t l = 0; l < L; l++)
-        layer_forward(p, l);
+#pragma omp parallel num_threads((int)n)
+    {
+        const size_t i = (size_t)omp_get_thread_num(),
+                     team = (size_t)omp_get_num_threads(), step = p->ops->row_step;
+        const size_t from = steps * i / team, to = steps * (i + 1) / team;
+        const struct step_part part = {i, team, from * step, (to - from) * step};
+
+        all_layers(p, &part);
+    }
 }

@@ -6,12 +6,13 @@
 
 #include <assert.h>
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 
-/* Rows of the head at a time. */
+/* Rows with loss that the head takes at a time. */
 #define HEAD_ROWS 256
 
 bool pass_routes(const struct decoder_pass *p)
@@ -33,62 +34,41 @@ struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s)
     return router < 0 ? NULL : &p->gates[router];
 }
 
-static void acts_carve(struct layer_acts *l, struct arena *a,
-                       const struct decoder_pass *p, size_t T)
+const struct step_ops *pass_ops(const struct artel_model *model,
+                                const struct pass_options *o)
 {
-    const struct model_config *c = &p->model->weights->config;
-    const size_t kept =
-        p->mixture && p->options.backward ? apply_kept_floats(p->mixture, T) : 0;
-    const size_t heads = c->n_heads * c->head_dim, groups = c->n_kv_heads * c->head_dim;
-
-    l->x_in = p->options.staged ? NULL : arena_f32(a, T * c->dim);
-    l->inv_rms_attn = arena_f32(a, T);
-    l->q = arena_f32(a, T * heads);
-    l->k = arena_f32(a, T * groups);
-    l->v = arena_f32(a, T * groups);
-    l->attn = arena_f32(a, T * heads);
-    l->lse = arena_f32(a, T * c->n_heads);
-    l->x_mid = arena_f32(a, T * c->dim);
-    l->inv_rms_ffn = arena_f32(a, T);
-    l->gate = arena_f32(a, T * c->ffn_dim);
-    l->up = arena_f32(a, T * c->ffn_dim);
-    for (size_t s = 0; s < N_SITES; s++)
-        l->h[s] = kept && !(s == SITE_DOWN && p->options.recompute)
-                      ? arena_f32(a, kept)
-                      : NULL; /* a forward run anew stops before down */
+    return model->has_tiles && !o->few ? &tile_ops : &float_ops;
 }
 
-/* Without a backward every layer writes where the one before it did; only the residual
- * stream needs two places in turn, or one a layer where the rest is computed anew. */
-static void all_acts_carve(struct decoder_pass *p, struct arena *a,
-                           const struct model_config *c, size_t T)
+/* Layers of which each keeps its own input; 0: the stream is in one place. */
+static size_t kept_inputs(const struct artel_model *model, const struct pass_options *o)
 {
-    const bool backward = p->options.backward, recompute = p->options.recompute;
-    const bool staged = p->options.staged;
-    struct layer_acts shared = {0};
-    float *other = NULL;
+    const bool again = o->recompute || pass_ops(model, o)->reads_inputs;
 
-    p->acts = arena_take(a, (c->n_layers + 1) * sizeof(*p->acts));
-    if (!backward || recompute)
-        acts_carve(&shared, a, p, T);
-    if (!backward && !staged)
-        other = arena_f32(a, T * c->dim);
-    for (size_t l = 0; l <= c->n_layers; l++) {
-        struct layer_acts acts = shared;
+    return o->backward && again ? model->weights->config.n_layers : 0;
+}
 
-        if (staged)
-            acts.x_in = NULL; /* each block's own */
-        else if (!backward)
-            acts.x_in = l % 2 ? other : shared.x_in;
-        else if (recompute)
-            acts.x_in = l ? arena_f32(a, T * c->dim) : shared.x_in;
-        else if (l < c->n_layers)
-            acts_carve(&acts, a, p, T);
-        else
-            acts.x_in = arena_f32(a, T * c->dim);
-        if (p->acts)
-            p->acts[l] = acts;
+float *pass_d_stream_carve(struct arena *a, const struct artel_model *model,
+                           const struct pass_options *o, size_t n_rows)
+{
+    const struct step_ops *ops = pass_ops(model, o);
+
+    return arena_f32(a, pass_round(ops, n_rows) * ops->pitch(model));
+}
+
+float **pass_stream_carve(struct arena *a, const struct artel_model *model,
+                          const struct pass_options *o, size_t n_rows)
+{
+    const size_t L = model->weights->config.n_layers, kept = kept_inputs(model, o);
+    float **x = arena_take(a, (L + 1) * sizeof(*x)), *place = NULL;
+
+    for (size_t l = 0; l <= L; l++) {
+        if (l <= kept)
+            place = pass_d_stream_carve(a, model, o, n_rows);
+        if (x)
+            x[l] = place;
     }
+    return x;
 }
 
 struct gates *pass_gates_carve(struct gates *given, struct arena *a,
@@ -113,114 +93,50 @@ struct gates *pass_gates_carve(struct gates *given, struct arena *a,
     return gates;
 }
 
-static void experts_carve(struct decoder_pass *p, struct arena *a,
-                          const struct model_config *c, size_t T, size_t S,
-                          size_t in_float)
-{
-    const struct mixture *m = p->mixture;
-    size_t widest = c->dim;
-
-    if (!m)
-        return;
-    apply_scratch_carve(&p->apply, a, m, c, in_float);
-    for (size_t r = 0; r < m->n_routers; r++)
-        widest = m->routers[r].dim > widest ? m->routers[r].dim : widest;
-    if (p->options.backward)
-        p->router_scratch = arena_f32(a, (m->rule.decides == DECIDE_SEQUENCE ? S : T) *
-                                             (m->n_experts + widest));
-}
-
-static void backward_carve(struct decoder_pass *p, struct arena *a,
-                           const struct model_config *c, size_t T)
-{
-    const size_t heads = c->n_heads * c->head_dim, groups = c->n_kv_heads * c->head_dim;
-
-    p->d_x = p->options.staged ? NULL : arena_f32(a, T * c->dim);
-    p->d_xn = arena_f32(a, T * c->dim);
-    p->d_q = arena_f32(a, T * heads);
-    p->d_k = arena_f32(a, T * groups);
-    p->d_v = arena_f32(a, T * groups);
-    p->d_attn = arena_f32(a, T * heads);
-    p->d_act = arena_f32(a, T * c->ffn_dim);
-    p->d_gate = arena_f32(a, T * c->ffn_dim);
-    p->d_up = arena_f32(a, T * c->ffn_dim);
-}
-
-/* The float step's own room. */
-static void float_carve(struct decoder_pass *p, struct arena *a,
-                        const struct model_config *c, size_t T)
-{
-    const size_t widest = c->ffn_dim > c->dim ? c->ffn_dim : c->dim;
-
-    all_acts_carve(p, a, c, T);
-    p->xn = arena_f32(a, T * c->dim);
-    p->act = arena_f32(a, T * c->ffn_dim);
-    p->step = arena_f32(a, PASS_DECODE_ROWS * widest);
-    p->attention = arena_f32(a, attention_scratch(&p->heads, T, p->model->n_positions));
-    if (p->options.backward)
-        backward_carve(p, a, c, T);
-    p->chunk = T < HEAD_ROWS ? T : HEAD_ROWS;
-    p->head_rows = arena_take(a, p->chunk * sizeof(*p->head_rows));
-    p->logits = arena_f32(a, p->chunk * PASS_HEAD_COLS);
-    p->head_x = arena_f32(a, p->chunk * c->dim);
-    p->head_xn = arena_f32(a, p->chunk * c->dim);
-    p->head_d = arena_f32(a, p->chunk * c->dim);
-    p->head_inv = arena_f32(a, p->chunk);
-}
-
-static void tiles_carve(struct decoder_pass *p, struct arena *a)
-{
-    const struct artel_model *model = p->model;
-    const struct expert_stack *stack = p->mixture ? p->mixture->stack : NULL;
-    struct tile_pass *tiles = arena_take(a, sizeof(*tiles)), measured;
-    struct expert_stack planned;
-    struct arena other = {0};
-
-    if (!stack && p->mixture && p->mixture->n_experts) {
-        /* only measured: pass_open has it packed first */
-        expert_stack_init(&planned, &other, p->mixture, &model->tiles.shape,
-                          p->options.backward);
-        stack = &planned;
-    }
-    tile_pass_carve(tiles ? tiles : &measured, a, &model->tiles, stack, p->mixture,
-                    &p->options, model->weights->config.n_layers, model->n_positions);
-    p->tiles = tiles;
-}
-
 static void carve(struct decoder_pass *p, struct arena *a)
 {
-    const struct model_config *c = &p->model->weights->config;
-    const size_t T = p->options.max_rows, S = p->options.max_seqs;
-    const bool in_tiles = p->model->has_tiles;
-    /* Beside tiles, floats serve the few rows of a session's decode alone. */
-    const size_t in_float = in_tiles && T > PASS_DECODE_ROWS ? PASS_DECODE_ROWS : T;
+    const struct pass_options *o = &p->options;
+    const size_t T = o->max_rows, S = o->max_seqs;
+    const size_t head = p->chunk * p->pitch;
 
-    if (!p->options.staged) {
+    if (!o->staged) {
+        p->x = pass_stream_carve(a, p->model, o, T);
+        if (o->backward)
+            p->d_x = pass_d_stream_carve(a, p->model, o, T);
         p->ids = arena_take(a, T * sizeof(*p->ids));
-        p->pos = arena_take(a, tile_round(T) * sizeof(*p->pos));
+        p->pos = arena_take(a, pass_round(p->ops, T) * sizeof(*p->pos));
         p->seq_of_row = arena_take(a, T * sizeof(*p->seq_of_row));
         p->pools = arena_take(a, S * sizeof(*p->pools));
         p->labels = arena_take(a, S * sizeof(*p->labels));
-        p->gates =
-            pass_gates_carve(&p->given, a, p->mixture, T, S, p->options.backward);
+        p->gates = pass_gates_carve(&p->given, a, p->mixture, T, S, o->backward);
     }
     p->row_self = arena_take(a, T * sizeof(*p->row_self));
-    experts_carve(p, a, c, T, S, in_float);
     p->loss_rows = arena_take(a, T * sizeof(*p->loss_rows));
-    float_carve(p, a, c, in_float);
-    if (in_tiles)
-        tiles_carve(p, a);
+    p->head_x = arena_f32(a, head);
+    p->head_d = o->backward ? arena_f32(a, head) : NULL;
+    p->head_nll = arena_take(a, p->chunk * sizeof(*p->head_nll));
+    p->logits_x = arena_f32(a, p->model->weights->config.dim);
+    p->ops->carve(p, a);
 }
 
 static void describe(struct decoder_pass *p, const struct artel_model *model,
                      const struct mixture *mixture, const struct pass_options *o)
 {
-    const struct model_config *c = &model->weights->config;
+    const struct step_ops *ops = pass_ops(model, o);
 
-    *p = (struct decoder_pass){.model = model, .mixture = mixture, .options = *o};
-    p->laid_for_backward = o->backward;
-    p->dropout_asked = o->dropout;
-    p->heads = (struct attention_shape){c->n_heads, c->n_kv_heads, c->head_dim};
+    assert(!o->few || o->max_rows <= PASS_FEW_ROWS);
+    *p = (struct decoder_pass){
+        .model = model,
+        .mixture = mixture,
+        .ops = ops,
+        .options = *o,
+        .laid_for_backward = o->backward,
+        .dropout_asked = o->dropout,
+        .one_layer = !o->backward || o->recompute,
+        .pitch = ops->pitch(model),
+        .n_threads = o->shared && ops->in_parts ? (size_t)omp_get_max_threads() : 1,
+        .chunk = pass_round(ops, o->max_rows < HEAD_ROWS ? o->max_rows : HEAD_ROWS),
+    };
 }
 
 size_t pass_bytes(const struct artel_model *model, const struct mixture *mixture,
@@ -234,35 +150,20 @@ size_t pass_bytes(const struct artel_model *model, const struct mixture *mixture
     return measure.used;
 }
 
-/* The experts packed for tiles belong to the mixture; the first pass over it packs them,
- * the first that trains packs them for training. */
-static int stack_experts(const struct artel_model *model, const struct mixture *mixture,
-                         bool training, struct artel_error *err)
-{
-    int rc = 0;
-
-    if (!model->has_tiles || !mixture || !mixture->n_experts)
-        return 0;
-#pragma omp critical
-    if (!mixture->stack || (training && !mixture->stack->training))
-        rc = mixture_stack((struct mixture *)(uintptr_t)mixture, &model->tiles.shape,
-                           training, err);
-    return rc;
-}
-
 int pass_open(struct decoder_pass **out, const struct artel_model *model,
               const struct mixture *mixture, const struct pass_options *o,
               struct artel_error *err)
 {
     struct decoder_pass *p = malloc(sizeof(*p));
-    int rc;
+    int rc = 0;
 
     *out = NULL;
     if (!p)
         return error_nomem(err, sizeof(*p));
     assert(!(model->use & MATRIX_STAGED) == !o->staged);
     describe(p, model, mixture, o);
-    rc = stack_experts(model, mixture, o->backward, err);
+    if (p->ops->prepare)
+        rc = p->ops->prepare(model, mixture, o->backward, err);
     if (rc == 0)
         rc = arena_init(&p->arena, pass_bytes(model, mixture, o), err);
     if (rc < 0) {
@@ -305,27 +206,33 @@ void pass_set_training(struct decoder_pass *p, bool on)
     p->options.dropout = on && p->dropout_asked;
 }
 
-size_t pass_nonfinite_layer(const struct decoder_pass *p)
+static bool finite_floats(const float *x, size_t n)
 {
-    const struct model_config *c = &p->model->weights->config;
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
 
-    if (p->in_tiles)
-        return p->laid_for_backward ? tile_nonfinite_layer(p) : c->n_layers;
-    for (size_t l = 0; l < c->n_layers && p->laid_for_backward; l++) {
-        const float *x = p->acts[l + 1].x_in;
+/* Where layers add to one stream, the forward is run again to look at each output. */
+size_t pass_nonfinite_layer(struct decoder_pass *p)
+{
+    const size_t L = p->model->weights->config.n_layers;
+    const bool anew = p->x[0] == p->x[L];
 
-        for (size_t i = 0; i < p->T * c->dim; i++)
-            if (!isfinite(x[i]))
-                return l;
+    assert(p->laid_for_backward);
+    if (anew)
+        decoder_embed(p);
+    for (size_t l = 0; l < L; l++) {
+        if (anew)
+            layer_forward(p, l);
+        if (!finite_floats(p->x[l + 1], p->rows * p->pitch))
+            return l;
     }
-    return c->n_layers;
+    return L;
 }
 
 const float *pass_hidden(const struct decoder_pass *p, size_t row)
 {
-    const struct model_config *c = &p->model->weights->config;
-
-    if (p->in_tiles)
-        return p->tiles->x + row * p->tiles->pitch;
-    return p->acts[c->n_layers].x_in + row * c->dim;
+    return p->x[p->model->weights->config.n_layers] + row * p->pitch;
 }

@@ -26,10 +26,13 @@ struct artel_session {
     struct kv_cache kv;
     struct arena arena;
     struct decoder_pass *pass; /* CHUNK_ROWS rows */
+    struct decoder_pass *few; /* PASS_FEW_ROWS rows, as a step of decoding reads them */
     struct decoder_pass
         *wide; /* for longer prompts that route themselves; made when needed */
-    struct decoder_pass *routed; /* which of the two holds the last routing, or NULL */
-    struct decode_room room;     /* of steps in which this session comes first */
+    struct decoder_pass *routed; /* which of these holds the last routing, or NULL */
+    struct sequence seq; /* of the last prefill: its pass is asked what routers said */
+    struct block block;
+    struct decode_room room; /* of steps in which this session comes first */
     struct attended attended;
     float *held;   /* (n_routers, E) gates of a routed prompt */
     int32_t *ids;  /* (n_context) what the cache holds */
@@ -71,32 +74,39 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
     decode_room_carve(&s->room, a, s->model, s->mixture);
 }
 
-static size_t pass_rows(size_t n_context)
+static size_t pass_rows(size_t n_context, size_t most)
 {
-    return n_context < CHUNK_ROWS ? n_context : CHUNK_ROWS;
+    return n_context < most ? n_context : most;
 }
 
-static struct pass_options options_of_pass(size_t n_rows)
+static struct pass_options options_of_pass(size_t n_rows, bool few)
 {
-    return (struct pass_options){
-        .routing = ROUTE_GIVEN, .max_rows = n_rows, .max_seqs = 1, .shared = true};
+    return (struct pass_options){.routing = ROUTE_GIVEN,
+                                 .max_rows = n_rows,
+                                 .max_seqs = 1,
+                                 .few = few,
+                                 .shared = true};
 }
 
 size_t session_bytes(const struct artel_model *model, const struct mixture *mixture,
                      size_t n_context)
 {
     struct artel_session s = {.model = model, .mixture = mixture};
-    const struct pass_options o = options_of_pass(pass_rows(n_context));
+    const struct pass_options many =
+        options_of_pass(pass_rows(n_context, CHUNK_ROWS), false);
+    const struct pass_options few =
+        options_of_pass(pass_rows(n_context, PASS_FEW_ROWS), true);
     struct arena measure = {0};
 
     carve(&s, &measure, n_context);
-    return measure.used + pass_bytes(model, mixture, &o);
+    return measure.used + pass_bytes(model, mixture, &many) +
+           pass_bytes(model, mixture, &few);
 }
 
 static int open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
-                     struct artel_error *err)
+                     bool few, struct artel_error *err)
 {
-    const struct pass_options o = options_of_pass(n_rows);
+    const struct pass_options o = options_of_pass(n_rows, few);
     const int rc = pass_open(out, s->model, s->mixture, &o, err);
 
     if (rc == 0)
@@ -130,8 +140,10 @@ int session_open(struct artel_session **out, const struct artel_model *model,
     rc = arena_init(&s->arena, measure.used, err);
     if (rc == 0) {
         carve(s, &s->arena, n_context);
-        rc = open_pass(&s->pass, s, pass_rows(n_context), err);
+        rc = open_pass(&s->pass, s, pass_rows(n_context, CHUNK_ROWS), false, err);
     }
+    if (rc == 0)
+        rc = open_pass(&s->few, s, pass_rows(n_context, PASS_FEW_ROWS), true, err);
     if (rc < 0) {
         session_close(s);
         return rc;
@@ -145,6 +157,7 @@ void session_close(struct artel_session *s)
     if (!s)
         return;
     pass_close(s->pass);
+    pass_close(s->few);
     pass_close(s->wide);
     if (s->mixture)
         mixture_let_go(s->mixture);
@@ -165,30 +178,34 @@ void session_reset(struct artel_session *s)
 static void extend(struct artel_session *s, struct decoder_pass *p, const int32_t *ids,
                    size_t n, const struct sequence *how, bool want_logits)
 {
-    struct sequence seq = *how;
-    struct block block = {.seqs = &seq, .n_seqs = 1, .n_rows = n};
-
     memmove(s->ids + s->kv.n, ids, n * sizeof(*ids));
-    seq.ids = s->ids + s->kv.n;
-    seq.n = n;
-    decoder_forward(p, &block);
+    s->seq = *how;
+    s->seq.ids = s->ids + s->kv.n;
+    s->seq.n = n;
+    s->block = (struct block){.seqs = &s->seq, .n_seqs = 1, .n_rows = n};
+    decoder_forward(p, &s->block);
     if (want_logits)
         pass_logits(p, s->logits, n - 1);
     s->kv.n += n;
 }
 
-static void extend_in_chunks(struct artel_session *s, const int32_t *ids, size_t n,
-                             enum routing_mode routing, int expert)
+/* Returns the pass that took the last rows. */
+static struct decoder_pass *extend_in_chunks(struct artel_session *s,
+                                             const int32_t *ids, size_t n,
+                                             enum routing_mode routing, int expert)
 {
     const size_t room = s->pass->options.max_rows;
     const struct sequence how = {.expert = expert};
+    struct decoder_pass *p = NULL;
 
-    pass_set_routing(s->pass, routing);
     for (size_t i = 0; i < n; i += room) {
         const size_t take = n - i < room ? n - i : room;
 
-        extend(s, s->pass, ids + i, take, &how, i + take == n);
+        p = take <= PASS_FEW_ROWS ? s->few : s->pass;
+        pass_set_routing(p, routing);
+        extend(s, p, ids + i, take, &how, i + take == n);
     }
+    return p;
 }
 
 /* The whole prompt with each layer obeying its own router. */
@@ -198,17 +215,18 @@ static int prefill_routed(struct artel_session *s, const int32_t *ids, size_t n,
     const size_t E = s->mixture->n_experts;
     const struct sequence how = {
         .expert = -1, .pool_first = pool_first, .pool_n = pool_n};
-    struct decoder_pass *p = s->pass;
+    struct decoder_pass *p = n <= PASS_FEW_ROWS ? s->few : s->pass;
 
-    if (n > p->options.max_rows) {
+    if (n > s->pass->options.max_rows) {
         if (s->wide && s->wide->options.max_rows < n) {
             pass_close(s->wide);
             s->wide = NULL;
         }
         if (!s->wide) {
             const size_t twice = 2 * n;
-            const int rc = open_pass(
-                &s->wide, s, twice < s->kv.n_context ? twice : s->kv.n_context, err);
+            const int rc = open_pass(&s->wide, s,
+                                     twice < s->kv.n_context ? twice : s->kv.n_context,
+                                     false, err);
 
             if (rc < 0)
                 return rc;
@@ -259,15 +277,16 @@ static size_t held_already(const struct artel_session *s, const int32_t *ids, si
 static int prefill_by_token(struct artel_session *s, const int32_t *ids, size_t n)
 {
     const size_t cells = s->mixture->n_routers * s->mixture->n_experts;
+    const struct decoder_pass *last;
 
     s->kv.n = s->by_token ? held_already(s, ids, n) : 0;
     s->by_token = true;
     s->by_router = true;
     s->routed = NULL;
     s->agreeing = 0;
-    extend_in_chunks(s, ids + s->kv.n, n - s->kv.n, ROUTE_ROUTER, -1);
+    last = extend_in_chunks(s, ids + s->kv.n, n - s->kv.n, ROUTE_ROUTER, -1);
     memset(s->gate_sum, 0, cells * sizeof(*s->gate_sum));
-    s->n_summed = pass_add_gates(s->pass, 0, NULL, s->gate_sum);
+    s->n_summed = pass_add_gates(last, 0, NULL, s->gate_sum);
     return 0;
 }
 

@@ -16,9 +16,7 @@ struct pass_state {
     struct pool *pools;   /* (S) */
     int *labels;          /* (S) */
     struct gates given, *gates;
-    float **x_in; /* (L + 1) (T, D or P) the residual stream at each layer's input */
-    float *d_x;   /* the same, its gradient */
-    struct tiles d_xb;
+    float **x, *d_x; /* the residual stream and its gradient */
 };
 
 /* ---- weights ---- */
@@ -66,32 +64,6 @@ void stage_fill(const struct artel_model *m, size_t layer, size_t piece, int use
 
 /* ---- states ---- */
 
-static void stream_carve(struct pass_state *s, struct arena *a,
-                         const struct artel_model *m, const struct pass_options *o,
-                         size_t n_rows)
-{
-    const struct model_config *c = &m->weights->config;
-    const size_t rows = m->has_tiles ? tile_round(n_rows) : n_rows;
-    const size_t width =
-        m->has_tiles ? m->tiles.shape.in[TILE_QKV].blocks * TILE_COLS : c->dim;
-    float *turn[2] = {NULL, NULL};
-
-    s->x_in = arena_take(a, (c->n_layers + 1) * sizeof(*s->x_in));
-    for (size_t l = 0; l <= c->n_layers; l++) {
-        if (o->backward || l < 2) /* without a backward two places do */
-            turn[l % 2] = arena_f32(a, rows * width);
-        if (s->x_in)
-            s->x_in[l] = turn[l % 2];
-    }
-    if (!o->backward)
-        return;
-    s->d_x = arena_f32(a, rows * width);
-    if (m->has_tiles)
-        s->d_xb = (struct tiles){
-            arena_take(a, tile_elems(rows, width / TILE_COLS) * sizeof(uint16_t)),
-            width / TILE_COLS};
-}
-
 struct pass_state *pass_state_carve(struct arena *a, const struct artel_model *model,
                                     const struct mixture *mixture,
                                     const struct pass_options *o, size_t n_rows,
@@ -100,12 +72,15 @@ struct pass_state *pass_state_carve(struct arena *a, const struct artel_model *m
     struct pass_state *s = arena_take(a, sizeof(*s)), laid = {0};
 
     laid.ids = arena_take(a, n_rows * sizeof(*laid.ids));
-    laid.pos = arena_take(a, tile_round(n_rows) * sizeof(*laid.pos));
+    laid.pos =
+        arena_take(a, pass_round(pass_ops(model, o), n_rows) * sizeof(*laid.pos));
     laid.seq_of_row = arena_take(a, n_rows * sizeof(*laid.seq_of_row));
     laid.pools = arena_take(a, n_seqs * sizeof(*laid.pools));
     laid.labels = arena_take(a, n_seqs * sizeof(*laid.labels));
     laid.gates = pass_gates_carve(&laid.given, a, mixture, n_rows, n_seqs, o->backward);
-    stream_carve(&laid, a, model, o, n_rows);
+    laid.x = pass_stream_carve(a, model, o, n_rows);
+    if (o->backward)
+        laid.d_x = pass_d_stream_carve(a, model, o, n_rows);
     if (s)
         *s = laid;
     return s;
@@ -113,12 +88,10 @@ struct pass_state *pass_state_carve(struct arena *a, const struct artel_model *m
 
 void staged_enter(struct decoder_pass *p, const struct pass_state *s)
 {
-    struct tile_pass *t = p->tiles;
-    const size_t L = p->model->weights->config.n_layers;
-
     assert(p->options.staged);
     p->block = s->block;
     p->T = s->block->n_rows;
+    p->rows = pass_round(p->ops, p->T);
     p->options.dropout_seed = s->dropout_seed;
     p->ids = s->ids;
     p->pos = s->pos;
@@ -127,18 +100,8 @@ void staged_enter(struct decoder_pass *p, const struct pass_state *s)
     p->labels = s->labels;
     p->given = s->given;
     p->gates = s->gates;
-    p->in_tiles = t != NULL;
-    if (!t) {
-        for (size_t l = 0; l <= L; l++)
-            p->acts[l].x_in = s->x_in[l];
-        p->d_x = s->d_x;
-        return;
-    }
-    t->rows = tile_round(p->T);
-    t->x_in = s->x_in;
-    t->x = s->x_in[L];
-    t->d_x = s->d_x;
-    t->d_xb = s->d_xb;
+    p->x = s->x;
+    p->d_x = s->d_x;
 }
 
 void staged_begin(struct decoder_pass *p, struct pass_state *s,
@@ -154,18 +117,12 @@ void staged_begin(struct decoder_pass *p, struct pass_state *s,
 void staged_forward(struct decoder_pass *p, struct pass_state *s, size_t layer)
 {
     staged_enter(p, s);
-    if (p->tiles)
-        tile_layer_forward(p, layer);
-    else
-        layer_forward(p, layer);
+    layer_forward(p, layer);
 }
 
 void staged_backward(struct decoder_pass *p, struct pass_state *s, size_t layer,
                      struct mixture_grads *grads)
 {
     staged_enter(p, s);
-    if (p->tiles)
-        tile_layer_backward(p, layer, grads);
-    else
-        layer_backward(p, layer, grads);
+    layer_backward(p, layer, grads);
 }

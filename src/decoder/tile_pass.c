@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Laying out a pass on tiles, and what its forward and backward share.
+ * Laying out what the operations on tiles need, and what they share.
  */
 #include "decoder/tile_pass.h"
 
 #include <math.h>
-#include <omp.h>
 #include <string.h>
-
-#include "decoder/tile_parts.h"
-
-#define LOSS_ROWS 256 /* rows with loss that the head takes at a time */
 
 static struct tiles tiles_carve(struct arena *a, size_t rows, size_t blocks)
 {
@@ -35,49 +30,46 @@ static struct tile_acts acts_carve(struct arena *a, const struct tile_shape *s,
     return t;
 }
 
-static void backward_carve(struct tile_pass *t, struct arena *a, bool staged)
+static void backward_carve(struct tile_pass *t, struct arena *a, size_t pitch)
 {
     const struct tile_shape *s = &t->model->shape;
     const size_t rows = t->max_rows;
 
-    if (!staged) {
-        t->d_x = arena_f32(a, rows * t->pitch);
-        t->d_xb = tiles_carve(a, rows, t->pitch / 32);
-    }
-    t->y = arena_f32(a, rows * t->pitch);
+    t->d_xb = tiles_carve(a, rows, pitch / TILE_COLS);
+    t->y = arena_f32(a, rows * pitch);
     t->d_gate_up = tiles_carve(a, rows, s->out[TILE_GATE_UP].blocks);
     t->d_qkv = tiles_carve(a, rows, s->out[TILE_QKV].blocks);
     t->d_o = tiles_carve(a, rows, s->in[TILE_O].blocks);
 }
 
-static void head_carve(struct tile_pass *t, struct arena *a, bool backward)
+static void head_carve(struct tile_pass *t, struct arena *a,
+                       const struct decoder_pass *p)
 {
-    t->chunk = t->max_rows < LOSS_ROWS ? t->max_rows : LOSS_ROWS;
-    t->head_x = tiles_carve(a, t->chunk, t->pitch / 32);
-    t->head_in = arena_f32(a, t->chunk * t->pitch);
-    t->head_inv = arena_f32(a, t->chunk);
-    t->head_scale = arena_f32(a, t->chunk);
-    t->head_target = arena_take(a, t->chunk * sizeof(*t->head_target));
-    t->head_nll = arena_take(a, t->chunk * sizeof(*t->head_nll));
+    const bool backward = p->options.backward;
+
+    t->head_xn = tiles_carve(a, p->chunk, p->pitch / TILE_COLS);
+    t->head_inv = arena_f32(a, p->chunk);
+    t->head_scale = arena_f32(a, p->chunk);
+    t->head_target = arena_take(a, p->chunk * sizeof(*t->head_target));
     t->head_scratch =
-        arena_take(a, tile_set()->head_scratch(&t->model->head, t->chunk, backward));
-    if (backward) {
-        t->head_d = arena_f32(a, t->chunk * t->pitch);
-        t->head_dx = arena_f32(a, t->chunk * t->pitch);
-    }
+        arena_take(a, tile_set()->head_scratch(&t->model->head, p->chunk, backward));
+    if (backward)
+        t->head_d_xn = arena_f32(a, p->chunk * p->pitch);
 }
 
 static void threads_carve(struct tile_pass *t, struct arena *a,
-                          const struct pass_options *o, size_t n_keys)
+                          const struct decoder_pass *p)
 {
     const struct tile_shape *s = &t->model->shape;
+    const struct pass_options *o = &p->options;
+    const size_t far = p->model->n_positions;
+    const size_t n_keys = far > t->max_rows ? far : t->max_rows;
     const struct tile_heads heads = {s->n_heads, s->n_kv_heads, s->qk_blocks,
                                      s->v_blocks, 1.0f};
 
-    t->n_threads = o->shared ? (size_t)omp_get_max_threads() : 1;
-    t->room = arena_take(a, t->n_threads * sizeof(*t->room));
-    t->attention = arena_take(a, t->n_threads * sizeof(*t->attention));
-    for (size_t i = 0; i < t->n_threads; i++) {
+    t->room = arena_take(a, p->n_threads * sizeof(*t->room));
+    t->attention = arena_take(a, p->n_threads * sizeof(*t->attention));
+    for (size_t i = 0; i < p->n_threads; i++) {
         struct stacked_room room = {0};
         void *scratch =
             arena_take(a, tile_set()->attention_scratch(&heads, t->max_rows, n_keys));
@@ -92,51 +84,76 @@ static void threads_carve(struct tile_pass *t, struct arena *a,
     }
 }
 
-/* The residual stream, and as it was before each of N_KEPT layers. */
-static void stream_carve(struct tile_pass *t, struct arena *a, size_t n_kept)
+/* Everything but what the mixture has packed. */
+static void room_carve(struct tile_pass *t, struct arena *a,
+                       const struct decoder_pass *p)
 {
-    if (n_kept)
-        t->x_in = arena_take(a, (n_kept + 1) * sizeof(*t->x_in));
-    for (size_t l = 0; l <= n_kept; l++) {
-        t->x = arena_f32(a, t->max_rows * t->pitch);
-        if (t->x_in)
-            t->x_in[l] = t->x;
-    }
-}
+    const struct mixture *m = p->mixture;
+    const struct tile_shape *s = &t->model->shape;
+    const size_t n_acts = p->one_layer ? 1 : p->model->weights->config.n_layers;
 
-void tile_pass_carve(struct tile_pass *t, struct arena *a,
-                     const struct tile_model *model, const struct expert_stack *stack,
-                     const struct mixture *mixture, const struct pass_options *o,
-                     size_t n_layers, size_t n_keys)
-{
-    const struct tile_shape *s = &model->shape;
-    struct tile_acts shared = {0};
-
-    *t = (struct tile_pass){.model = model,
-                            .stack = stack,
-                            .pitch = s->in[TILE_QKV].blocks * 32,
-                            .max_rows = tile_round(o->max_rows)};
-    t->one_layer = !o->backward || o->recompute;
-    t->acts = arena_take(a, n_layers * sizeof(*t->acts));
-    if (t->one_layer)
-        shared = acts_carve(a, s, t->max_rows);
-    for (size_t l = 0; l < n_layers; l++) {
-        const struct tile_acts acts =
-            t->one_layer ? shared : acts_carve(a, s, t->max_rows);
+    t->acts = arena_take(a, n_acts * sizeof(*t->acts));
+    for (size_t l = 0; l < n_acts; l++) {
+        const struct tile_acts acts = acts_carve(a, s, t->max_rows);
 
         if (t->acts)
             t->acts[l] = acts;
     }
-    if (!o->staged)
-        stream_carve(t, a, o->recompute ? n_layers : 0);
     t->act = tiles_carve(a, t->max_rows, s->in[TILE_DOWN].blocks);
-    if (mixture && mixture->n_routers)
-        routers_room_carve(&t->routers, a, mixture, s, t->max_rows, o->max_seqs,
-                           o->backward);
-    threads_carve(t, a, o, n_keys > t->max_rows ? n_keys : t->max_rows);
-    head_carve(t, a, o->backward);
-    if (o->backward)
-        backward_carve(t, a, o->staged);
+    if (m && m->n_routers)
+        routers_room_carve(&t->routers, a, m, s, t->max_rows, p->options.max_seqs,
+                           p->options.backward);
+    threads_carve(t, a, p);
+    head_carve(t, a, p);
+    if (p->options.backward)
+        backward_carve(t, a, p->pitch);
+}
+
+static void carve(struct decoder_pass *p, struct arena *a)
+{
+    const struct mixture *m = p->mixture;
+    struct tile_pass *room = arena_take(a, sizeof(*room));
+    struct tile_pass t = {.model = &p->model->tiles,
+                          .stack = m ? m->stack : NULL,
+                          .max_rows = tile_round(p->options.max_rows)};
+    struct expert_stack planned;
+    struct arena other = {0};
+
+    if (!t.stack && m && m->n_experts) {
+        /* only measured: PREPARE has it packed first */
+        expert_stack_init(&planned, &other, m, &t.model->shape, p->options.backward);
+        t.stack = &planned;
+    }
+    room_carve(&t, a, p);
+    if (room)
+        *room = t;
+    p->tiles = room;
+}
+
+/* The experts packed for tiles belong to the mixture; the first pass over it packs them,
+ * the first that trains packs them for training. */
+static int stack_experts(const struct artel_model *m, const struct mixture *mixture,
+                         bool training, struct artel_error *err)
+{
+    int rc = 0;
+
+    if (!mixture || !mixture->n_experts)
+        return 0;
+#pragma omp critical
+    if (!mixture->stack || (training && !mixture->stack->training))
+        rc = mixture_stack((struct mixture *)(uintptr_t)mixture, &m->tiles.shape,
+                           training, err);
+    return rc;
+}
+
+static size_t pitch(const struct artel_model *m)
+{
+    return m->tiles.shape.in[TILE_QKV].blocks * TILE_COLS;
+}
+
+struct tile_acts *tile_acts_of(const struct decoder_pass *p, size_t layer)
+{
+    return &p->tiles->acts[p->one_layer ? 0 : layer];
 }
 
 struct stacked_place tile_place(struct decoder_pass *p, size_t layer, enum tile_group g)
@@ -154,34 +171,22 @@ struct stacked_place tile_place(struct decoder_pass *p, size_t layer, enum tile_
     return at;
 }
 
-struct tile_product tile_forward_product(const struct tile_pass *t, size_t layer,
-                                         enum tile_group g, struct tiles x)
+struct tile_routers tile_routers_of(const struct decoder_pass *p,
+                                    const struct step_routers *rs, enum tile_group g)
 {
-    const size_t k = t->model->shape.in[g].blocks;
+    struct tile_routers out = {.n = rs->n, .map = &p->tiles->model->shape.in[g]};
 
-    return (struct tile_product){.a = x,
-                                 .k = k,
-                                 .b = t->model->layers[layer].forward[g],
-                                 .b_pitch = k * PACK_ELEMS,
-                                 .panels = t->model->shape.out[g].blocks,
-                                 .rows = t->rows};
-}
-
-struct tile_product tile_backward_product(const struct tile_pass *t, size_t layer,
-                                          enum tile_group g, struct tiles d_y)
-{
-    const size_t k = t->model->shape.out[g].blocks;
-
-    return (struct tile_product){.a = d_y,
-                                 .k = k,
-                                 .b = t->model->layers[layer].backward[g],
-                                 .b_pitch = k * PACK_ELEMS,
-                                 .panels = t->model->shape.in[g].blocks,
-                                 .rows = t->rows};
+    for (size_t i = 0; i < rs->n; i++) {
+        out.router[i] = rs->router[i];
+        out.gates[i] = rs->gates[i];
+        out.d_w[i] = rs->d_w[i];
+        out.d_b[i] = rs->d_b[i];
+    }
+    return out;
 }
 
 struct tile_attention tile_attention_of(const struct decoder_pass *p,
-                                        struct tile_acts *a, void *scratch)
+                                        const struct tile_acts *a, size_t thread)
 {
     const struct tile_shape *s = &p->tiles->model->shape;
 
@@ -193,44 +198,36 @@ struct tile_attention tile_attention_of(const struct decoder_pass *p,
         .lse = p->laid_for_backward ? a->lse : NULL,
         .lse_pitch = p->tiles->max_rows,
         .n_parts = 1,
-        .scratch = scratch,
+        .scratch = p->tiles->attention[thread],
     };
 }
 
-void tile_clear(struct tiles t, size_t blocks, size_t from, size_t to)
+void tile_clear_behind(const struct decoder_pass *p, struct tiles t)
 {
-    for (size_t r = from; r < to; r++)
-        for (size_t b = 0; b < blocks; b++)
+    for (size_t r = p->T; r < p->rows; r++)
+        for (size_t b = 0; b < t.pitch; b++)
             memset(tile_at(t, r, b), 0, TILE_COLS * sizeof(uint16_t));
 }
 
-static bool finite_floats(const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
-
-static bool finite_tiles(struct tiles t, size_t blocks, size_t rows)
-{
-    for (size_t i = 0; i < tile_round(rows) / TILE_ROWS * blocks * TILE_ELEMS; i++)
-        if ((t.at[i] & 0x7f80) == 0x7f80)
-            return false;
-    return true;
-}
-
-size_t tile_nonfinite_layer(const struct decoder_pass *p)
-{
-    const struct tile_pass *t = p->tiles;
-    const size_t L = p->model->weights->config.n_layers;
-
-    for (size_t l = 0; l < L && t->x_in; l++)
-        if (!finite_floats(t->x_in[l + 1], t->rows * t->pitch))
-            return l;
-    for (size_t l = 0; l < L && !t->x_in; l++)
-        if (!finite_tiles(t->acts[l].qkv, t->acts[l].qkv.pitch, t->rows) ||
-            !finite_tiles(t->acts[l].gate_up, t->acts[l].gate_up.pitch, t->rows))
-            return l;
-    return L;
-}
+const struct step_ops tile_ops = {
+    .row_step = PAIR_ROWS,
+    .in_parts = true,
+    .reads_inputs = false,
+    .pitch = pitch,
+    .prepare = stack_experts,
+    .carve = carve,
+    .norm = tile_norm,
+    .qkv = tile_qkv,
+    .attend = tile_attend,
+    .output = tile_output,
+    .gate_up = tile_gate_up,
+    .down = tile_down,
+    .read_routers = tile_read_routers,
+    .down_backward = tile_down_backward,
+    .gate_up_backward = tile_gate_up_backward,
+    .output_backward = tile_output_backward,
+    .attend_backward = tile_attend_backward,
+    .qkv_backward = tile_qkv_backward,
+    .norm_backward = tile_norm_backward,
+    .loss = tile_loss,
+};

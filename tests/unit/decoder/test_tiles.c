@@ -14,7 +14,7 @@
 
 #include <stdio.h>
 
-#include "decoder/pass.h"
+#include "decoder/tile_pass.h"
 #include "decoder/session.h"
 #include "experts/stack.h"
 #include "tiles/tiles.h"

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which routers read the input of a group of linears, and what becomes of it.
+ */
+#include "decoder/pass.h"
+
+static const struct {
+    enum site first, last;
+} groups[N_STEP_GROUPS] = {
+    [GROUP_QKV] = {SITE_Q, SITE_V},
+    [GROUP_O] = {SITE_O, SITE_O},
+    [GROUP_GATE_UP] = {SITE_GATE, SITE_UP},
+    [GROUP_DOWN] = {SITE_DOWN, SITE_DOWN},
+};
+
+enum site group_first(enum step_group g)
+{
+    return groups[g].first;
+}
+
+enum site group_last(enum step_group g)
+{
+    return groups[g].last;
+}
+
+/* Does the router of site S read the input of its group? */
+static bool reads(enum router_place place, enum site s)
+{
+    return place == ROUTER_LINEAR || (place == ROUTER_LAYER && s == SITE_Q) ||
+           (place == ROUTER_FFN && s == SITE_GATE);
+}
+
+static void add(struct step_routers *rs, const struct decoder_pass *p, size_t router,
+                enum site after, struct mixture_grads *grads)
+{
+    const struct mixture *m = p->mixture;
+    const struct router *r = &m->routers[router];
+    float *d_params = grads ? grads->routers : NULL;
+    const size_t i = rs->n++;
+
+    rs->router[i] = r;
+    rs->gates[i] = &p->gates[router];
+    rs->after[i] = after;
+    rs->d_w[i] = d_params ? d_params + (r->w - m->router_params) : NULL;
+    rs->d_b[i] = d_params && r->b ? d_params + (r->b - m->router_params) : NULL;
+}
+
+void routers_find(struct step_routers *rs, const struct decoder_pass *p, size_t layer,
+                  enum step_group g, struct mixture_grads *grads)
+{
+    rs->n = 0;
+    if (!pass_routes(p))
+        return;
+    for (enum site s = groups[g].first; s <= groups[g].last; s++) {
+        const enum router_place place = p->mixture->rule.place;
+
+        if (reads(place, s))
+            add(rs, p, (size_t)mixture_router_of(p->mixture, layer, s),
+                place == ROUTER_LINEAR ? s : groups[g].last, grads);
+    }
+}
+
+void routers_run(struct decoder_pass *p, const struct step_routers *rs, size_t layer,
+                 enum step_group g)
+{
+    const struct gate_rule *rule = &p->mixture->rule;
+    const bool by_sequence = rule->decides == DECIDE_SEQUENCE;
+
+    for (size_t i = 0; i < rs->n; i++) {
+        rs->gates[i]->n_rows = p->T;
+        rs->gates[i]->n_units = by_sequence ? p->block->n_seqs : p->T;
+        rs->gates[i]->unit_of_row = by_sequence ? p->seq_of_row : p->row_self;
+    }
+    p->ops->read_routers(p, rs, layer, g);
+    for (size_t i = 0; p->options.routing == ROUTE_ROUTER && i < rs->n; i++)
+        gates_decide(rs->gates[i], rule);
+}
+
+struct gates_slope pass_gates_slope(const struct decoder_pass *p)
+{
+    const struct gate_rule *rule = &p->mixture->rule;
+
+    return (struct gates_slope){
+        .rule = p->options.routing == ROUTE_ROUTER ? rule : NULL,
+        .straight = p->options.straight,
+        .ce_weight = rule->decides == DECIDE_SEQUENCE ? p->options.router_ce : 0.0f,
+        .label = p->labels,
+        .pools = p->pools,
+        .pool = rule->pool,
+    };
+}
