@@ -3,8 +3,8 @@
  * Forward and backward of the frozen decoder with a mixture in its linears,
  * over one row block: whole sequences laid one after another.
  *
- * A thread takes a block through all layers and back alone; nothing in here is
- * shared but the frozen base and the mixture, which are only read.
+ * A thread takes a block through all layers and back alone, unless it asks for SHARED;
+ * nothing in here is shared but the frozen base and the mixture, which are only read.
  *
  *   T rows of the block   L layers   D width   E experts
  */
@@ -93,7 +93,8 @@ void decoder_loss(struct decoder_pass *p, struct block_loss *out, double *nll);
 /* The same without head and tokens: only what the routers did. */
 void decoder_routing(const struct decoder_pass *p, struct block_loss *out);
 /* First layer whose output the last forward left non-finite; n_layers: none. Of a pass
- * with room for a backward, before that is run. */
+ * with room for a backward, before that is run; where one is named, what the forward left
+ * may be gone. */
 size_t pass_nonfinite_layer(struct decoder_pass *p);
 
 /* From decoder_loss back through the layers; adds into GRADS. */

@@ -345,11 +345,12 @@ static void logits_after(float *out, struct artel_model *model, const struct mix
     session_close(s);
 }
 
-/* A prompt in tiles, whole or behind a cached part, gives the float step's logits. */
+/* A prompt in tiles, whole, behind a cached part or with a few rows left over, gives the
+ * float step's logits. */
 static void prefill_is_the_float_one(void **state)
 {
     const struct scenario s = {.routing = ROUTE_GIVEN};
-    float want[TOY_VOCAB], whole[TOY_VOCAB], cut[TOY_VOCAB];
+    float want[TOY_VOCAB], whole[TOY_VOCAB], cut[TOY_VOCAB], few[TOY_VOCAB];
     int32_t ids[50];
 
     (void)state;
@@ -363,13 +364,16 @@ static void prefill_is_the_float_one(void **state)
 
         fill_mixture(&m, model, &s);
         logits_after(p ? whole : want, model, &m, ids, 50, 0);
-        if (p)
+        if (p) {
             logits_after(cut, model, &m, ids, 50, 23);
+            logits_after(few, model, &m, ids, 50, 47);
+        }
         mixture_release(&m);
         toy_close(model);
     }
     assert_close(whole, want, TOY_VOCAB, 0.02, "logits of a whole prompt");
     assert_close(cut, want, TOY_VOCAB, 0.02, "logits of a prompt in two pieces");
+    assert_close(few, want, TOY_VOCAB, 0.02, "logits behind a few rows");
 }
 
 /* Training packs the experts anew, for both directions, under a session's feet. */
