@@ -2,6 +2,9 @@
 
 set(ARTEL_FOLDERS base files model text data math tiles experts decoder train save eval plan serve)
 set(ARTEL_PRIVATE_PACKAGES jansson yaml-0.1 libcrypto libpcre2-8 libutf8proc lapacke)
+if(CURL_FOUND)
+  list(APPEND ARTEL_PRIVATE_PACKAGES libcurl)
+endif()
 
 # libartel.so and libartel.a, of which only what artel.h marks ARTEL_API can be seen.
 function(artel_libraries)
@@ -16,7 +19,8 @@ function(artel_libraries)
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
     LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   target_link_libraries(artel_shared PRIVATE artel_flags PkgConfig::JANSSON PkgConfig::YAML
-    PkgConfig::CRYPTO PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::LAPACKE)
+    PkgConfig::CRYPTO PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::LAPACKE
+    $<TARGET_NAME_IF_EXISTS:PkgConfig::CURL>)
 
   # An archive of one object: hidden names become local, so that short names such
   # as map_open() cannot meet a caller's own.

@@ -291,10 +291,11 @@ struct artel_eval_set {
 struct artel_judge_options {
     const char *url;       /* "https://host/v1", to which /chat/completions is added */
     const char *model;     /* as the endpoint names it */
-    const char *key_env;   /* environment variable with the key, "OPENAI_API_KEY" */
+    const char *key_env;   /* variable with the key, "OPENAI_API_KEY"; "none": no key */
     size_t ratings;        /* of each answer, 3 */
     size_t max_rows;       /* of each set; 0: every answer that was generated */
     size_t retries;        /* of one request that failed for a passing reason, 5 */
+    size_t wait_ms;        /* before the first retry, then twice that and so on, 1000 */
     size_t timeout_s;      /* of one request, 120 */
     const char *keep_path; /* JSONL of ratings, read first; NULL: none are kept */
 };
@@ -303,7 +304,7 @@ ARTEL_API void artel_judge_options_default(struct artel_judge_options *o);
 struct artel_eval_options {
     const char *expert;  /* "auto", "base" or a name */
     size_t max_rows;     /* of each set; 0: all */
-    size_t general_rows; /* of each general set; plain text: windows; 0: all */
+    size_t general_rows; /* of each general set; plain text: windows; 0: max_rows */
     size_t max_tokens;   /* of a generated answer, 256 */
     size_t cutoff_len;   /* tokens of a row; 0: what the model was made for */
     int generate;  /* 1: answers are generated and scored; 0: perplexity and routing */
@@ -345,7 +346,7 @@ ARTEL_API const char *artel_score_names(size_t idx);
  *     trainable_parameters tokens steps seconds      what it took
  *
  * A SET: "rows", "dropped", "perplexity", "answer_tokens", "score" with "score_name"; of
- * generated answers "bleu" (0 to 100), "rouge_l", "tokens_per_second", "json_valid",
+ * generated answers "score_rows", "bleu" (0 to 100), "rouge_l", "tokens_per_second", "json_valid",
  * "json_name", "judge" {"score" (0 to 10), "ratings", "missing" and a mean for each
  * quality}; of choices "acc" and "acc_norm"; of plain text "word_perplexity",
  * "byte_perplexity", "bits_per_byte"; where something routes "routing_accuracy",

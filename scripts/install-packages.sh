@@ -11,7 +11,7 @@
 set -eu
 
 base="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev
-    libutf8proc-dev uthash-dev libyaml-dev libssl-dev liblapacke-dev
+    libutf8proc-dev uthash-dev libyaml-dev libssl-dev libcurl4-openssl-dev liblapacke-dev
     libcmocka-dev python3 python3-pip unzip"
 # build-essential 12.9 (gcc 12.2)   cmake 3.25.1         ninja-build 1.11.1    pkg-config 1.8.1
 # libjansson-dev 2.14               libpcre2-dev 10.42   libutf8proc-dev 2.8.0 uthash-dev 2.3.0

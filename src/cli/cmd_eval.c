@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -108,12 +109,29 @@ static int add_path(struct paths *p, const char *path)
                : 0;
 }
 
+/* The line of progress, and what it speaks of. */
+struct shown {
+    struct progress line;
+    char note[120];
+};
+
 static void show_note(void *user, const char *line)
 {
+    struct shown *const s = user;
     char text[160];
 
-    snprintf(text, sizeof(text), "eval: %s", line);
-    progress_line(user, text, true);
+    snprintf(s->note, sizeof(s->note), "%s", line);
+    snprintf(text, sizeof(text), "eval: %s", s->note);
+    progress_line(&s->line, text, true);
+}
+
+static void show_rows(void *user, size_t n_done, size_t n)
+{
+    struct shown *const s = user;
+    char text[200];
+
+    snprintf(text, sizeof(text), "eval: %s: %zu of %zu", s->note, n_done, n);
+    progress_line(&s->line, text, false);
 }
 
 /* Tables to the places that were asked for. */
@@ -143,11 +161,30 @@ static int write_tables(const char *json, const struct common *c, const char *ma
 /* What the command line said. */
 struct asked {
     struct words words, against, data, general;
-    const char *expert, *markdown, *csv;
-    uint64_t max_rows, max_tokens, cutoff;
+    const char *expert, *markdown, *csv, *keep;
+    uint64_t max_rows, general_rows, max_tokens, cutoff;
+    const char *judge, *judge_model, *judge_key;
+    uint64_t judge_rows, judge_ratings;
     bool no_base, no_generate;
     struct common common;
 };
+
+static void judge_options(struct options *o, struct asked *a)
+{
+    struct artel_judge_options defaults;
+
+    artel_judge_options_default(&defaults);
+    a->judge_key = defaults.key_env;
+    a->judge_ratings = defaults.ratings;
+    option_text(o, "judge", &a->judge, "URL",
+                "let the model behind an OpenAI-compatible endpoint rate the answers");
+    option_text(o, "judge-model", &a->judge_model, "NAME", "which of its models");
+    option_text(o, "judge-key-env", &a->judge_key, "VARIABLE",
+                "of the environment with its key; none: it needs no key");
+    option_whole(o, "judge-rows", &a->judge_rows, 1, 1000000000,
+                 "rate the first N answers of a set; default: all");
+    option_whole(o, "judge-ratings", &a->judge_ratings, 1, 100, "of each answer");
+}
 
 static void eval_options(struct options *o, struct asked *a)
 {
@@ -163,10 +200,16 @@ static void eval_options(struct options *o, struct asked *a)
                 "auto, base or an expert for all rows");
     option_whole(o, "max-rows", &a->max_rows, 1, 1000000000,
                  "only the first N rows of a set");
+    option_whole(o, "general-rows", &a->general_rows, 1, 1000000000,
+                 "of a general set; windows of a plain text");
     option_whole(o, "max-tokens", &a->max_tokens, 1, 1000000, "of a generated answer");
     option_whole(o, "cutoff-len", &a->cutoff, 16, 1000000, "tokens of a row");
     option_flag(o, "no-base", &a->no_base, "leave the base alone out of the table");
     option_flag(o, "no-generate", &a->no_generate, "perplexity and routing alone");
+    option_text(o, "keep", &a->keep, "FOLDER",
+                "keep what is measured there and use it again; default: eval/ in the "
+                "first mixture's or run's folder; none keeps nothing");
+    judge_options(o, a);
     option_text(o, "markdown", &a->markdown, "FILE",
                 "the table as Markdown; - is standard output");
     option_text(o, "csv", &a->csv, "FILE", "the table as CSV");
@@ -196,22 +239,54 @@ static int check_targets(const struct asked *a)
                         : 0;
 }
 
+/* Where results are kept, in OUT; NULL: nowhere. */
+static const char *keep_folder(char *out, size_t size, const struct asked *a,
+                               const struct paths *paths)
+{
+    const char *const first = a->words.at[0];
+
+    if (a->keep)
+        return strcmp(a->keep, "none") ? a->keep : NULL;
+    if ((!holds(first, "mixture.json") && !strcmp(first, paths->at[0])) ||
+        access(first, W_OK) != 0 || snprintf(out, size, "%s/eval", first) >= (int)size)
+        return NULL;
+    return out;
+}
+
 static int evaluate(const struct asked *a, const struct paths *paths,
                     const struct sets *sets, const struct sets *general)
 {
     struct artel_eval_options eo;
+    struct artel_judge_options judge;
     struct artel_error err = {0};
-    struct progress p;
+    char folder[4096], ratings[4200];
+    struct shown shown = {.note = ""};
     char *json = NULL;
     int rc;
 
-    progress_init(&p);
+    progress_init(&shown.line);
     signals_name_file(paths->at[0]);
     artel_eval_options_default(&eo);
     eo.expert = a->expert;
     eo.max_rows = (size_t)a->max_rows;
     eo.max_tokens = (size_t)a->max_tokens;
     eo.cutoff_len = (size_t)a->cutoff;
+    eo.general_rows = (size_t)a->general_rows;
+    eo.seed = a->common.seed ? a->common.seed : eo.seed;
+    eo.keep = keep_folder(folder, sizeof(folder), a, paths);
+    if (a->judge) {
+        artel_judge_options_default(&judge);
+        judge.url = a->judge;
+        judge.model = a->judge_model;
+        judge.key_env = a->judge_key;
+        judge.ratings = (size_t)a->judge_ratings;
+        judge.max_rows = (size_t)a->judge_rows;
+        if (eo.keep) {
+            snprintf(ratings, sizeof(ratings), "%s/ratings.jsonl", eo.keep);
+            judge.keep_path = ratings;
+        }
+        eo.judge = &judge;
+    }
     eo.generate = !a->no_generate;
     eo.base = !a->no_base;
     eo.sets = sets->at;
@@ -221,9 +296,10 @@ static int evaluate(const struct asked *a, const struct paths *paths,
     eo.open = common_open(&a->common);
     eo.stopped = &stop_signal;
     eo.on_note = show_note;
-    eo.user = &p;
+    eo.on_rows = show_rows;
+    eo.user = &shown;
     rc = artel_evaluate(&json, (const char *const *)paths->at, paths->n, &eo, &err);
-    progress_clear(&p);
+    progress_clear(&shown.line);
     rc = rc < 0 ? report_error(&err)
                 : write_tables(json, &a->common, a->markdown, a->csv);
     artel_free(json);
@@ -240,7 +316,10 @@ int cmd_eval(int argc, char **argv)
             "of the base alone, over the test rows of the mixtures' domains, in one "
             "table. A run's folder stands for all mixtures in it. SCORE is one of "
             "loss, exact, last_number, answer_line, first_word, json, first_letter, "
-            "last_word; rows of multiple choice are scored by likelihood.",
+            "last_word, last_line, sql, one_line, short, yes_no, rouge_l, bleu; rows "
+            "of "
+            "multiple choice are scored by likelihood, a general set of plain text by "
+            "perplexity in windows.",
         .examples =
             "  artel eval runs/eight --markdown table.md\n"
             "  artel eval runs/eight/moa --against runs/eight/mixed --max-rows 100\n"

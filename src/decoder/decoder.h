@@ -24,6 +24,10 @@ struct sequence {
     size_t pool_first, pool_n; /* rows that its routers read, inside the sequence */
     float loss_scale;          /* 1 / loss tokens of the whole optimizer step */
     int expert;                /* the labelled or forced expert; -1: none */
+    /* K + 1: these tokens continue sequence K, which stands before it in the block, is
+     * its own beginning and is computed once for all that continue it; its pool counts
+     * from there, and LOSS[0] is of the token after it. 0: a sequence of its own. */
+    size_t after;
 };
 
 struct block {
@@ -52,8 +56,9 @@ struct pass_options {
     bool
         want_probs; /* ROUTE_GIVEN: run the routers all the same, for their probabilities */
     size_t max_rows, max_seqs; /* what the pass is laid out for */
-    bool few;    /* a session's few rows (PASS_FEW_ROWS), read from the disk's form */
-    bool shared; /* outside a parallel region all threads may share its forwards */
+    bool few; /* a session's few rows (PASS_FEW_ROWS), read from the disk's form */
+    bool continued; /* sequences may continue others; neither backward nor SHARED */
+    bool shared;    /* outside a parallel region all threads may share its forwards */
 };
 
 struct decoder_pass; /* one thread's activations, scratch and gates */

@@ -96,10 +96,13 @@ void float_attend(struct decoder_pass *p, const struct step_part *part, size_t l
     }
     for (size_t s = 0; s < p->block->n_seqs; s++) {
         const size_t n = p->block->seqs[s].n;
+        const bool after = p->block->seqs[s].after;
+        const size_t keys = after ? pass_join(p, s, a->k, a->v) : n;
 
         attention_forward(a->attn + row * heads, a->lse + row * h->n_heads,
-                          a->q + row * heads, a->k + row * groups, a->v + row * groups,
-                          n, n, h, f->attention);
+                          a->q + row * heads, after ? p->joined.k : a->k + row * groups,
+                          after ? p->joined.v : a->v + row * groups, n, keys, h,
+                          f->attention);
         row += n;
     }
 }

@@ -17,6 +17,9 @@ static size_t find_loss_rows(struct decoder_pass *p)
     for (size_t s = 0; s < p->block->n_seqs; s++) {
         const struct sequence *q = &p->block->seqs[s];
 
+        if (q->after && q->loss && q->loss[0])
+            p->loss_rows[n++] = (struct loss_row){
+                (uint32_t)(pass_first_row(p, q->after) - 1), (uint32_t)s, q->ids[0]};
         for (size_t i = 1; q->loss && i < q->n; i++)
             if (q->loss[i])
                 p->loss_rows[n++] =

@@ -85,10 +85,15 @@ static void lay_rows(struct decoder_pass *p, const struct block *block)
     p->rows = pass_round(p->ops, p->T);
     for (size_t s = 0; s < block->n_seqs; s++) {
         const struct sequence *q = &block->seqs[s];
-        const size_t past = p->kv ? p->kv->n : 0;
+        const size_t start = q->after ? pass_first_row(p, q->after - 1) : row;
+        const size_t past = q->after ? block->seqs[q->after - 1].n
+                            : p->kv  ? p->kv->n
+                                     : 0;
 
+        assert(!q->after || (p->options.continued && q->after <= s &&
+                             !block->seqs[q->after - 1].after));
         p->pools[s] =
-            (struct pool){(uint32_t)(row + q->pool_first), (uint32_t)q->pool_n};
+            (struct pool){(uint32_t)(start + q->pool_first), (uint32_t)q->pool_n};
         p->labels[s] = q->expert;
         for (size_t i = 0; i < q->n; i++, row++) {
             p->ids[row] = q->ids[i];

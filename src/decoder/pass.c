@@ -110,6 +110,7 @@ static void carve(struct decoder_pass *p, struct arena *a)
         p->labels = arena_take(a, S * sizeof(*p->labels));
         p->gates = pass_gates_carve(&p->given, a, p->mixture, T, S, o->backward);
     }
+    joined_carve(p, a);
     p->row_self = arena_take(a, T * sizeof(*p->row_self));
     p->loss_rows = arena_take(a, T * sizeof(*p->loss_rows));
     p->head_x = arena_f32(a, head);
@@ -125,6 +126,7 @@ static void describe(struct decoder_pass *p, const struct artel_model *model,
     const struct step_ops *ops = pass_ops(model, o);
 
     assert(!o->few || o->max_rows <= PASS_FEW_ROWS);
+    assert(!o->continued || (!o->backward && !o->shared));
     *p = (struct decoder_pass){
         .model = model,
         .mixture = mixture,

@@ -21,6 +21,12 @@ struct loss_row {
     int32_t target;
 };
 
+/* Keys and values where one sequence continues another (continued.c). */
+struct joined {
+    float *k, *v;         /* (T, G * d) of the two behind one another */
+    float *all_k, *all_v; /* (T, G * d) of the block, where the layer leaves tiles */
+};
+
 struct decoder_pass {
     const struct artel_model *model; /* borrowed */
     const struct mixture *mixture;   /* borrowed; NULL: the base alone */
@@ -43,6 +49,7 @@ struct decoder_pass {
     uint32_t *row_self;   /* (T) 0, 1, 2 ... */
     struct pool *pools;   /* (S) */
     int *labels;          /* (S) */
+    struct joined joined; /* of passes opened with CONTINUED */
     struct gates given;   /* experts told from outside */
     struct gates *gates;  /* (n_routers) */
 
@@ -101,5 +108,12 @@ void decoder_embed(struct decoder_pass *p);
 /* One layer by the calling thread alone. */
 void layer_forward(struct decoder_pass *p, size_t layer);
 void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads);
+
+void joined_carve(struct decoder_pass *p, struct arena *a);
+/* First row of sequence SEQ in the block. */
+size_t pass_first_row(const struct decoder_pass *p, size_t seq);
+/* Sequence SEQ continues another: keys and values of both, from K and V (T, G * d) of the
+ * whole block, into p->joined. Their rows. */
+size_t pass_join(struct decoder_pass *p, size_t seq, const float *k, const float *v);
 
 #endif

@@ -51,20 +51,43 @@ static struct tile_product product_of(struct decoder_pass *p,
     };
 }
 
-/* Keys and values of the part's rows to the session's cache, in natural order. */
-static void keep_in_cache(struct decoder_pass *p, const struct step_part *part,
-                          size_t layer, struct tiles qkv)
+/* Keys and values of the part's rows to K and V (T, WIDTH), in natural order. */
+static void spread_rows(const struct decoder_pass *p, float *k, float *v, size_t width,
+                        const struct step_part *part, struct tiles qkv)
 {
     const struct tile_model *m = p->tiles->model;
     const struct tile_shape *s = &m->shape;
     const size_t n_k = s->n_kv_heads * s->qk_blocks, n_v = s->n_kv_heads * s->v_blocks;
-    const size_t width = p->kv->width, first = s->n_heads * s->qk_blocks;
+    const size_t first = s->n_heads * s->qk_blocks;
     const size_t left = p->T - part->row, rows = part->rows < left ? part->rows : left;
 
-    tile_set()->spread(kv_keys(p->kv, layer) + p->kv->n * width, width,
-                       tiles_from(qkv, first), n_k, m->k_index, part->row, rows);
-    tile_set()->spread(kv_values(p->kv, layer) + p->kv->n * width, width,
-                       tiles_from(qkv, first + n_k), n_v, m->v_index, part->row, rows);
+    tile_set()->spread(k, width, tiles_from(qkv, first), n_k, m->k_index, part->row,
+                       rows);
+    tile_set()->spread(v, width, tiles_from(qkv, first + n_k), n_v, m->v_index,
+                       part->row, rows);
+}
+
+/* To the session's cache. */
+static void keep_in_cache(struct decoder_pass *p, const struct step_part *part,
+                          size_t layer, struct tiles qkv)
+{
+    const size_t width = p->kv->width, at = p->kv->n * width;
+
+    spread_rows(p, kv_keys(p->kv, layer) + at, kv_values(p->kv, layer) + at, width,
+                part, qkv);
+}
+
+/* Sequence SEQ and what it continues as a cache, which holds the same numbers. */
+static struct tile_cache cache_of(struct decoder_pass *p, size_t seq)
+{
+    const struct model_config *c = &p->model->weights->config;
+
+    return (struct tile_cache){.k = p->joined.k,
+                               .v = p->joined.v,
+                               .pitch = c->n_kv_heads * c->head_dim,
+                               .n = pass_join(p, seq, p->joined.all_k, p->joined.all_v),
+                               .k_index = p->tiles->model->k_index,
+                               .v_index = p->tiles->model->v_index};
 }
 
 void tile_qkv(struct decoder_pass *p, const struct step_part *part, size_t layer)
@@ -101,8 +124,17 @@ void tile_attend(struct decoder_pass *p, const struct step_part *part, size_t la
                                     .v_index = p->tiles->model->v_index};
         at.cache = &cache;
     }
+    if (p->options.continued)
+        spread_rows(p, p->joined.all_k, p->joined.all_v,
+                    p->model->weights->config.n_kv_heads *
+                        p->model->weights->config.head_dim,
+                    part, a->qkv);
     for (size_t s = 0; s < p->block->n_seqs; s++) {
         at.n = p->block->seqs[s].n;
+        if (p->options.continued) {
+            cache = p->block->seqs[s].after ? cache_of(p, s) : (struct tile_cache){0};
+            at.cache = p->block->seqs[s].after ? &cache : NULL;
+        }
         tile_set()->attention(&at);
         at.row += at.n;
     }

@@ -14,8 +14,9 @@
 #include "files/json.h"
 
 static const char *const names[N_ANSWER_SCORES] = {
-    "loss",       "exact", "last_number",  "answer_line",
-    "first_word", "json",  "first_letter", "last_word"};
+    "loss",     "exact",        "last_number", "answer_line", "first_word",
+    "json",     "first_letter", "last_word",   "last_line",   "sql",
+    "one_line", "short",        "yes_no",      "rouge_l",     "bleu"};
 
 const char *answer_score_name(enum answer_score s)
 {
@@ -171,6 +172,92 @@ static struct answer_verdict judge_json(const char *got, const char *want)
     return v;
 }
 
+static struct span last_line(const char *text)
+{
+    struct span found = {0};
+
+    for (const char *line = text; line;) {
+        const char *const end = strchr(line, '\n');
+        const struct span t = trimmed(line, end ? (size_t)(end - line) : strlen(line));
+
+        if (t.n)
+            found = t;
+        line = end ? end + 1 : NULL;
+    }
+    return found;
+}
+
+/* The next sign of a query at *P: a quoted text, a word, or one character. */
+static struct span sql_sign(const char **p)
+{
+    struct span s;
+
+    *p += strspn(*p, " \t\r\n");
+    s = (struct span){*p, 1};
+    if (**p == ';' && !(*p)[1 + strspn(*p + 1, "; \t\r\n")])
+        *p += strlen(*p);
+    if (!**p)
+        return (struct span){0};
+    if (strchr("'\"`", **p)) {
+        const char *const end = strchr(*p + 1, **p);
+
+        s.n = end ? (size_t)(end - *p) + 1 : strlen(*p);
+    } else if (is_word(**p) || **p == '_') {
+        while (is_word(s.at[s.n]) || s.at[s.n] == '_')
+            s.n++;
+    }
+    *p += s.n;
+    return s;
+}
+
+static bool sql_equal(const char *got, const char *want)
+{
+    for (bool any = false;; any = true) {
+        const struct span x = sql_sign(&got), y = sql_sign(&want);
+
+        if (!x.at || !y.at)
+            return any && !x.at && !y.at;
+        if (!span_equal(x, y, !strchr("'\"`", *x.at)))
+            return false;
+    }
+}
+
+static size_t count_words(const char *text)
+{
+    size_t n = 0;
+
+    for (bool in = false; *text; text++) {
+        n += !in && !isspace((unsigned char)*text);
+        in = !isspace((unsigned char)*text);
+    }
+    return n;
+}
+
+bool answer_counts(enum answer_score s, const char *want)
+{
+    const struct span all = trimmed(want, strlen(want)), first = first_word(want);
+
+    switch (s) {
+    case ANSWER_SHORT:
+        if (count_words(want) > 3)
+            return false;
+        return all.n && !memchr(all.at, '\n', all.n);
+    case ANSWER_ONE_LINE:
+        return all.n && !memchr(all.at, '\n', all.n);
+    case ANSWER_YES_NO:
+        return span_equal(first, (struct span){"yes", 3}, true) ||
+               span_equal(first, (struct span){"no", 2}, true) ||
+               span_equal(first, (struct span){"maybe", 5}, true);
+    default:
+        return s != ANSWER_LOSS;
+    }
+}
+
+bool answer_is_judged(enum answer_score s)
+{
+    return s != ANSWER_LOSS && s != ANSWER_ROUGE_L && s != ANSWER_BLEU;
+}
+
 struct answer_verdict answer_judge(enum answer_score s, const char *got,
                                    const char *want)
 {
@@ -179,6 +266,8 @@ struct answer_verdict answer_judge(enum answer_score s, const char *got,
 
     switch (s) {
     case ANSWER_EXACT:
+    case ANSWER_ONE_LINE:
+    case ANSWER_SHORT:
         v.right =
             span_equal(trimmed(got, strlen(got)), trimmed(want, strlen(want)), false);
         break;
@@ -189,10 +278,17 @@ struct answer_verdict answer_judge(enum answer_score s, const char *got,
         v.right = span_equal(answer_line(got), answer_line(want), false);
         break;
     case ANSWER_FIRST_WORD:
+    case ANSWER_YES_NO:
         v.right = span_equal(first_word(got), first_word(want), true);
         break;
     case ANSWER_LAST_WORD:
         v.right = span_equal(last_word(got), last_word(want), true);
+        break;
+    case ANSWER_LAST_LINE:
+        v.right = span_equal(last_line(got), last_line(want), false);
+        break;
+    case ANSWER_SQL:
+        v.right = sql_equal(got, want);
         break;
     case ANSWER_FIRST_LETTER:
         x = first_word(got);
@@ -203,6 +299,8 @@ struct answer_verdict answer_judge(enum answer_score s, const char *got,
         v = judge_json(got, want);
         break;
     case ANSWER_LOSS:
+    case ANSWER_ROUGE_L:
+    case ANSWER_BLEU:
     case N_ANSWER_SCORES:
         break;
     }

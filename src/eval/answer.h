@@ -10,6 +10,17 @@
  *     last_word     the last such run
  *     first_letter  a first word of one letter: "B. gravity"
  *     json          one JSON object, equal but for order and blanks
+ *     last_line     the last line that is not blank, blanks at its ends aside
+ *     sql           the words and signs of a query: blanks, capitals outside of quotes
+ *                   and a semicolon at the end do not count
+ *     rouge_l, bleu the whole text, by how near it comes (text_metrics.h)
+ *
+ * Sets of several kinds of question are scored on one kind alone, which the expected
+ * answer tells; the other rows are not asked:
+ *
+ *     one_line      exact, where one line is expected: values among programs
+ *     short         exact, where one to three words are expected: names among texts
+ *     yes_no        first_word, where that is yes, no or maybe
  */
 #ifndef ARTEL_EVAL_ANSWER_H
 #define ARTEL_EVAL_ANSWER_H
@@ -25,11 +36,23 @@ enum answer_score {
     ANSWER_JSON,
     ANSWER_FIRST_LETTER,
     ANSWER_LAST_WORD,
+    ANSWER_LAST_LINE,
+    ANSWER_SQL,
+    ANSWER_ONE_LINE,
+    ANSWER_SHORT,
+    ANSWER_YES_NO,
+    ANSWER_ROUGE_L,
+    ANSWER_BLEU,
     N_ANSWER_SCORES
 };
 
 const char *answer_score_name(enum answer_score s);
 int answer_score_from_name(const char *name); /* -1 where unknown */
+
+/* Is a row that expects WANT asked at all? */
+bool answer_counts(enum answer_score s, const char *want);
+/* Is an answer right or wrong? Else its score is a number of its own, or there is none. */
+bool answer_is_judged(enum answer_score s);
 
 struct answer_verdict {
     bool right;

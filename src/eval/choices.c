@@ -1,84 +1,283 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Multiple choice without generating: every choice is put as the answer to the
- * question, and the likeliest is the model's.
+ * Multiple choice without generating: every choice is put behind the question, and
+ * the likeliest is the model's.
  *
- *     accuracy   argmax log p(choice | question)
- *     score      argmax log p(choice | question) / characters of the choice
+ *     acc        argmax log p(choice | question)
+ *     acc_norm   argmax log p(choice | question) / characters of the choice
  *
- * The first of equals wins. The question is a user turn of the chat template; the
- * choice alone carries the loss, no end-of-turn token follows it.
+ * The first of equals wins. What the choices of a row have in common is computed
+ * once: the question is a row of its own that the choices continue. Where the
+ * tokeniser joins letters across the seam, question and choice are one row each, and
+ * the tokens behind the question's own number count, as the harness has it.
  */
-#include "eval/measure.h"
+#include "eval/choices.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "data/corpus.h"
+#include "eval/question.h"
 #include "eval/score.h"
 #include "text/tokenizer.h"
 
-struct trial {
-    struct example example;
-    int32_t *ids;        /* (n) owned */
-    unsigned char *loss; /* (n) owned */
+struct trials {
+    struct example *at; /* (n) ids and loss owned */
+    size_t *after;      /* (n) as score_rows() takes it */
+    size_t n;
+    size_t *of_choice; /* the trial of each choice, rows behind one another */
+    size_t n_choices;
 };
 
-static void trials_free(struct trial *t, size_t n)
+static void trials_release(struct trials *t)
 {
-    for (size_t i = 0; t && i < n; i++) {
-        free(t[i].ids);
-        free(t[i].loss);
+    for (size_t i = 0; i < t->n; i++) {
+        free((void *)(uintptr_t)t->at[i].ids);
+        free((void *)(uintptr_t)t->at[i].loss);
     }
-    free(t);
+    free(t->at);
+    free(t->after);
+    free(t->of_choice);
 }
 
-static int trial_init(struct trial *t, const struct example *question,
-                      const char *choice, const struct tokenizer *tok,
-                      struct artel_error *err)
+/* A trial of IDS (N), of which those from FIRST on count; POOL is what routers read. */
+static int push(struct trials *t, const struct example *pool, const int32_t *ids,
+                size_t n, size_t first, size_t after, struct artel_error *err)
 {
-    struct ids ids = {0};
-    int rc = tokenizer_encode(tok, &ids, choice, strlen(choice), false, err);
-    const size_t n = question->n_prompt + ids.n;
+    int32_t *const copy = malloc((n + 1) * sizeof(*copy));
+    unsigned char *const loss = calloc(n + 1, 1);
 
-    t->ids = calloc(n + 1, sizeof(*t->ids));
-    t->loss = calloc(n + 1, 1);
-    if (rc == 0 && (!t->ids || !t->loss))
-        rc = error_nomem(err, n * sizeof(*t->ids));
-    if (rc == 0) {
-        memcpy(t->ids, question->ids, question->n_prompt * sizeof(*t->ids));
-        if (ids.n)
-            memcpy(t->ids + question->n_prompt, ids.at, ids.n * sizeof(*t->ids));
-        memset(t->loss + question->n_prompt, 1, ids.n);
-        t->example = *question;
-        t->example.ids = t->ids;
-        t->example.loss = t->loss;
-        t->example.n = n;
-        t->example.n_loss = ids.n;
+    if (!copy || !loss) {
+        free(copy);
+        free(loss);
+        return error_nomem(err, n * sizeof(*copy));
     }
-    ids_release(&ids);
+    if (n)
+        memcpy(copy, ids, n * sizeof(*copy));
+    memset(loss + first, 1, n - first);
+    t->after[t->n] = after;
+    t->at[t->n++] = (struct example){.ids = copy,
+                                     .n = n,
+                                     .n_prompt = first,
+                                     .loss = loss,
+                                     .pool_first = pool->pool_first,
+                                     .pool_n = pool->pool_n,
+                                     .n_loss = n - first,
+                                     .row = pool->row};
+    return 0;
+}
+
+/* The question as a user turn, each choice as an answer. */
+static int add_chat(struct trials *t, const struct example *question,
+                    const struct choice_row *row, const struct tokenizer *tok,
+                    struct artel_error *err)
+{
+    const size_t leader = t->n;
+    int rc = push(t, question, question->ids, question->n_prompt, question->n_prompt, 0,
+                  err);
+
+    for (size_t k = 0; rc == 0 && k < row->n_choices; k++) {
+        struct ids ids = {0};
+
+        rc = tokenizer_encode(tok, &ids, row->choices[k], strlen(row->choices[k]),
+                              false, err);
+        t->of_choice[t->n_choices++] = t->n;
+        if (rc == 0)
+            rc = push(t, question, ids.at, ids.n, 0, leader + 1, err);
+        ids_release(&ids);
+    }
     return rc;
 }
 
-static double characters(const char *text)
+/* Tokens of choice K's question, and of both texts together. */
+static int encode(struct ids *given, struct ids *both, const struct tokenizer *tok,
+                  enum question_style style, const struct choice_row *row, size_t k,
+                  struct artel_error *err)
 {
-    size_t n = 0;
+    char *text = NULL, *rest = NULL, *more;
+    int rc = question_texts(&text, &rest, style, row, k, err);
 
-    for (; *text; text++)
-        n += ((unsigned char)*text & 0xc0) != 0x80;
-    return n ? (double)n : 1;
+    if (rc < 0)
+        return rc;
+    rc = tokenizer_encode(tok, given, text, strlen(text), false, err);
+    more = realloc(text, strlen(text) + strlen(rest) + 1);
+    if (!more) {
+        rc = error_nomem(err, strlen(rest));
+    } else {
+        text = strcat(more, rest);
+        if (rc == 0)
+            rc = tokenizer_encode(tok, both, text, strlen(text), false, err);
+    }
+    free(text);
+    free(rest);
+    return rc;
 }
 
-/* Index of the smallest nll, divided by characters where BY_LENGTH. */
-static size_t likeliest(const struct choice_row *row, const struct artel_score_row *s,
-                        bool by_length)
+static bool begins(const struct ids *ids, const struct ids *with)
+{
+    return with->n <= ids->n && !memcmp(ids->at, with->at, with->n * sizeof(*with->at));
+}
+
+/* Tokens of one row's questions and of questions with choices. */
+struct encoded {
+    struct ids *given, *both; /* (n) owned */
+    size_t n;
+};
+
+static void encoded_release(struct encoded *e)
+{
+    for (size_t k = 0; k < e->n; k++) {
+        ids_release(&e->given[k]);
+        ids_release(&e->both[k]);
+    }
+    free(e->given);
+    free(e->both);
+}
+
+/* Can the question be computed once, in ROOM tokens? */
+static bool shares(const struct encoded *e, size_t room)
+{
+    for (size_t k = 0; k < e->n; k++)
+        if (e->both[k].n > room || !begins(&e->both[k], &e->given[k]) ||
+            e->given[k].n != e->given[0].n || !begins(&e->given[0], &e->given[k]))
+            return false;
+    return true;
+}
+
+static int push_encoded(struct trials *t, const struct encoded *e, size_t line,
+                        size_t room, struct artel_error *err)
+{
+    const bool shared = shares(e, room);
+    struct example pool = {.row = line, .pool_n = e->given[0].n};
+    const size_t leader = t->n;
+    int rc = 0;
+
+    if (shared)
+        rc = push(t, &pool, e->given[0].at, e->given[0].n, e->given[0].n, 0, err);
+    for (size_t k = 0; rc == 0 && k < e->n; k++) {
+        const size_t n = e->given[k].n,
+                     over = e->both[k].n > room ? e->both[k].n - room : 0;
+        const size_t cut = over < n - 1 ? over : n - 1; /* the beginning goes */
+
+        t->of_choice[t->n_choices++] = t->n;
+        pool.pool_n = n - cut;
+        if (shared)
+            rc =
+                push(t, &pool, e->both[k].at + n, e->both[k].n - n, 0, leader + 1, err);
+        else
+            rc = push(t, &pool, e->both[k].at + cut, e->both[k].n - cut, n - cut, 0,
+                      err);
+    }
+    return rc;
+}
+
+static int add_plain(struct trials *t, size_t line, enum question_style style,
+                     const struct choice_row *row, const struct tokenizer *tok,
+                     size_t room, struct artel_error *err)
+{
+    struct encoded e = {calloc(row->n_choices, sizeof(struct ids)),
+                        calloc(row->n_choices, sizeof(struct ids)), 0};
+    int rc = e.given && e.both ? 0 : error_nomem(err, row->n_choices);
+
+    while (rc == 0 && e.n < row->n_choices) {
+        rc = encode(&e.given[e.n], &e.both[e.n], tok, style, row, e.n, err);
+        e.n++;
+        if (rc == 0 && (!e.given[e.n - 1].n || e.given[e.n - 1].n >= e.both[e.n - 1].n))
+            rc = error_set(err, ARTEL_EFORMAT, "EVL05", NULL,
+                           "row %zu: a choice leaves nothing to be predicted", line);
+    }
+    if (rc == 0)
+        rc = push_encoded(t, &e, line, room, err);
+    encoded_release(&e);
+    return rc;
+}
+
+/* Trials of all rows of C. */
+static int build(struct trials *t, const struct artel_mixture *m,
+                 const struct corpus *c, struct artel_error *err)
+{
+    const size_t n = corpus_count(c), room = m->model->n_positions;
+    size_t total = 0;
+    int rc = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!corpus_choices(c, i))
+            return error_set(err, ARTEL_EFORMAT, "EVL01", NULL,
+                             "row %zu has no choices, the rows before it have",
+                             corpus_at(c, i)->row);
+        total += corpus_choices(c, i)->n_choices;
+    }
+    t->at = calloc(total + n, sizeof(*t->at));
+    t->after = calloc(total + n, sizeof(*t->after));
+    t->of_choice = calloc(total + 1, sizeof(*t->of_choice));
+    if (!t->at || !t->after || !t->of_choice)
+        return error_nomem(err, total * sizeof(*t->at));
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const struct choice_row *const row = corpus_choices(c, i);
+        const enum question_style style = question_style(row->domain);
+
+        if (style == QUESTION_CHAT)
+            rc = add_chat(t, corpus_at(c, i), row, m->model->tokenizer, err);
+        else
+            rc = add_plain(t, corpus_at(c, i)->row, style, row, m->model->tokenizer,
+                           room, err);
+    }
+    return rc;
+}
+
+int choices_score(struct choice_scores *out, const struct artel_mixture *m,
+                  const struct corpus *c, struct gate_sums *sums,
+                  const struct artel_score_options *o, struct artel_error *err)
+{
+    const struct example **rows = NULL;
+    struct artel_score_row *scored = NULL;
+    struct trials t = {0};
+    int rc = build(&t, m, c, err);
+
+    *out = (struct choice_scores){0};
+    if (rc == 0) {
+        rows = calloc(t.n + 1, sizeof(*rows));
+        scored = calloc(t.n + 1, sizeof(*scored));
+        out->nll = calloc(t.n_choices + 1, sizeof(*out->nll));
+        out->expert = calloc(t.n_choices + 1, sizeof(*out->expert));
+        if (!rows || !scored || !out->nll || !out->expert)
+            rc = error_nomem(err, t.n * sizeof(*scored));
+    }
+    for (size_t i = 0; rc == 0 && i < t.n; i++)
+        rows[i] = &t.at[i];
+    if (rc == 0)
+        rc = score_rows(scored, m, rows, t.n, t.after, sums, o, err);
+    for (size_t k = 0; rc == 0 && k < t.n_choices; k++) {
+        const size_t i = t.of_choice[k];
+
+        out->nll[k] = scored[i].nll; /* its question's expert is its own */
+        out->expert[k] = scored[t.after[i] ? t.after[i] - 1 : i].expert;
+    }
+    free(rows);
+    free(scored);
+    trials_release(&t);
+    if (rc < 0)
+        choice_scores_release(out);
+    return rc;
+}
+
+void choice_scores_release(struct choice_scores *s)
+{
+    free(s->nll);
+    free(s->expert);
+    *s = (struct choice_scores){0};
+}
+
+/* Index of the smallest nll, divided by the choice's length where BY_LENGTH. */
+static size_t likeliest(enum question_style style, const struct choice_row *row,
+                        const double *nll, bool by_length)
 {
     size_t best = 0;
     double least = 0;
 
     for (size_t k = 0; k < row->n_choices; k++) {
-        const double v = s[k].nll / (by_length ? characters(row->choices[k]) : 1);
+        const double v = nll[k] / (by_length ? question_length(style, row, k) : 1);
 
         if (k == 0 || v < least) {
             least = v;
@@ -89,20 +288,27 @@ static size_t likeliest(const struct choice_row *row, const struct artel_score_r
 }
 
 static void count(struct measured *out, const struct corpus *c,
-                  const struct artel_score_row *scored)
+                  const struct choice_scores *s)
 {
+    const double *nll = s->nll;
+
+    out->choices = true;
+    out->by_length = question_by_length(question_style(corpus_choices(c, 0)->domain));
     for (size_t i = 0; i < out->n_rows; i++) {
         const struct choice_row *const row = corpus_choices(c, i);
-        const bool right = likeliest(row, scored, true) == row->answer;
+        const enum question_style style = question_style(row->domain);
+        const bool acc = likeliest(style, row, nll, false) == row->answer,
+                   norm = likeliest(style, row, nll, true) == row->answer;
 
-        out->value[i] = right;
+        out->value[i] = out->by_length ? norm : acc;
         out->weight[i] = 1;
-        out->score += right;
-        out->accuracy += likeliest(row, scored, false) == row->answer;
-        scored += row->n_choices;
+        out->acc += acc;
+        out->acc_norm += norm;
+        nll += row->n_choices;
     }
-    out->score /= (double)out->n_rows;
-    out->accuracy /= (double)out->n_rows;
+    out->acc /= (double)out->n_rows;
+    out->acc_norm /= (double)out->n_rows;
+    out->score = out->by_length ? out->acc_norm : out->acc;
     out->n_judged = out->n_rows;
 }
 
@@ -110,39 +316,18 @@ int measure_choices(struct measured *out, const struct artel_mixture *m,
                     const struct corpus *c, const struct measure_options *o,
                     struct artel_error *err)
 {
-    const struct artel_score_options so = {.expert = o->expert, .stopped = o->stopped};
-    const struct example **rows = NULL;
-    struct artel_score_row *scored = NULL;
-    struct trial *trials = NULL;
-    size_t n = 0, at = 0;
-    int rc = 0;
+    const struct artel_score_options so = measure_score_options(o);
+    struct choice_scores s;
+    size_t at = 0;
+    int rc = choices_score(&s, m, c, out->sums, &so, err);
 
-    for (size_t i = 0; i < corpus_count(c); i++) {
-        if (!corpus_choices(c, i))
-            return error_set(err, ARTEL_EFORMAT, "EVL01", NULL,
-                             "row %zu has no choices, the rows before it have",
-                             corpus_at(c, i)->row);
-        n += corpus_choices(c, i)->n_choices;
+    if (rc < 0)
+        return rc;
+    count(out, c, &s);
+    for (size_t i = 0; o->expert == ARTEL_AUTO && i < out->n_rows; i++) {
+        measured_route(out, s.expert[at], o->expected);
+        at += corpus_choices(c, i)->n_choices;
     }
-    trials = calloc(n, sizeof(*trials));
-    rows = calloc(n, sizeof(*rows));
-    scored = calloc(n, sizeof(*scored));
-    if (!trials || !rows || !scored)
-        rc = error_nomem(err, n * sizeof(*trials));
-    for (size_t i = 0; rc == 0 && i < corpus_count(c); i++)
-        for (size_t k = 0; rc == 0 && k < corpus_choices(c, i)->n_choices; k++, at++) {
-            rc = trial_init(&trials[at], corpus_at(c, i),
-                            corpus_choices(c, i)->choices[k], m->model->tokenizer, err);
-            rows[at] = &trials[at].example;
-        }
-    if (rc == 0)
-        rc = score_examples(scored, m, rows, n, &so, err);
-    if (rc == 0) {
-        out->choices = true;
-        count(out, c, scored);
-    }
-    trials_free(trials, at);
-    free(rows);
-    free(scored);
-    return rc;
+    choice_scores_release(&s);
+    return 0;
 }

@@ -1,27 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Several mixtures over the same sets of rows, one after another, as JSON:
- *
- *     {"methods": [{"name", "path", "seed", "domains": {SET: {"perplexity", "score",
- *       "score_name", "rows", ...}}, "routing_accuracy", "confusion": {SET: {EXPERT: n}},
- *       "general": {SET: {"score", "change", "ci95"}}, "trainable_parameters", "tokens",
- *       "steps", "seconds"}]}
- *
- * Scores are shares from 0 to 1. The base alone is a method like the others; the
- * change of a general set is against it, row by row, with a 95 % interval.
+ * Several mixtures over the same sets of rows, one after another, as the JSON that
+ * artel.h describes. The base alone is a method like the others; the change of a
+ * general set is against it, row by row.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "decoder/gate_sums.h"
+#include "eval/eval_json.h"
+#include "eval/judge.h"
+#include "eval/keep.h"
 #include "eval/measure.h"
+#include "files/write.h"
 
 struct evaluation {
     const struct artel_eval_options *o;
     const struct artel_eval_set *sets; /* (n_sets) */
     size_t n_sets;
+    const struct artel_eval_set *general; /* (n_general) */
+    size_t n_general;
+    size_t general_rows;
     struct measured *base_general; /* (n_general) of the base, for the change */
+    struct judge *judge;           /* or NULL */
+    char digest[DIGEST_SIZE];      /* of what is measured; "" where nothing is kept */
+    bool is_base;                  /* the base alone is measured */
     json_t *methods;
     struct artel_error *err;
 };
@@ -35,18 +40,16 @@ void artel_eval_options_default(struct artel_eval_options *o)
 
 void artel_judge_options_default(struct artel_judge_options *o)
 {
-    *o = (struct artel_judge_options){
-        .key_env = "OPENAI_API_KEY", .ratings = 3, .retries = 5, .timeout_s = 120};
+    *o = (struct artel_judge_options){.key_env = "OPENAI_API_KEY",
+                                      .ratings = 3,
+                                      .retries = 5,
+                                      .wait_ms = 1000,
+                                      .timeout_s = 120};
 }
 
 const char *artel_score_names(size_t idx)
 {
     return idx < N_ANSWER_SCORES ? answer_score_name((enum answer_score)idx) : NULL;
-}
-
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
 }
 
 static void note(const struct evaluation *ev, const char *method, const char *set)
@@ -57,33 +60,6 @@ static void note(const struct evaluation *ev, const char *method, const char *se
         return;
     snprintf(line, sizeof(line), "%s: %s", method, set);
     ev->o->on_note(ev->o->user, line);
-}
-
-static json_t *set_json(const struct measured *r, enum answer_score score)
-{
-    json_t *const o = json_object();
-
-    json_object_set_new(o, "rows", json_integer((json_int_t)r->n_rows));
-    json_object_set_new(o, "dropped", json_integer((json_int_t)r->n_dropped));
-    json_object_set_new(o, "perplexity", number(r->perplexity));
-    json_object_set_new(o, "answer_tokens", json_integer((json_int_t)r->answer_tokens));
-    json_object_set_new(o, "score", r->n_judged ? number(r->score) : json_null());
-    json_object_set_new(
-        o, "score_name",
-        json_string(r->choices ? "acc_norm" : answer_score_name(score)));
-    if (r->choices)
-        json_object_set_new(o, "acc", number(r->accuracy));
-    if (r->n_judged && score == ANSWER_JSON) {
-        json_object_set_new(o, "json_valid", number(r->json_valid));
-        json_object_set_new(o, "json_name", number(r->json_name));
-    }
-    if (r->generate_seconds > 0)
-        json_object_set_new(o, "tokens_per_second",
-                            number(r->generated_tokens / r->generate_seconds));
-    json_object_set_new(o, "routing_accuracy",
-                        r->n_routed ? number((double)r->n_right / (double)r->n_routed)
-                                    : json_null());
-    return o;
 }
 
 /* The expert for a set: the one asked for, the domain's own where nothing routes. */
@@ -128,114 +104,78 @@ static int measure_each(struct measured *out, const struct artel_mixture *m,
     return 0;
 }
 
+/* A set, measured now or as it was kept. */
+static int measure_kept(struct measured *out, const struct evaluation *ev,
+                        const struct artel_mixture *m, const struct artel_eval_set *set,
+                        const struct measure_options *o)
+{
+    char key[DIGEST_SIZE];
+    int rc = 0;
+
+    if (ev->o->keep) {
+        rc = keep_key(key, ev->digest, m, set->path, o, ev->err);
+        if (rc == 0)
+            rc = keep_read(out, ev->o->keep, key, ev->err);
+        if (rc)
+            return rc < 0 ? error_in(ev->err, rc, set->path) : 0;
+    }
+    if (o->expert == ARTEL_AUTO && !m->mixture->n_routers)
+        rc = measure_each(out, m, set->path, *o, ev->err);
+    else
+        rc = measure_set(out, m, set->path, o, ev->err);
+    if (rc == 0 && ev->o->keep && !out->judged.missing)
+        rc = keep_write(out, ev->o->keep, key, ev->err);
+    if (rc < 0)
+        measured_release(out);
+    return rc;
+}
+
 static int measure_one(struct measured *out, const struct evaluation *ev,
                        const struct artel_mixture *m, const char *asked,
-                       const struct artel_eval_set *set, enum answer_score *score)
+                       const struct artel_eval_set *set, bool general,
+                       enum answer_score *score)
 {
+    const int kind = answer_score_from_name(set->score ? set->score : "loss");
     struct measure_options o = {.generate = ev->o->generate,
-                                .max_rows = ev->o->max_rows,
+                                .max_rows =
+                                    general ? ev->general_rows : ev->o->max_rows,
                                 .max_tokens = ev->o->max_tokens,
                                 .cutoff_len = ev->o->cutoff_len,
-                                .stopped = ev->o->stopped};
-    const int kind = answer_score_from_name(set->score ? set->score : "loss");
+                                .in_windows = general,
+                                .judge = ev->judge,
+                                .set = set->name,
+                                .asker = ev->is_base ? "base" : m->path,
+                                .stopped = ev->o->stopped,
+                                .on_rows = ev->o->on_rows,
+                                .user = ev->o->user};
     int rc;
 
     if (kind < 0)
         return error_set(ev->err, ARTEL_EUSAGE, "USE05", set->name,
                          "unknown way to score; see artel eval -h");
     *score = o.score = (enum answer_score)kind;
-    o.expected = m->mixture ? mixture_find(m->mixture, set->name) : -1;
+    o.expected = m->mixture && !ev->is_base ? mixture_find(m->mixture, set->name) : -1;
     rc = choose(&o.expert, m, asked, set->name, ev->err);
-    if (rc < 0)
-        return rc;
-    if (o.expert == ARTEL_AUTO && !m->mixture->n_routers)
-        return measure_each(out, m, set->path, o, ev->err);
-    return measure_set(out, m, set->path, &o, ev->err);
+    return rc < 0 ? rc : measure_kept(out, ev, m, set, &o);
 }
 
-/* Difference of shares, or of perplexities, with the half width of its interval. */
-static void compare(json_t *o, const struct measured *r, const struct measured *base)
+/* The change of R against the base, where both measured the same rows. */
+static int compare(json_t *o, const struct measured *r, const struct measured *base,
+                   const struct evaluation *ev)
 {
-    double sum = 0, weights = 0, mean, square = 0, half;
-    const size_t n = r->n_rows;
+    struct change change;
+    int rc;
 
-    if (!base || base->n_rows != n || n < 2) {
-        json_object_set_new(o, "change", json_null());
-        json_object_set_new(o, "ci95", json_null());
-        return;
+    if (!base || base->n_rows != r->n_rows || base->choices != r->choices ||
+        r->n_rows < 2) {
+        eval_change_json(o, NULL);
+        return 0;
     }
-    for (size_t i = 0; i < n; i++) {
-        sum += r->value[i] - base->value[i];
-        weights += r->weight[i];
-    }
-    mean = weights > 0 ? sum / weights : 0;
-    for (size_t i = 0; i < n; i++) {
-        const double d = r->value[i] - base->value[i] - mean * r->weight[i];
-
-        square += d * d;
-    }
-    half =
-        weights > 0 ? 1.96 * sqrt(square * (double)n / (double)(n - 1)) / weights : 0;
-    if (r->choices) {
-        json_object_set_new(o, "change", number(mean));
-        json_object_set_new(o, "ci95", json_pack("[f, f]", mean - half, mean + half));
-        return;
-    }
-    json_object_set_new(o, "change", number(r->perplexity - base->perplexity));
-    json_object_set_new(o, "ci95",
-                        json_pack("[f, f]", base->perplexity * expm1(mean - half),
-                                  base->perplexity * expm1(mean + half)));
-}
-
-static json_t *confusion_row(const struct measured *r, const struct artel_mixture *m)
-{
-    json_t *const row = json_object();
-
-    for (size_t e = 0; m->mixture && e < m->mixture->n_experts; e++)
-        json_object_set_new(row, m->mixture->experts[e].name,
-                            json_integer((json_int_t)r->chosen[e]));
-    return row;
-}
-
-/* Sum of KEY over the stages that made the mixture, or null where none tells. */
-static json_t *training_sum(const json_t *training, const char *key)
-{
-    const json_t *const stages = json_object_get(training, "stages");
-    double sum = 0;
-    bool whole = true, any = false;
-    const char *name;
-    json_t *stage;
-
-    json_object_foreach((json_t *)(size_t)stages, name, stage)
-    {
-        const json_t *const v = json_object_get(stage, key);
-
-        any |= json_is_number(v);
-        whole &= !json_is_real(v);
-        sum += json_number_value(v);
-    }
-    return !any ? json_null() : whole ? json_integer((json_int_t)sum) : number(sum);
-}
-
-static void describe(json_t *method, const struct artel_mixture *m, bool is_base)
-{
-    static const char *const keys[] = {"tokens", "steps", "seconds"};
-    json_t *const seed =
-        json_object_get(json_object_get(m->file.settings, "train"), "seed");
-    struct artel_mixture_info info;
-
-    artel_mixture_info(m, &info);
-    json_object_set_new(method, "name", json_string(is_base ? "base" : info.method));
-    json_object_set_new(method, "path",
-                        json_string(is_base ? m->model->weights->path : m->path));
-    json_object_set_new(method, "seed",
-                        is_base || !seed ? json_null() : json_incref(seed));
-    json_object_set_new(method, "trainable_parameters",
-                        json_integer(is_base ? 0 : (json_int_t)info.n_parameters));
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        json_object_set_new(method, keys[i],
-                            is_base ? json_integer(0)
-                                    : training_sum(m->file.training, keys[i]));
+    rc = bootstrap_change(&change, r->value, base->value, r->weight, r->n_rows,
+                          !r->choices, ev->o->seed, ev->err);
+    if (rc == 0)
+        eval_change_json(o, &change);
+    return rc;
 }
 
 static int measure_general(json_t *method, struct evaluation *ev,
@@ -246,20 +186,20 @@ static int measure_general(json_t *method, struct evaluation *ev,
     int rc = 0;
 
     json_object_set_new(method, "general", general);
-    for (size_t i = 0; rc == 0 && i < ev->o->n_general; i++) {
-        const struct artel_eval_set *const set = &ev->o->general[i];
+    for (size_t i = 0; rc == 0 && i < ev->n_general; i++) {
+        const struct artel_eval_set *const set = &ev->general[i];
         struct measured r = {0};
         enum answer_score score = ANSWER_LOSS;
         json_t *o;
 
         note(ev, is_base ? "base" : m->path, set->name);
-        rc = measure_one(&r, ev, m, asked, set, &score);
+        rc = measure_one(&r, ev, m, asked, set, true, &score);
         if (rc < 0)
             break;
-        o = set_json(&r, score);
+        o = eval_set_json(&r, score);
         if (!r.n_judged)
-            json_object_set_new(o, "score", number(r.perplexity));
-        compare(o, &r, is_base ? NULL : &ev->base_general[i]);
+            json_object_set_new(o, "score", eval_number(r.perplexity));
+        rc = compare(o, &r, is_base ? NULL : &ev->base_general[i], ev);
         json_object_set_new(general, set->name, o);
         if (is_base)
             ev->base_general[i] = r;
@@ -269,69 +209,118 @@ static int measure_general(json_t *method, struct evaluation *ev,
     return rc;
 }
 
+/* Sums over the sets of one method. */
+struct totals {
+    size_t routed, right;
+    double decisions, entropy, identity;
+};
+
+static void put_set(json_t *method, struct totals *t, const struct measured *r,
+                    const struct artel_mixture *m, const char *name,
+                    enum answer_score score)
+{
+    json_object_set_new(json_object_get(method, "domains"), name,
+                        eval_set_json(r, score));
+    if (r->n_routed) {
+        json_object_set_new(json_object_get(method, "confusion"), name,
+                            eval_confusion_json(r, m));
+        if (mixture_find(m->mixture, name) >= 0) {
+            t->routed += r->n_routed;
+            t->right += r->n_right;
+        }
+    }
+    if (r->sums) {
+        json_object_set_new(json_object_get(method, "routing"), name,
+                            eval_gates_json(r));
+        t->decisions += r->sums->decisions;
+        t->entropy += r->sums->entropy;
+        t->identity += r->sums->identity;
+    }
+}
+
 /* One method's entry: every set, then the general ones. */
 static int measure_method(struct evaluation *ev, const struct artel_mixture *m,
                           const char *asked, bool is_base)
 {
-    json_t *const method = json_object(), *const domains = json_object();
-    json_t *const confusion = json_object();
-    size_t routed = 0, right = 0;
+    json_t *const method = json_object();
+    struct totals t = {0};
     int rc = 0;
 
     json_array_append_new(ev->methods, method);
-    describe(method, m, is_base);
-    json_object_set_new(method, "domains", domains);
+    eval_method_json(method, m, is_base);
+    json_object_set_new(method, "domains", json_object());
+    json_object_set_new(method, "confusion", json_object());
+    json_object_set_new(method, "routing", json_object());
+    ev->is_base = is_base;
+    if (ev->o->keep)
+        rc = keep_digest(ev->digest, m, is_base, ev->err);
     for (size_t i = 0; rc == 0 && i < ev->n_sets; i++) {
         const struct artel_eval_set *const set = &ev->sets[i];
         enum answer_score score = ANSWER_LOSS;
         struct measured r = {0};
 
         note(ev, is_base ? "base" : m->path, set->name);
-        rc = measure_one(&r, ev, m, asked, set, &score);
+        rc = measure_one(&r, ev, m, asked, set, false, &score);
         if (rc < 0)
             break;
-        json_object_set_new(domains, set->name, set_json(&r, score));
-        if (r.n_routed) {
-            json_object_set_new(confusion, set->name, confusion_row(&r, m));
-            if (mixture_find(m->mixture, set->name) >= 0) {
-                routed += r.n_routed;
-                right += r.n_right;
-            }
-        }
+        put_set(method, &t, &r, m, set->name, score);
         measured_release(&r);
     }
-    json_object_set_new(method, "routing_accuracy",
-                        routed ? number((double)right / (double)routed) : json_null());
-    json_object_set_new(method, "confusion", confusion);
+    json_object_set_new(
+        method, "routing_accuracy",
+        eval_number(t.routed ? (double)t.right / (double)t.routed : (double)NAN));
+    eval_routing_json(method, t.decisions, t.entropy, t.identity);
     return rc < 0 ? rc : measure_general(method, ev, m, asked, is_base);
 }
 
-/* Sets that the domains of F name: test rows, else validation rows. The strings are
- * borrowed from F. */
-static int sets_of(struct artel_eval_set **out, size_t *n, const struct mixture_file *f,
-                   struct artel_error *err)
+/* What the first of the mixtures that names sets tells all to be measured on. */
+struct found {
+    struct mixture_file file;
+    struct artel_eval_set *sets, *general; /* owned; their strings are FILE's */
+    size_t n_sets, n_general, general_rows;
+};
+
+static void found_release(struct found *f)
 {
-    struct artel_eval_set *const sets = calloc(f->n_domains + 1, sizeof(*sets));
+    free(f->sets);
+    free(f->general);
+    if (f->file.folder)
+        mixture_file_release(&f->file);
+    *f = (struct found){0};
+}
 
-    *out = sets;
-    *n = 0;
-    if (!sets)
-        return error_nomem(err, f->n_domains * sizeof(*sets));
-    for (size_t i = 0; i < f->n_domains; i++) {
-        const struct domain_notes *const d = &f->domains[i];
-        const char *const path = d->test ? d->test : d->valid;
+/* Test rows of the domains, else validation rows; general sets of the recipe. */
+static int sets_of(struct found *f, struct artel_error *err)
+{
+    json_t *const general = json_object_get(f->file.settings, "general");
+    const char *name;
+    json_t *path;
 
-        if (path)
-            sets[(*n)++] = (struct artel_eval_set){d->name, path, d->score};
+    f->sets = calloc(f->file.n_domains + 1, sizeof(*f->sets));
+    f->general = calloc(json_object_size(general) + 1, sizeof(*f->general));
+    if (!f->sets || !f->general)
+        return error_nomem(err, f->file.n_domains * sizeof(*f->sets));
+    for (size_t i = 0; i < f->file.n_domains; i++) {
+        const struct domain_notes *const d = &f->file.domains[i];
+        const char *const rows = d->test ? d->test : d->valid;
+
+        if (rows)
+            f->sets[f->n_sets++] = (struct artel_eval_set){d->name, rows, d->score};
     }
+    json_object_foreach(general, name, path)
+    {
+        if (json_is_string(path))
+            f->general[f->n_general++] =
+                (struct artel_eval_set){name, json_string_value(path), NULL};
+    }
+    f->general_rows =
+        (size_t)json_integer_value(json_object_get(f->file.settings, "general_rows"));
     return 0;
 }
 
-/* The first of the mixtures that names sets tells what all are measured on. */
-static int find_sets(struct mixture_file *f, struct artel_eval_set **sets, size_t *n,
-                     const char *const *paths, size_t n_paths, struct artel_error *err)
+static int find_sets(struct found *f, const char *const *paths, size_t n_paths,
+                     struct artel_error *err)
 {
-    *n = 0;
     for (size_t i = 0; i < n_paths; i++) {
         enum opened_kind kind;
         int rc = opened_kind(&kind, paths[i], err);
@@ -340,14 +329,12 @@ static int find_sets(struct mixture_file *f, struct artel_eval_set **sets, size_
             return rc;
         if (kind != OPENED_MIXTURE)
             continue;
-        rc = mixture_file_open(f, paths[i], NULL, false, err);
+        rc = mixture_file_open(&f->file, paths[i], NULL, false, err);
         if (rc == 0)
-            rc = sets_of(sets, n, f, err);
-        if (rc < 0 || *n)
+            rc = sets_of(f, err);
+        if (rc < 0 || f->n_sets)
             return rc;
-        free(*sets);
-        *sets = NULL;
-        mixture_file_release(f);
+        found_release(f);
     }
     return 0;
 }
@@ -388,31 +375,51 @@ static int check_names(const struct artel_eval_set *sets, size_t n,
     return 0;
 }
 
+/* Sets that were asked for, else those that a mixture names. */
+static int choose_sets(struct evaluation *ev, struct found *found,
+                       const char *const *paths, size_t n)
+{
+    const struct artel_eval_options *const o = ev->o;
+    int rc = check_names(o->sets, o->n_sets, ev->err);
+
+    if (rc == 0)
+        rc = check_names(o->general, o->n_general, ev->err);
+    if (rc == 0 && !o->n_sets)
+        rc = find_sets(found, paths, n, ev->err);
+    if (rc < 0)
+        return rc;
+    ev->sets = o->n_sets ? o->sets : found->sets;
+    ev->n_sets = o->n_sets ? o->n_sets : found->n_sets;
+    ev->general = o->n_general ? o->general : found->general;
+    ev->n_general = o->n_general ? o->n_general : found->n_general;
+    ev->general_rows = o->general_rows       ? o->general_rows
+                       : found->general_rows ? found->general_rows
+                                             : o->max_rows;
+    if (!ev->n_sets && !ev->n_general)
+        return error_set(ev->err, ARTEL_EUSAGE, "USE12", NULL,
+                         "no rows to measure on: the mixture names none; give a set");
+    return 0;
+}
+
 int artel_evaluate(char **json, const char *const *paths, size_t n,
                    const struct artel_eval_options *o, struct artel_error *err)
 {
-    struct evaluation ev = {.o = o, .sets = o->sets, .n_sets = o->n_sets, .err = err};
-    struct mixture_file file = {0};
-    struct artel_eval_set *found = NULL;
+    struct evaluation ev = {.o = o, .err = err};
+    struct found found = {0};
     json_t *root = NULL;
-    int rc = 0;
+    int rc;
 
     *json = NULL;
     if (!n)
         return error_set(err, ARTEL_EUSAGE, "USE07", NULL, "nothing to evaluate");
-    rc = check_names(o->sets, o->n_sets, err);
-    if (rc == 0)
-        rc = check_names(o->general, o->n_general, err);
-    if (rc == 0 && !o->n_sets) {
-        rc = find_sets(&file, &found, &ev.n_sets, paths, n, err);
-        ev.sets = found;
-    }
-    if (rc == 0 && !ev.n_sets && !o->n_general)
-        rc = error_set(err, ARTEL_EUSAGE, "USE12", NULL,
-                       "no rows to measure on: the mixture names none; give a set");
+    rc = choose_sets(&ev, &found, paths, n);
+    if (rc == 0 && o->keep)
+        rc = make_folder(o->keep, err);
+    if (rc == 0 && o->judge)
+        rc = judge_open(&ev.judge, o->judge, o->stopped, err);
     root = json_object();
     ev.methods = json_array();
-    ev.base_general = calloc(o->n_general + 1, sizeof(*ev.base_general));
+    ev.base_general = calloc(ev.n_general + 1, sizeof(*ev.base_general));
     json_object_set(root, "methods", ev.methods);
     if (rc == 0 && (!root || !ev.methods || !ev.base_general))
         rc = error_nomem(err, 0);
@@ -420,12 +427,11 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
         rc = run(&ev, paths, n);
     if (rc == 0 && !(*json = json_dumps(root, JSON_INDENT(2))))
         rc = error_nomem(err, 0);
-    for (size_t i = 0; ev.base_general && i < o->n_general; i++)
+    for (size_t i = 0; ev.base_general && i < ev.n_general; i++)
         measured_release(&ev.base_general[i]);
     free(ev.base_general);
-    free(found);
-    if (file.folder)
-        mixture_file_release(&file);
+    found_release(&found);
+    judge_close(ev.judge);
     json_decref(ev.methods);
     json_decref(root);
     return rc;

@@ -116,6 +116,7 @@ struct recipe {
     struct recipe_general *general; /* owned */
     struct recipe_train train;
     struct recipe_router router;
+    size_t general_rows; /* of each general set; 0: all */
     size_t max_rows;     /* of domains that do not give their own; 0: all */
     size_t store_sample; /* rows a domain kept beside a mixture for add, 200; 0: none */
     bool eval_given, best_given; /* eval_steps, load_best_model_at_end were written */

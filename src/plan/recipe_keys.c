@@ -52,6 +52,7 @@ static const struct recipe_key keys[] = {
     {"", "general", KEY_GENERAL, 0, 0, 0, 0, NULL},
     {"", "train", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "router", KEY_SECTION, 0, 0, 0, 0, NULL},
+    {"", "general_rows", KEY_COUNT, IN_TOP(general_rows), 0, MANY, 0, NULL},
     {"", "max_rows", KEY_COUNT, IN_TOP(max_rows), 0, MANY, 0, NULL},
     {"", "store_sample", KEY_COUNT, IN_TOP(store_sample), 0, MANY, 0, NULL},
 

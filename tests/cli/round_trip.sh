@@ -141,8 +141,18 @@ printf 'hello there\n\n<|im_end|>\n' | "$ARTEL" tokenize "$TESTS/golden/toy-tied
 [ "$(printf '<|im_end|>\n' | "$ARTEL" tokenize "$TESTS/golden/toy-tied" - | wc -w)" -gt 1 ] ||
     fail "a control token in plain text"
 
-# Looking, asking and measuring changed nothing.
-diff -r run before >/dev/null || fail "the run's folder has changed: $(diff -rq run before)"
+# What was measured is kept and used again: the same numbers, nothing measured twice.
+[ "$(ls run/eval | wc -l)" = 6 ] || fail "kept results: $(ls run/eval)"
+touch -d 2001-01-01 run/eval/*
+quietly "$ARTEL" eval run --json again.json --max-tokens 4
+cmp -s eval.json again.json || fail "kept results differ: $(diff eval.json again.json)"
+[ -z "$(find run/eval -newer run/recipe.yaml -name '*.json')" ] || fail "measured twice"
+quietly "$ARTEL" eval run --json again.json --max-tokens 5
+[ "$(ls run/eval | wc -l)" -gt 6 ] || fail "another length of answers, the same results"
+
+# Looking, asking and measuring changed nothing else.
+diff -r -x eval run before >/dev/null ||
+    fail "the run's folder has changed: $(diff -rq -x eval run before)"
 
 # A domain more, a domain less.
 quietly "$ARTEL" add run/moa gamma=gamma.jsonl --test gamma.test.jsonl --score exact --json add.json

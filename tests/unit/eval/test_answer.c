@@ -38,6 +38,29 @@ static const struct row {
     {ANSWER_JSON, "{\"name\": \"x\", \"b\": 2}", "{\"name\":\"x\",\"b\":1}", false},
     {ANSWER_JSON, "Here: {\"name\":\"x\"}", "{\"name\":\"x\"}", false},
     {ANSWER_JSON, "[1]", "[1]", false},
+    {ANSWER_LAST_LINE, "steps\n  done \n\n", "other\ndone", true},
+    {ANSWER_LAST_LINE, "done\nmore", "done", false},
+    {ANSWER_LAST_LINE, "Done", "done", false},
+    {ANSWER_LAST_LINE, " \n", " \n", false},
+    {ANSWER_LAST_LINE, "", "", false},
+    {ANSWER_SQL, "select  a,b\nFROM t WHERE x='Q';",
+     "SELECT a , b from T where x = 'Q'", true},
+    {ANSWER_SQL, "SELECT a FROM t WHERE x = 'q'", "SELECT a FROM t WHERE x = 'Q'",
+     false},
+    {ANSWER_SQL, "SELECT a FROM t WHERE n >= 3", "SELECT a FROM t WHERE n >= 30",
+     false},
+    {ANSWER_SQL, "SELECT a FROM t", "SELECT a FROM t LIMIT 1", false},
+    {ANSWER_SQL, "SELECT a; SELECT b;", "SELECT a; SELECT b", true},
+    {ANSWER_SQL, "SELECT 'a  b", "SELECT 'a b", false},
+    {ANSWER_SQL, "SELECT ab", "SELECT a b", false},
+    {ANSWER_SQL, "", "", false},
+    {ANSWER_SQL, ";", "SELECT 1", false},
+    {ANSWER_ONE_LINE, "[1, 2]\n", "[1, 2]", true},
+    {ANSWER_ONE_LINE, "[1,2]", "[1, 2]", false},
+    {ANSWER_SHORT, "trend micro ", "trend micro", true},
+    {ANSWER_SHORT, "Trend micro", "trend micro", false},
+    {ANSWER_YES_NO, "No, it is not.", "No. The study shows it.", true},
+    {ANSWER_YES_NO, "Nothing", "No. The study shows it.", false},
 };
 
 static void answers_are_judged_by_the_part_that_counts(void **state)
@@ -51,6 +74,21 @@ static void answers_are_judged_by_the_part_that_counts(void **state)
             fail_msg("%s: '%s' against '%s'", answer_score_name(rows[i].score),
                      rows[i].got, rows[i].want);
     }
+}
+
+static void rows_of_another_kind_are_not_asked(void **state)
+{
+    (void)state;
+    assert_true(answer_counts(ANSWER_ONE_LINE, "42\n"));
+    assert_false(answer_counts(ANSWER_ONE_LINE, "def f():\n    return 1"));
+    assert_false(answer_counts(ANSWER_ONE_LINE, " \n"));
+    assert_true(answer_counts(ANSWER_SHORT, "individual software inc"));
+    assert_false(answer_counts(ANSWER_SHORT, "samsung black flat panel"));
+    assert_false(answer_counts(ANSWER_SHORT, "two\nlines"));
+    assert_true(answer_counts(ANSWER_YES_NO, "Maybe. It depends."));
+    assert_false(answer_counts(ANSWER_YES_NO, "Nobody knows."));
+    assert_true(answer_counts(ANSWER_EXACT, ""));
+    assert_false(answer_counts(ANSWER_LOSS, "x"));
 }
 
 static void json_verdict_tells_how_far_it_came(void **state)
@@ -73,13 +111,14 @@ static void every_name_is_found_and_no_other(void **state)
     for (int i = 0; i < N_ANSWER_SCORES; i++)
         assert_int_equal(
             answer_score_from_name(answer_score_name((enum answer_score)i)), i);
-    assert_int_equal(answer_score_from_name("rouge"), -1);
+    assert_int_equal(answer_score_from_name("rouge-l"), -1);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_judged_by_the_part_that_counts),
+        cmocka_unit_test(rows_of_another_kind_are_not_asked),
         cmocka_unit_test(json_verdict_tells_how_far_it_came),
         cmocka_unit_test(every_name_is_found_and_no_other),
     };
