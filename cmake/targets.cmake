@@ -20,15 +20,17 @@ target_include_directories(artel_flags INTERFACE ${PROJECT_SOURCE_DIR}/include
                            ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(artel_flags INTERFACE m OpenMP::OpenMP_C)
 
-# Files named *_avx2.c, *_avx512.c and *_amx.c are built for that instruction set alone.
+# Files named *_avx2.c, *_avx512.c, *_avx512bf16.c and *_amx.c are built for that
+# instruction set alone.
 set(ARTEL_FLAGS_avx2 -mavx2;-mfma;-mf16c)
 set(ARTEL_FLAGS_avx512
     -mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl)
-set(ARTEL_FLAGS_amx ${ARTEL_FLAGS_avx512};-mavx512bf16;-mamx-tile;-mamx-bf16)
+set(ARTEL_FLAGS_avx512bf16 ${ARTEL_FLAGS_avx512};-mavx512bf16)
+set(ARTEL_FLAGS_amx ${ARTEL_FLAGS_avx512bf16};-mamx-tile;-mamx-bf16)
 
 function(artel_isa_flags)
   foreach(file IN LISTS ARGN)
-    if(file MATCHES "_(avx2|avx512|amx)\\.c$")
+    if(file MATCHES "_(avx2|avx512|avx512bf16|amx)\\.c$")
       set(isa ${CMAKE_MATCH_1}) # before the next MATCHES forgets it
       if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
         set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
@@ -38,10 +40,30 @@ function(artel_isa_flags)
   endforeach()
 endfunction()
 
+# Files named *_bf16.c are built once for each set that multiplies bf16 (tiles/tile_built.h):
+# by a file of two lines each, whose own name tells the flags.
+function(artel_bf16_sets name list)
+  foreach(file IN LISTS ${list})
+    if(NOT file MATCHES "/([a-z0-9_]+)_bf16\\.c$")
+      list(APPEND all ${file})
+      continue()
+    endif()
+    foreach(isa amx avx512bf16)
+      set(built ${CMAKE_CURRENT_BINARY_DIR}/${name}/${CMAKE_MATCH_1}_${isa}.c)
+      string(TOUPPER ${isa} upper)
+      file(CONFIGURE OUTPUT ${built}
+        CONTENT "#define TILES_BY_${upper}\n#include \"${file}\"\n")
+      list(APPEND all ${built})
+    endforeach()
+  endforeach()
+  set(${list} ${all} PARENT_SCOPE)
+endfunction()
+
 # artel_folder(name [libraries]): the static library of src/name.
 function(artel_folder name)
   file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.c)
   if(files)
+    artel_bf16_sets(${name} files)
     add_library(artel_${name} STATIC ${files})
     artel_isa_flags(${files})
     target_compile_options(artel_${name} PRIVATE -Wdouble-promotion)

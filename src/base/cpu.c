@@ -23,10 +23,29 @@
 #define XFEATURE_TILES 18
 #define STACK_MIN      ((size_t)512 << 10) /* a packed block of a product is 288 KiB */
 
-static const char *const isa_names[] = {"ref", "avx2", "avx512", "amx"};
+static const char *const isa_names[] = {"ref", "avx2", "avx512", "avx512bf16", "amx"};
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+static bool has_avx512bf16(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+}
+
+/* Intel's only CPU with the first and without AMX is Cooper Lake, of Skylake's model. */
+static bool fast_bf16_dots(void)
+{
+    unsigned a, b, c, d;
+
+    if (!__get_cpuid(0, &a, &b, &c, &d))
+        return false;
+    if (b != signature_INTEL_ebx)
+        return true;
+    return __get_cpuid(1, &a, &b, &c, &d) && (a >> 16 & 15) == 5 && (a >> 4 & 15) == 5;
+}
 
 static bool has_amx(void)
 {
@@ -35,8 +54,6 @@ static bool has_amx(void)
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return false;
     if (!(d >> 24 & 1) || !(d >> 22 & 1)) /* AMX-TILE, AMX-BF16 */
-        return false;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) /* AVX512-BF16 */
         return false;
     return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP, XFEATURE_TILES) == 0;
 }
@@ -48,9 +65,16 @@ static enum cpu_isa detect(void)
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
         return CPU_AVX2;
-    return has_amx() ? CPU_AMX : CPU_AVX512;
+    if (!has_avx512bf16())
+        return CPU_AVX512;
+    return has_amx() ? CPU_AMX : CPU_AVX512BF16;
 }
 #else
+static bool fast_bf16_dots(void)
+{
+    return false;
+}
+
 static enum cpu_isa detect(void)
 {
     return CPU_REF;
@@ -79,6 +103,15 @@ enum cpu_isa cpu_isa(void)
     return (enum cpu_isa)chosen;
 }
 
+bool cpu_fast_bf16_dots(void)
+{
+    static int fast = -1;
+
+    if (fast < 0)
+        fast = fast_bf16_dots();
+    return fast;
+}
+
 int cpu_check(struct artel_error *err)
 {
     const char *forced = getenv("ARTEL_CPU");
@@ -87,10 +120,10 @@ int cpu_check(struct artel_error *err)
     if (!forced || !*forced)
         return 0;
     if (named(forced) < 0)
-        return error_set(
-            err, ARTEL_EUSAGE, "CPU01", "ARTEL_CPU",
-            "unknown instruction set '%s', expected ref, avx2, avx512 or amx",
-            escape_text(text, sizeof(text), forced, strlen(forced)));
+        return error_set(err, ARTEL_EUSAGE, "CPU01", "ARTEL_CPU",
+                         "unknown instruction set '%s', expected ref, avx2, avx512, "
+                         "avx512bf16 or amx",
+                         escape_text(text, sizeof(text), forced, strlen(forced)));
     if (named(forced) > (int)detect())
         return error_set(err, ARTEL_ELIMIT, "CPU02", "ARTEL_CPU",
                          "this CPU has no %s; the best it has is %s", forced,

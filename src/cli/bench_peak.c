@@ -61,6 +61,26 @@ __attribute__((target("avx2,fma"))) static float fma_avx2(size_t n)
 #undef ADD
 }
 
+__attribute__((target("avx512f,avx512bf16"))) static float dots_avx512bf16(size_t n)
+{
+    const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f003e80);
+    __m512 sum;
+#define SUM(i)  __m512 s##i = _mm512_set1_ps(1.0f + i);
+#define STEP(i) s##i = _mm512_dpbf16_ps(s##i, x, x);
+#define ADD(i)  sum = _mm512_add_ps(sum, s##i);
+    TWELVE(SUM)
+
+    for (size_t i = 0; i < n; i++) {
+        TWELVE(STEP)
+    }
+    sum = _mm512_setzero_ps();
+    TWELVE(ADD)
+    return _mm512_reduce_add_ps(sum);
+#undef SUM
+#undef STEP
+#undef ADD
+}
+
 /* The compiler may not leave out what X took to compute. */
 static void keep(float x)
 {
@@ -105,6 +125,10 @@ static double rounds(size_t n, enum precision p)
     if (p == PRECISION_BF16 && cpu_isa() >= CPU_AMX) {
         tiles_amx(n);
         return 4 * 2.0 * 16 * 16 * 32;
+    }
+    if (p == PRECISION_BF16 && cpu_isa() >= CPU_AVX512BF16) {
+        keep(dots_avx512bf16(n));
+        return 12 * 4.0 * 16;
     }
     if (cpu_isa() >= CPU_AVX512) {
         keep(fma_avx512(n));

@@ -48,14 +48,14 @@ int opened_kind(enum opened_kind *kind, const char *path, struct artel_error *er
 int precision_choose(enum precision *out, const char *name, struct artel_error *err)
 {
     if (!name || !strcmp(name, "auto")) {
-        *out = precision_native_bf16() ? PRECISION_BF16 : PRECISION_FP32;
+        *out = precision_fast_bf16() ? PRECISION_BF16 : PRECISION_FP32;
         return 0;
     }
     *out = !strcmp(name, "bf16") ? PRECISION_BF16 : PRECISION_FP32;
     if (*out == PRECISION_BF16 && !precision_native_bf16())
         return error_set(err, ARTEL_ELIMIT, "CPU02", "precision",
-                         "bf16 needs AMX, which this CPU lacks or "
-                         "ARTEL_CPU turns off");
+                         "bf16 needs AMX or AVX-512-BF16, which this CPU lacks "
+                         "or ARTEL_CPU turns off");
     if (*out == PRECISION_FP32 && strcmp(name, "fp32"))
         return error_set(err, ARTEL_EUSAGE, "USE05", "precision",
                          "expected auto, fp32 or bf16");

@@ -8,17 +8,18 @@
 #ifndef ARTEL_TILES_TILE_ATTENTION_H
 #define ARTEL_TILES_TILE_ATTENTION_H
 
+#include "tiles/tile_built.h"
 #include "tiles/tiles.h"
 
-size_t amx_attention_scratch(const struct tile_heads *h, size_t n_queries,
-                             size_t n_keys);
-void amx_attention(const struct tile_attention *a);
+size_t TILE(attention_scratch)(const struct tile_heads *h, size_t n_queries,
+                               size_t n_keys);
+void TILE(attention)(const struct tile_attention *a);
 /* CACHE is NULL there, and PART is not looked at. */
-void amx_attention_backward(const struct tile_attention *a,
-                            const struct tile_attention_slopes *s);
+void TILE(attention_backward)(const struct tile_attention *a,
+                              const struct tile_attention_slopes *s);
 
 /* What each direction takes of the scratch. */
-size_t amx_attention_forward_bytes(const struct tile_heads *h, size_t n_keys);
-size_t amx_attention_backward_bytes(const struct tile_heads *h, size_t n);
+size_t TILE(attention_forward_bytes)(const struct tile_heads *h, size_t n_keys);
+size_t TILE(attention_backward_bytes)(const struct tile_heads *h, size_t n);
 
 #endif

@@ -5,14 +5,11 @@
 #include "base/cpu.h"
 #include "tiles/tile_ranks.h"
 
-#if !defined(__x86_64__)
-const struct tile_rank_set *tile_rank_set_amx(void)
-{
-    return NULL;
-}
-#endif
-
 const struct tile_rank_set *tile_rank_set(void)
 {
-    return cpu_isa() >= CPU_AMX ? tile_rank_set_amx() : NULL;
+    const enum cpu_isa isa = cpu_isa();
+
+    if (isa >= CPU_AMX && tile_rank_set_amx())
+        return tile_rank_set_amx();
+    return isa >= CPU_AVX512BF16 ? tile_rank_set_avx512bf16() : NULL;
 }

@@ -125,30 +125,11 @@ struct tile_rank_set {
                      size_t row, size_t rows);
 };
 
-const struct tile_rank_set *tile_rank_set_amx(void); /* NULL when not built in */
+/* Both NULL when not built in. */
+const struct tile_rank_set *tile_rank_set_amx(void);
+const struct tile_rank_set *tile_rank_set_avx512bf16(void);
 
 /* The set that cpu_isa() allows, or NULL. */
 const struct tile_rank_set *tile_rank_set(void);
-
-/* What of tile_rank_set_amx lies in other files. */
-void amx_rank_product(float *out, size_t pitch, const struct rank_product *p,
-                      uint32_t places);
-void amx_rank_turn(uint16_t *turned, struct tiles h, size_t row, size_t rows);
-void amx_rank_gradients(const struct rank_block *blocks, size_t n_blocks,
-                        struct tiles x, size_t x_blocks, const struct tile_map *map,
-                        size_t row, size_t rows, void *mixed);
-size_t amx_rank_mixed(size_t rows);
-void amx_pack_rows(uint16_t *down, uint16_t *turned, size_t pitch,
-                   const struct rank_rows *a, const struct tile_map *map);
-void amx_pack_columns(uint16_t *up, size_t pitch, uint16_t *turned,
-                      const struct rank_columns *parts, size_t n_parts,
-                      const struct tile_map *map, size_t panel, size_t n_panels);
-void amx_draw_kept(uint64_t *kept, uint64_t seed, uint64_t stream, uint32_t limit,
-                   size_t n);
-void amx_thin(struct tiles out, struct tiles x, const struct tile_map *map,
-              const uint64_t *kept, size_t pitch, size_t row, size_t rows);
-void amx_add_kept(float *out, struct tiles h, const uint16_t *b, size_t b_pitch,
-                  const struct tile_map *map, const uint64_t *kept, size_t pitch,
-                  size_t row, size_t rows);
 
 #endif

@@ -177,7 +177,7 @@ struct tile_loss {
     void *scratch;
 };
 
-/* The operations; NULL where this CPU has no native bf16 tiles. */
+/* The operations. */
 struct tile_set {
     const char *name;
 
@@ -196,11 +196,9 @@ struct tile_set {
                           size_t dim, size_t blocks, size_t row, size_t rows);
     /* SUM (32) += rows ROW .. ROW + N of one column block, one after the other */
     void (*sum_rows)(float *sum, struct tiles t, size_t row, size_t n);
-    /* float rows (rows, pitch) from and to tiles of BLOCKS blocks */
+    /* float rows (rows, pitch) to tiles of BLOCKS blocks */
     void (*to_tiles)(struct tiles out, const float *x, size_t pitch, size_t blocks,
                      size_t row, size_t rows);
-    void (*from_tiles)(float *x, size_t pitch, struct tiles t, size_t blocks,
-                       size_t row, size_t rows);
 
     /* Place i of a row of T to element INDEX[i] of a row of X; -1: nowhere. Any rows. */
     void (*spread)(float *x, size_t pitch, struct tiles t, size_t blocks,
@@ -238,12 +236,16 @@ struct tile_set {
     void (*head_loss)(const struct tile_head *h, const struct tile_loss *loss);
 };
 
-const struct tile_set *tile_set_amx(void); /* NULL when not built in */
+/* Both NULL when not built in. */
+const struct tile_set *tile_set_amx(void);
+const struct tile_set *tile_set_avx512bf16(void);
 
 /* The set that cpu_isa() allows, or NULL. */
 const struct tile_set *tile_set(void);
 
-/* Does this CPU multiply bf16 natively: is there a set? */
+/* Does this CPU multiply bf16 natively, by AMX or AVX-512-BF16: is there a set? */
 bool precision_native_bf16(void);
+/* And is that faster than fp32? */
+bool precision_fast_bf16(void);
 
 #endif

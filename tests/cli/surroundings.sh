@@ -88,7 +88,7 @@ expect C17 4 $?
 [ -e f.json ] && fail "C17: half a file was left"
 
 # C22: instruction sets.
-for set in ref avx2; do
+for set in ref avx2 avx512bf16; do
     ARTEL_CPU=$set "$ARTEL" score "$model" rows.jsonl >/dev/null 2>err.txt
     case $? in 0 | 5) ;; *) fail "C22: $set: $(cat err.txt)" ;; esac
 done

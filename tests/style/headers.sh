@@ -14,6 +14,8 @@ for header in $(find src include tests -name '*.h' | sort); do
     case $header in
     *_avx2.h) isa='-mavx2 -mfma -mf16c' ;;
     *_avx512.h) isa='-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl' ;;
+    *bf16.h) isa='-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
+        -mavx512bf16' ;;
     *_amx.h) isa='-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
         -mavx512bf16 -mamx-tile -mamx-bf16' ;;
     *) isa= ;;

@@ -190,37 +190,31 @@ static void norm_backward_is_that_of_the_formula(void **state)
             check_backward(row_counts[j], dims[i], j % 2);
 }
 
-static void rows_go_to_tiles_and_back(void **state)
+static void rows_go_to_tiles(void **state)
 {
     const size_t rows = 37, blocks = 3, pitch = 101;
     struct tiles t;
     struct rng rng;
-    float *x, *y;
+    float *x;
 
     (void)state;
     if (!tile_set())
         skip();
     x = room(rows * pitch * sizeof(float));
-    y = room(rows * pitch * sizeof(float));
     t = tiles_room(rows, blocks + 1);
     rng_init(&rng, 1, 1);
     for (size_t i = 0; i < rows * pitch; i++)
         x[i] = rng_normal(&rng);
     tile_set()->to_tiles(t, x, pitch, blocks, 5, rows - 5);
-    tile_set()->from_tiles(y, pitch, t, blocks, 5, rows - 5);
     for (size_t r = 0; r < rows; r++) {
         for (size_t i = 0; i < blocks * 32; i++) {
             const uint16_t want = r < 5 ? 0xffff : bf16_of(x[r * pitch + i]);
 
             assert_int_equal(tile_at(t, r, i / 32)[i % 32], want);
-            assert_true(r < 5 ? isnan(y[r * pitch + i])
-                              : y[r * pitch + i] == bf16_to(want));
         }
         assert_int_equal(tile_at(t, r, blocks)[0], 0xffff);
-        assert_true(isnan(y[r * pitch + blocks * 32]));
     }
     free(x);
-    free(y);
     free(t.at);
 }
 
@@ -271,7 +265,7 @@ int main(void)
 #if defined(__x86_64__)
         cmocka_unit_test(norm_is_that_of_the_formula),
         cmocka_unit_test(norm_backward_is_that_of_the_formula),
-        cmocka_unit_test(rows_go_to_tiles_and_back),
+        cmocka_unit_test(rows_go_to_tiles),
         cmocka_unit_test(swiglu_is_that_of_the_formula),
 #else
         cmocka_unit_test(skipped),

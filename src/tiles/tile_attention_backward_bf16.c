@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention backward on AMX tiles, by squares of 256 queries and 256 keys.
+ * Attention backward on bf16 tiles, by squares of 256 queries and 256 keys.
  *
  *     p = 2^(c q k^T - lse)          d_s = p (d_o v^T - delta)      delta = sum(d_o o)
  *     d_v = p^T d_o    d_k = scale d_s^T q    d_q = scale d_s k     c = log2(e) scale
@@ -14,9 +14,9 @@
  */
 #include "tiles/tile_attention.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(TILE_BUILT)
 #include "base/arena.h"
-#include "tiles/tile_attention_amx.h"
+#include "tiles/tile_attention_bf16.h"
 
 #define SIDE   (CHUNK * 32)
 #define SQUARE ((size_t)CHUNK * CHUNK * PACK_ELEMS)
@@ -73,7 +73,7 @@ static void lay(struct room *r, struct arena *m, const struct tile_heads *h, siz
     r->part = arena_take(m, 16 * sizeof(*r->part));
 }
 
-size_t amx_attention_backward_bytes(const struct tile_heads *h, size_t n)
+size_t TILE(attention_backward_bytes)(const struct tile_heads *h, size_t n)
 {
     struct arena m = {0};
     struct room r;
@@ -177,13 +177,15 @@ static void score(const struct room *r, const struct tile_heads *h,
     const size_t K = h->qk_blocks, V = h->v_blocks;
     const uint16_t *k = r->k + (s->key + j) * K * PACK_ELEMS,
                    *v = r->v + (s->key + j) * V * PACK_ELEMS;
+    const struct quad s_sums = quad_within(r->s, 32),
+                      d_p_sums = quad_within(r->d_p, 32);
 
-    sums_clear();
-    sums_add(k, k + K * TILE_ELEMS, r->q_turned + i * K * PACK_ELEMS, K);
-    sums_store(r->s, 32);
-    sums_clear();
-    sums_add(v, v + V * TILE_ELEMS, r->d_o_turned + i * V * PACK_ELEMS, V);
-    sums_store(r->d_p, 32);
+    quad_zero(&s_sums);
+    quad_add(&s_sums, k, k + K * TILE_ELEMS, r->q_turned + i * K * PACK_ELEMS, K);
+    quad_store(&s_sums);
+    quad_zero(&d_p_sums);
+    quad_add(&d_p_sums, v, v + V * TILE_ELEMS, r->d_o_turned + i * V * PACK_ELEMS, V);
+    quad_store(&d_p_sums);
 }
 
 /* What 32 queries bring to their slopes, in halves of 16. */
@@ -248,14 +250,14 @@ static void add_queries(const struct room *r, const struct tile_heads *h,
 {
     for (size_t b = 0; b < h->qk_blocks; b++) {
         const uint16_t *k = r->k_turned + (b * 2 * r->blocks + s->key) * TILE_ELEMS;
-        float *d_q = r->d_q + (i * h->qk_blocks + b) * 1024;
+        const struct quad d_q = quad_within(r->d_q + (i * h->qk_blocks + b) * 1024, 32);
 
         if (s->key == 0)
-            sums_clear();
+            quad_zero(&d_q);
         else
-            sums_load(d_q, 32);
-        sums_add(k, k + r->blocks * TILE_ELEMS, r->d_s_pairs, n);
-        sums_store(d_q, 32);
+            quad_load(&d_q);
+        quad_add(&d_q, k, k + r->blocks * TILE_ELEMS, r->d_s_pairs, n);
+        quad_store(&d_q);
     }
 }
 
@@ -290,15 +292,16 @@ static void add_keys(float *out, const struct square *s, const uint16_t *x,
         const uint16_t *upper = x + (j * 2 * CHUNK + from) * TILE_ELEMS;
 
         for (size_t b = 0; b < blocks; b++) {
-            float *sum = out + ((s->key + j) * blocks + b) * 1024;
+            const struct quad sum =
+                quad_within(out + ((s->key + j) * blocks + b) * 1024, 32);
 
             if (fresh)
-                sums_clear();
+                quad_zero(&sum);
             else
-                sums_load(sum, 32);
-            sums_add(upper, upper + CHUNK * TILE_ELEMS,
+                quad_load(&sum);
+            quad_add(&sum, upper, upper + CHUNK * TILE_ELEMS,
                      y + (b * CHUNK + from) * PACK_ELEMS, s->n - from);
-            sums_store(sum, 32);
+            quad_store(&sum);
         }
     }
 }
@@ -398,8 +401,8 @@ static void chunk_backward(const struct room *r, const struct tile_attention *a,
     finish_queries(r, a, out, s);
 }
 
-void amx_attention_backward(const struct tile_attention *a,
-                            const struct tile_attention_slopes *out)
+void TILE(attention_backward)(const struct tile_attention *a,
+                              const struct tile_attention_slopes *out)
 {
     const struct tile_heads *h = &a->heads;
     const size_t shared = h->n_heads / h->n_kv_heads;

@@ -9,10 +9,11 @@
  *     pairs         right side, x       [16 pairs of rows][16 columns]
  *     pairs turned  left side,  x^T     [16 columns][32 rows]
  */
-#ifndef ARTEL_TILES_TILE_ATTENTION_AMX_H
-#define ARTEL_TILES_TILE_ATTENTION_AMX_H
+#ifndef ARTEL_TILES_TILE_ATTENTION_BF16_H
+#define ARTEL_TILES_TILE_ATTENTION_BF16_H
 
-#include "tiles/tile_amx.h"
+#include "tiles/tile_avx512bf16.h"
+#include "tiles/tile_quad_bf16.h"
 
 #define CHUNK 8 /* blocks of 32 whose scores are held at a time */
 
@@ -122,48 +123,14 @@ static inline void pairs_turned(uint16_t *out, size_t step, const uint16_t *pair
     }
 }
 
-/* Tiles 0 to 3 are a 32 x 32 of floats, rows of PITCH. */
-static inline void sums_clear(void)
+/* C += A B over K blocks: A's upper and lower tiles follow one another, B's pairs too. */
+static inline void quad_add(const struct quad *c, const uint16_t *upper,
+                            const uint16_t *lower, const uint16_t *b, size_t k)
 {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-static inline void sums_load(const float *c, size_t pitch)
-{
-    TILE_FENCE();
-    _tile_loadd(0, c, pitch * sizeof(float));
-    _tile_loadd(1, c + 16, pitch * sizeof(float));
-    _tile_loadd(2, c + 16 * pitch, pitch * sizeof(float));
-    _tile_loadd(3, c + 16 * pitch + 16, pitch * sizeof(float));
-}
-
-static inline void sums_store(float *c, size_t pitch)
-{
-    _tile_stored(0, c, pitch * sizeof(float));
-    _tile_stored(1, c + 16, pitch * sizeof(float));
-    _tile_stored(2, c + 16 * pitch, pitch * sizeof(float));
-    _tile_stored(3, c + 16 * pitch + 16, pitch * sizeof(float));
-    TILE_FENCE();
-}
-
-/* += A B over K blocks: A's upper and lower tiles follow one another, B's pairs too. */
-static inline void sums_add(const uint16_t *upper, const uint16_t *lower,
-                            const uint16_t *b, size_t k)
-{
-    TILE_FENCE();
-    for (size_t i = 0; i < k; i++) {
-        _tile_loadd(6, b + i * PACK_ELEMS, 64);
-        _tile_loadd(4, upper + i * TILE_ELEMS, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + i * PACK_ELEMS + TILE_ELEMS, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, lower + i * TILE_ELEMS, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
+    quad_fence();
+    for (size_t i = 0; i < k; i++)
+        quad_step(c, upper + i * TILE_ELEMS, lower + i * TILE_ELEMS, b + i * PACK_ELEMS,
+                  b + i * PACK_ELEMS + TILE_ELEMS);
 }
 
 /* The sum of each of 16 rows. */

@@ -4,8 +4,8 @@
  */
 #include "tiles/tile_products.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#include "tiles/tile_amx.h"
+#if defined(__AVX512BF16__)
+#include "tiles/tile_avx512bf16.h"
 
 static inline __m512i row_of(const float *w, size_t pitch, size_t r)
 {
@@ -14,7 +14,7 @@ static inline __m512i row_of(const float *w, size_t pitch, size_t r)
 }
 
 /* Outputs are columns, inputs run along K: pairs of a row already stand together. */
-void amx_pack_forward(uint16_t *out, const float *w, size_t pitch)
+void bf16_pack_forward(uint16_t *out, const float *w, size_t pitch)
 {
     for (size_t half = 0; half < 2; half++) {
         __m512i r[16];
@@ -28,7 +28,7 @@ void amx_pack_forward(uint16_t *out, const float *w, size_t pitch)
 }
 
 /* Inputs are columns, outputs run along K: two rows are laid side by side. */
-void amx_pack_backward(uint16_t *out, const float *w, size_t pitch)
+void bf16_pack_backward(uint16_t *out, const float *w, size_t pitch)
 {
     for (size_t i = 0; i < 16; i++) {
         __m512i low, high;

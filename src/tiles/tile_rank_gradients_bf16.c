@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Gradients of low-rank factors on AMX tiles: H^T X over the rows of a block.
+ * Gradients of low-rank factors on bf16 tiles: H^T X over the rows of a block.
  *
  *     left    H^T in tiles of 16 ranks x 32 rows, made once for all columns of X
  *     right   32 rows x 32 columns of X as two tiles of pairs of rows, made once for
@@ -12,12 +12,13 @@
  * and up share the columns, 16 and 16, each has a tile of its own instead, and blocks of
  * ranks of the one leave the tiles of the other out.
  */
-#include "tiles/tile_ranks.h"
+#include "tiles/tile_rank_parts.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(TILE_BUILT)
 #include <assert.h>
 
-#include "tiles/tile_amx.h"
+#include "tiles/tile_avx512bf16.h"
+#include "tiles/tile_quad_bf16.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define AHEAD  ((size_t)2)   /* pairs that are mixed before they are needed */
@@ -28,14 +29,14 @@ struct rank_sums {
     float at[2][2][2][256] __attribute__((aligned(64)));
 };
 
-size_t amx_rank_mixed(size_t rows)
+size_t TILE(rank_mixed)(size_t rows)
 {
     const size_t all = tile_round(rows);
 
     return 2 * (all < CHUNK ? all : CHUNK) * TILE_COLS * sizeof(uint16_t);
 }
 
-void amx_rank_turn(uint16_t *turned, struct tiles h, size_t row, size_t rows)
+void TILE(rank_turn)(uint16_t *turned, struct tiles h, size_t row, size_t rows)
 {
     for (size_t r = row; r < row + rows; r += PAIR_ROWS, turned += 2 * TILE_ELEMS) {
         __m512i low[16], high[16];
@@ -92,13 +93,13 @@ ALWAYS void mix(uint16_t *mixed, const struct source *s, size_t pair)
 ALWAYS void sum_all(struct rank_sums *out, size_t column, const uint16_t *turned,
                     uint16_t *mixed, size_t pairs, const struct source *source)
 {
+    const struct quad s = {{out->at[0][column][0], out->at[0][column][1],
+                            out->at[1][column][0], out->at[1][column][1]},
+                           16};
+
     for (size_t p = 0; source && p < AHEAD && p < pairs; p++)
         mix(mixed, source, p);
-    TILE_FENCE();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    quad_zero(&s);
     for (size_t p = 0; p < pairs; p++) {
         const uint16_t *left = turned + p * 2 * TILE_ELEMS,
                        *right =
@@ -106,21 +107,10 @@ ALWAYS void sum_all(struct rank_sums *out, size_t column, const uint16_t *turned
 
         if (source && p + AHEAD < pairs)
             mix(mixed, source, p + AHEAD);
-        TILE_FENCE();
-        _tile_loadd(4, left, 64);
-        _tile_loadd(6, right, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, right + TILE_ELEMS, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, left + TILE_ELEMS, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        quad_fence();
+        quad_step(&s, left, left + TILE_ELEMS, right, right + TILE_ELEMS);
     }
-    _tile_stored(0, out->at[0][column][0], 64);
-    _tile_stored(1, out->at[0][column][1], 64);
-    _tile_stored(2, out->at[1][column][0], 64);
-    _tile_stored(3, out->at[1][column][1], 64);
-    TILE_FENCE();
+    quad_store(&s);
 }
 
 /* 16 ranks times two column blocks. */
@@ -129,36 +119,24 @@ ALWAYS void sum_half(struct rank_sums *out, size_t half, const uint16_t *turned,
                      const struct source *source)
 {
     const uint16_t *one = turned + half * TILE_ELEMS;
+    const struct quad s = {{out->at[half][0][0], out->at[half][0][1],
+                            out->at[half][1][0], out->at[half][1][1]},
+                           16};
 
     for (size_t p = 0; source && p < AHEAD && p < pairs; p++)
         for (size_t c = 0; c < 2; c++)
             mix(mixed[c], &source[c], p);
-    TILE_FENCE();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    quad_zero(&s);
     for (size_t p = 0; p < pairs; p++) {
         const size_t at = (source ? p & source->ring : p) * 2 * TILE_ELEMS;
 
         for (size_t c = 0; source && p + AHEAD < pairs && c < 2; c++)
             mix(mixed[c], &source[c], p + AHEAD);
-        TILE_FENCE();
-        _tile_loadd(4, one + p * 2 * TILE_ELEMS, 64);
-        _tile_loadd(5, mixed[0] + at, 64);
-        _tile_dpbf16ps(0, 4, 5);
-        _tile_loadd(6, mixed[0] + at + TILE_ELEMS, 64);
-        _tile_dpbf16ps(1, 4, 6);
-        _tile_loadd(7, mixed[1] + at, 64);
-        _tile_dpbf16ps(2, 4, 7);
-        _tile_loadd(5, mixed[1] + at + TILE_ELEMS, 64);
-        _tile_dpbf16ps(3, 4, 5);
+        quad_fence();
+        quad_row(&s, one + p * 2 * TILE_ELEMS, mixed[0] + at,
+                 mixed[0] + at + TILE_ELEMS, mixed[1] + at, mixed[1] + at + TILE_ELEMS);
     }
-    _tile_stored(0, out->at[half][0][0], 64);
-    _tile_stored(1, out->at[half][0][1], 64);
-    _tile_stored(2, out->at[half][1][0], 64);
-    _tile_stored(3, out->at[half][1][1], 64);
-    TILE_FENCE();
+    quad_store(&s);
 }
 
 /* 32 ranks times the same 16 columns of two column blocks. */
@@ -166,35 +144,24 @@ ALWAYS void sum_side(struct rank_sums *out, size_t side, const uint16_t *turned,
                      uint16_t *const mixed[2], size_t pairs,
                      const struct source *source)
 {
+    const struct quad s = {{out->at[0][0][side], out->at[0][1][side],
+                            out->at[1][0][side], out->at[1][1][side]},
+                           16};
+
     for (size_t p = 0; source && p < AHEAD && p < pairs; p++)
         for (size_t c = 0; c < 2; c++)
             mix(mixed[c], &source[c], p);
-    TILE_FENCE();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    quad_zero(&s);
     for (size_t p = 0; p < pairs; p++) {
         const size_t at = ((source ? p & source->ring : p) * 2 + side) * TILE_ELEMS;
         const uint16_t *left = turned + p * 2 * TILE_ELEMS;
 
         for (size_t c = 0; source && p + AHEAD < pairs && c < 2; c++)
             mix(mixed[c], &source[c], p + AHEAD);
-        TILE_FENCE();
-        _tile_loadd(4, left, 64);
-        _tile_loadd(6, mixed[0] + at, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, mixed[1] + at, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, left + TILE_ELEMS, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        quad_fence();
+        quad_step(&s, left, left + TILE_ELEMS, mixed[0] + at, mixed[1] + at);
     }
-    _tile_stored(0, out->at[0][0][side], 64);
-    _tile_stored(1, out->at[0][1][side], 64);
-    _tile_stored(2, out->at[1][0][side], 64);
-    _tile_stored(3, out->at[1][1][side], 64);
-    TILE_FENCE();
+    quad_store(&s);
 }
 
 /* 32 columns as they lie in a block: those from FIRST on in order, N of them there. */
@@ -468,9 +435,9 @@ static void columns_gradient(const struct rank_block *b, struct columns *c)
     add_sums(&sums, b, c, halves);
 }
 
-void amx_rank_gradients(const struct rank_block *blocks, size_t n_blocks,
-                        struct tiles x, size_t x_blocks, const struct tile_map *map,
-                        size_t row, size_t rows, void *mixed)
+void TILE(rank_gradients)(const struct rank_block *blocks, size_t n_blocks,
+                          struct tiles x, size_t x_blocks, const struct tile_map *map,
+                          size_t row, size_t rows, void *mixed)
 {
     const bool sided = is_sided(map);
 

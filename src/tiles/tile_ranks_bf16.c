@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The two thin products of a low-rank factor on AMX tiles, and what gates make of
+ * The two thin products of a low-rank factor on bf16 tiles, and what gates make of
  * their rows.
  *
- * A pair of row blocks times a block of 32 ranks is one piece of 32 x 32 in four tile
- * registers; where only 16 of the ranks are asked for, two pairs are done at once. The
+ * A pair of row blocks times a block of 32 ranks is one piece of 32 x 32; where only 16 of the ranks are asked for, two pairs are done at once. The
  * factors gate * scale of a row's 32 places are found anew only where its unit is not
  * that of the row before it: a sequence with its own expert pays for one row.
  */
-#include "tiles/tile_ranks.h"
+#include "tiles/tile_rank_parts.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(TILE_BUILT)
 #include <assert.h>
 
-#include "tiles/tile_amx.h"
+#include "tiles/tile_avx512bf16.h"
+#include "tiles/tile_quad_bf16.h"
 
 #define NOBODY    UINT32_MAX
 #define AHEAD     4 /* steps of K that are fetched before they are needed */
@@ -61,32 +61,19 @@ static inline void piece(struct sums *out, const struct rank_product *p, size_t 
 {
     const uint16_t *top = rows_at(p, row), *bottom = top + p->a.pitch * TILE_ELEMS;
     const uint16_t *b = p->b;
+    const struct quad c = {{out->at[0][0], out->at[0][1], out->at[1][0], out->at[1][1]},
+                           16};
 
-    TILE_FENCE();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    quad_zero(&c);
     for (size_t k = 0; k < p->k; k++) {
         if (cold)
             fetch(b + AHEAD * PACK_ELEMS, PACK_ELEMS * sizeof(*b));
-        _tile_loadd(6, b, 64);
-        _tile_loadd(4, top, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + TILE_ELEMS, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, bottom, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        quad_step(&c, top, bottom, b, b + TILE_ELEMS);
         top += TILE_ELEMS;
         bottom += TILE_ELEMS;
         b += PACK_ELEMS;
     }
-    _tile_stored(0, out->at[0][0], 64);
-    _tile_stored(1, out->at[0][1], 64);
-    _tile_stored(2, out->at[1][0], 64);
-    _tile_stored(3, out->at[1][1], 64);
-    TILE_FENCE();
+    quad_store(&c);
 }
 
 /* Rows ROW .. ROW + 64, or + 32 where not TALL, times 16 ranks of HALF. */
@@ -95,34 +82,18 @@ static inline void half_piece(struct sums *out, const struct rank_product *p,
 {
     const size_t down = p->a.pitch * TILE_ELEMS;
     const uint16_t *a = rows_at(p, row), *b = p->b + half * TILE_ELEMS;
+    const struct quad c = {
+        {out->at[0][half], out->at[1][half], out->at[2][half], out->at[3][half]}, 16};
 
-    TILE_FENCE();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    quad_zero(&c);
     for (size_t k = 0; k < p->k; k++) {
         if (cold)
             fetch(b + AHEAD * PACK_ELEMS, TILE_ELEMS * sizeof(*b));
-        _tile_loadd(7, b, 64);
-        _tile_loadd(4, a, 64);
-        _tile_dpbf16ps(0, 4, 7);
-        _tile_loadd(5, a + down, 64);
-        _tile_dpbf16ps(1, 5, 7);
-        if (tall) {
-            _tile_loadd(6, a + 2 * down, 64);
-            _tile_dpbf16ps(2, 6, 7);
-            _tile_loadd(4, a + 3 * down, 64);
-            _tile_dpbf16ps(3, 4, 7);
-        }
+        quad_column(&c, a, down, b, tall ? 4 : 2);
         a += TILE_ELEMS;
         b += PACK_ELEMS;
     }
-    _tile_stored(0, out->at[0][half], 64);
-    _tile_stored(1, out->at[1][half], 64);
-    _tile_stored(2, out->at[2][half], 64);
-    _tile_stored(3, out->at[3][half], 64);
-    TILE_FENCE();
+    quad_store(&c);
 }
 
 /* How many rows from ROW on one call takes, into OUT where not NULL. */
@@ -385,8 +356,8 @@ static void backward(struct tiles h, struct tiles d_h, const struct rank_product
     tiles_end();
 }
 
-void amx_rank_product(float *out, size_t pitch, const struct rank_product *p,
-                      uint32_t places)
+void TILE(rank_product)(float *out, size_t pitch, const struct rank_product *p,
+                        uint32_t places)
 {
     const unsigned halves = halves_of(places);
     struct sums sums;
@@ -408,27 +379,59 @@ void amx_rank_product(float *out, size_t pitch, const struct rank_product *p,
     tiles_end();
 }
 
+static void add_kept(float *out, struct tiles h, const uint16_t *b, size_t b_pitch,
+                     const struct tile_map *map, const uint64_t *kept, size_t pitch,
+                     size_t row, size_t rows)
+{
+    const size_t wide = map->blocks * 32;
+
+    for (size_t block = 0; block < map->blocks; block++) {
+        const int32_t first = map->index[block * 32];
+        float piece[PAIR_ROWS * 32] __attribute__((aligned(64)));
+
+        for (size_t r = row; r < row + rows; r += PAIR_ROWS) {
+            const struct rank_product p = {
+                {tile_at(h, r, 0), h.pitch}, 1, b + block * b_pitch, 0, PAIR_ROWS};
+
+            TILE(rank_product)(piece, 32, &p, UINT32_MAX);
+            for (size_t i = 0; i < PAIR_ROWS; i++) {
+                const uint32_t stay =
+                    kept_at(kept + (r + i) * pitch, pitch, (size_t)first);
+                float *to = out + (r + i) * wide + block * 32;
+                const float *from = piece + i * 32;
+
+                _mm512_storeu_ps(
+                    to, _mm512_mask_add_ps(_mm512_loadu_ps(to), (__mmask16)stay,
+                                           _mm512_loadu_ps(to), _mm512_load_ps(from)));
+                _mm512_storeu_ps(
+                    to + 16, _mm512_mask_add_ps(
+                                 _mm512_loadu_ps(to + 16), (__mmask16)(stay >> 16),
+                                 _mm512_loadu_ps(to + 16), _mm512_load_ps(from + 16)));
+            }
+        }
+    }
+}
 static const struct tile_rank_set set = {
     .forward = forward,
     .backward = backward,
-    .product = amx_rank_product,
+    .product = TILE(rank_product),
     .scale = scale,
-    .turn = amx_rank_turn,
-    .gradients = amx_rank_gradients,
-    .scratch = amx_rank_mixed,
-    .pack_rows = amx_pack_rows,
-    .pack_columns = amx_pack_columns,
-    .draw_kept = amx_draw_kept,
-    .thin = amx_thin,
-    .add_kept = amx_add_kept,
+    .turn = TILE(rank_turn),
+    .gradients = TILE(rank_gradients),
+    .scratch = TILE(rank_mixed),
+    .pack_rows = bf16_pack_rows,
+    .pack_columns = bf16_pack_columns,
+    .draw_kept = bf16_draw_kept,
+    .thin = bf16_thin,
+    .add_kept = add_kept,
 };
 
-const struct tile_rank_set *tile_rank_set_amx(void)
+const struct tile_rank_set *TILE(tile_rank_set)(void)
 {
     return &set;
 }
 #else
-const struct tile_rank_set *tile_rank_set_amx(void)
+const struct tile_rank_set *TILE(tile_rank_set)(void)
 {
     return NULL;
 }

@@ -21,11 +21,12 @@
  */
 #include "tiles/tile_head.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(TILE_BUILT)
 #include <assert.h>
 #include <math.h>
 
-#include "tiles/tile_amx.h"
+#include "tiles/tile_avx512bf16.h"
+#include "tiles/tile_quad_bf16.h"
 
 #define CUT         8    /* with more, a cut's panel of E leaves L1 between rows */
 #define PIECE_ELEMS 1024 /* floats: four tiles of 16 x 16 */
@@ -95,13 +96,13 @@ static size_t most_round_rows(const struct tile_head *h, size_t rows)
     return all < most ? all : most;
 }
 
-size_t amx_head_bytes(size_t blocks, size_t n_vocab, bool backward)
+size_t TILE(head_bytes)(size_t blocks, size_t n_vocab, bool backward)
 {
     (void)backward; /* both hold the same number of 32 x 32 */
     return panels_of(n_vocab) * blocks * PACK_ELEMS * sizeof(uint16_t);
 }
 
-size_t amx_head_scratch(const struct tile_head *h, size_t rows, bool backward)
+size_t TILE(head_scratch)(const struct tile_head *h, size_t rows, bool backward)
 {
     const size_t n = most_round_rows(h, rows);
     const size_t row = (16 + 2) * sizeof(float) + sizeof(int32_t);
@@ -131,8 +132,8 @@ static size_t backward_at(const struct tile_head *h, size_t panel, size_t *pitch
     return (cut * h->blocks + panel - cut) * PACK_ELEMS;
 }
 
-void amx_head_pack(const struct tile_head *h, const float *w, size_t dim, size_t first,
-                   size_t n)
+void TILE(head_pack)(const struct tile_head *h, const float *w, size_t dim,
+                     size_t first, size_t n)
 {
     uint16_t *forward = h->forward + first * h->blocks * 32;
     uint16_t *backward = h->backward;
@@ -250,44 +251,13 @@ struct ahead {
     size_t lines;
 };
 
-static inline void tile_step(const uint16_t *a0, const uint16_t *a1, const uint16_t *b,
-                             struct ahead *ahead)
+static inline void step(const struct quad *c, const uint16_t *a0, const uint16_t *a1,
+                        const uint16_t *b, struct ahead *ahead)
 {
-    _tile_loadd(6, b, 64);
-    _tile_loadd(4, a0, 64);
-    _tile_dpbf16ps(0, 4, 6);
     for (size_t i = 0; i < ahead->lines; i++)
         _mm_prefetch(ahead->at + 64 * i, _MM_HINT_T1);
     ahead->at += 64 * ahead->lines;
-    _tile_loadd(7, b + TILE_ELEMS, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a1, 64);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-}
-
-static inline void tiles_zero(void)
-{
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-static inline void tiles_load(const float *c)
-{
-    _tile_loadd(0, c, 64);
-    _tile_loadd(1, c + 256, 64);
-    _tile_loadd(2, c + 512, 64);
-    _tile_loadd(3, c + 768, 64);
-}
-
-static inline void tiles_store(float *c)
-{
-    _tile_stored(0, c, 64);
-    _tile_stored(1, c + 256, 64);
-    _tile_stored(2, c + 512, 64);
-    _tile_stored(3, c + 768, 64);
+    quad_step(c, a0, a1, b, b + TILE_ELEMS);
 }
 
 /* LOGITS = pair PAIR of x times a panel, while the piece BEFORE becomes exponentials. */
@@ -298,20 +268,19 @@ static inline void logits_of(float *logits, const struct round *g, size_t pair,
     const size_t blocks = g->head->blocks, share = (32 + blocks - 1) / blocks;
     const uint16_t *a0 = g->x.at + 2 * pair * g->x.pitch * TILE_ELEMS;
     const uint16_t *a1 = a0 + g->x.pitch * TILE_ELEMS;
+    const struct quad c = quad_of(logits);
     size_t r = before->logits ? 0 : 32;
 
-    TILE_FENCE();
-    tiles_zero();
+    quad_zero(&c);
     for (size_t k = 0; k < blocks; k++) {
         const size_t until = r + share < 32 ? r + share : 32;
 
-        tile_step(a0 + k * TILE_ELEMS, a1 + k * TILE_ELEMS, panel + k * PACK_ELEMS,
-                  ahead);
+        step(&c, a0 + k * TILE_ELEMS, a1 + k * TILE_ELEMS, panel + k * PACK_ELEMS,
+             ahead);
         for (; r < until; r++)
             exponentials(g, before, r);
     }
-    tiles_store(logits);
-    TILE_FENCE();
+    quad_store(&c);
 }
 
 /* Columns of the last panel beyond the vocabulary: 2^-inf counts for nothing. */
@@ -390,19 +359,17 @@ static void cut_backward(const struct round *g, size_t n, const void *next)
         if (j + 1 == blocks)
             ahead.at = next;
         for (size_t i = 0; i < g->pairs; i++) {
-            float *c = g->slopes + (i * blocks + j) * PIECE_ELEMS;
+            const struct quad c = quad_of(g->slopes + (i * blocks + j) * PIECE_ELEMS);
             const uint16_t *a0 = g->exps + 2 * i * CUT * TILE_ELEMS;
 
-            TILE_FENCE();
             if (g->cut)
-                tiles_load(c);
+                quad_load(&c);
             else
-                tiles_zero();
+                quad_zero(&c);
             for (size_t k = 0; k < n; k++)
-                tile_step(a0 + k * TILE_ELEMS, a0 + (CUT + k) * TILE_ELEMS,
-                          e + k * PACK_ELEMS, &ahead);
-            tiles_store(c);
-            TILE_FENCE();
+                step(&c, a0 + k * TILE_ELEMS, a0 + (CUT + k) * TILE_ELEMS,
+                     e + k * PACK_ELEMS, &ahead);
+            quad_store(&c);
         }
     }
 }
@@ -500,7 +467,7 @@ static void round_run(struct round *g, const struct tile_loss *loss, size_t firs
                    i < rows && g->d_x ? loss->scale[first + i] : 0.0f);
 }
 
-void amx_head_loss(const struct tile_head *h, const struct tile_loss *loss)
+void TILE(head_loss)(const struct tile_head *h, const struct tile_loss *loss)
 {
     const size_t most = round_rows(h, loss->rows);
     struct round g = {.head = h};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention forward on AMX tiles, 32 queries at a time.
+ * Attention forward on bf16 tiles, 32 queries at a time.
  *
  *     s = q k^T     p = 2^(c (s - m))     o = p v / sum(p)     c = log2(e) scale
  *
@@ -11,11 +11,11 @@
  */
 #include "tiles/tile_attention.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(TILE_BUILT)
 #include <math.h>
 
 #include "base/arena.h"
-#include "tiles/tile_attention_amx.h"
+#include "tiles/tile_attention_bf16.h"
 
 /* Floats from one row of scores to the next: 17 lines, so that rows fall on different
  * sets of the cache. */
@@ -57,7 +57,7 @@ static void lay(struct room *r, struct arena *m, const struct tile_heads *h,
     r->sum = arena_f32(m, 32);
 }
 
-size_t amx_attention_forward_bytes(const struct tile_heads *h, size_t n_keys)
+size_t TILE(attention_forward_bytes)(const struct tile_heads *h, size_t n_keys)
 {
     struct arena m = {0};
     struct room r;
@@ -66,11 +66,11 @@ size_t amx_attention_forward_bytes(const struct tile_heads *h, size_t n_keys)
     return m.used;
 }
 
-size_t amx_attention_scratch(const struct tile_heads *h, size_t n_queries,
-                             size_t n_keys)
+size_t TILE(attention_scratch)(const struct tile_heads *h, size_t n_queries,
+                               size_t n_keys)
 {
-    const size_t forward = amx_attention_forward_bytes(h, n_keys),
-                 backward = amx_attention_backward_bytes(h, n_queries);
+    const size_t forward = TILE(attention_forward_bytes)(h, n_keys),
+                 backward = TILE(attention_backward_bytes)(h, n_queries);
 
     return (forward > backward ? forward : backward) + ARENA_ALIGN;
 }
@@ -169,9 +169,12 @@ static void score(const struct room *r, const struct tile_heads *h,
     const size_t K = h->qk_blocks;
 
     for (size_t j = 0; j < n; j++) {
-        sums_clear();
-        sums_add(r->q, r->q + K * TILE_ELEMS, r->k + (first + j) * K * PACK_ELEMS, K);
-        sums_store(r->s + j * 32, PITCH);
+        const struct quad s = quad_within(r->s + j * 32, PITCH);
+
+        quad_zero(&s);
+        quad_add(&s, r->q, r->q + K * TILE_ELEMS, r->k + (first + j) * K * PACK_ELEMS,
+                 K);
+        quad_store(&s);
     }
     for (size_t j = n_clear(q, first, n); j < n; j++)
         for (size_t i = 0; i < 32; i++) {
@@ -273,13 +276,15 @@ static void gather_values(const struct room *r, const struct tile_heads *h,
                           size_t first, size_t n)
 {
     for (size_t b = 0; b < h->v_blocks; b++) {
+        const struct quad o = quad_within(r->o + b * 1024, 32);
+
         if (first == 0)
-            sums_clear();
+            quad_zero(&o);
         else
-            sums_load(r->o + b * 1024, 32);
-        sums_add(r->p, r->p + CHUNK * TILE_ELEMS,
+            quad_load(&o);
+        quad_add(&o, r->p, r->p + CHUNK * TILE_ELEMS,
                  r->v + (b * r->key_blocks + first) * PACK_ELEMS, n);
-        sums_store(r->o + b * 1024, 32);
+        quad_store(&o);
     }
 }
 
@@ -345,7 +350,7 @@ static void attend(const struct room *r, const struct tile_attention *a,
     finish(r, a, q);
 }
 
-void amx_attention(const struct tile_attention *a)
+void TILE(attention)(const struct tile_attention *a)
 {
     const struct tile_heads *h = &a->heads;
     const size_t n_keys = a->cache ? a->cache->n : a->n,

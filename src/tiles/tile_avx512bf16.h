@@ -1,44 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * AMX tiles and the AVX-512 around them: what the files tile_*_amx.c share.
- *
- * Tile registers are a thread's own. Every operation configures them on entry
- * (tiles_begin) because another library may have changed them.
+ * Vectors of bf16 and of floats: what both sets share, by AVX-512 with its BF16 part.
  */
-#ifndef ARTEL_TILES_TILE_AMX_H
-#define ARTEL_TILES_TILE_AMX_H
+#ifndef ARTEL_TILES_TILE_AVX512BF16_H
+#define ARTEL_TILES_TILE_AVX512BF16_H
 
 #include <immintrin.h>
 
 #include "tiles/tiles.h"
-
-/* gcc 12 does not know that tile loads and stores touch memory. */
-#define TILE_FENCE() __asm__ volatile("" ::: "memory")
-
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
-/* All eight tiles 16 rows x 64 bytes. */
-static inline void tiles_begin(void)
-{
-    struct tile_config c = {.palette = 1};
-
-    for (size_t i = 0; i < 8; i++) {
-        c.row_bytes[i] = 64;
-        c.rows[i] = 16;
-    }
-    TILE_FENCE();
-    _tile_loadconfig(&c);
-}
-
-static inline void tiles_end(void)
-{
-    TILE_FENCE();
-    _tile_release();
-}
 
 /* 32 floats to bf16: LOW in places 0 to 15, HIGH in 16 to 31. */
 static inline __m512i bf16_pair(__m512 low, __m512 high)

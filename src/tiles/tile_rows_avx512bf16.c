@@ -10,11 +10,11 @@
  */
 #include "tiles/tile_head.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(__AVX512BF16__)
 #include <assert.h>
 #include <math.h>
 
-#include "tiles/tile_amx.h"
+#include "tiles/tile_avx512bf16.h"
 
 /* Of 16 places from AT on those that are below DIM. */
 static inline __mmask16 inside(size_t at, size_t dim)
@@ -24,8 +24,8 @@ static inline __mmask16 inside(size_t at, size_t dim)
                           : (__mmask16)((1u << (dim - at)) - 1);
 }
 
-void amx_norm(struct tiles out, float *inv_rms, const float *x, const float *gain,
-              float eps, size_t dim, size_t blocks, size_t row, size_t rows)
+void bf16_norm(struct tiles out, float *inv_rms, const float *x, const float *gain,
+               float eps, size_t dim, size_t blocks, size_t row, size_t rows)
 {
     for (size_t r = row; r < row + rows; r++) {
         const float *from = x + r * blocks * 32;
@@ -81,9 +81,9 @@ static inline __m512 norm_slope(float *d_x, const float *d_y, const uint16_t *y,
     return sum;
 }
 
-void amx_norm_backward(struct tiles out, float *d_x, const float *d_xn, struct tiles xn,
-                       const float *inv_rms, const float *gain, size_t dim,
-                       size_t blocks, size_t row, size_t rows)
+void bf16_norm_backward(struct tiles out, float *d_x, const float *d_xn,
+                        struct tiles xn, const float *inv_rms, const float *gain,
+                        size_t dim, size_t blocks, size_t row, size_t rows)
 {
     for (size_t r = row; r < row + rows; r++) {
         const float *d_y = d_xn + r * blocks * 32;
@@ -115,8 +115,8 @@ void amx_norm_backward(struct tiles out, float *d_x, const float *d_xn, struct t
     }
 }
 
-void amx_to_tiles(struct tiles out, const float *x, size_t pitch, size_t blocks,
-                  size_t row, size_t rows)
+void bf16_to_tiles(struct tiles out, const float *x, size_t pitch, size_t blocks,
+                   size_t row, size_t rows)
 {
     for (size_t r = row; r < row + rows; r++)
         for (size_t b = 0; b < blocks; b++) {
@@ -128,21 +128,8 @@ void amx_to_tiles(struct tiles out, const float *x, size_t pitch, size_t blocks,
         }
 }
 
-void amx_from_tiles(float *x, size_t pitch, struct tiles t, size_t blocks, size_t row,
-                    size_t rows)
-{
-    for (size_t r = row; r < row + rows; r++)
-        for (size_t b = 0; b < blocks; b++) {
-            const uint16_t *from = tile_at(t, r, b);
-            float *to = x + r * pitch + b * 32;
-
-            _mm512_storeu_ps(to, bf16_load(from));
-            _mm512_storeu_ps(to + 16, bf16_load(from + 16));
-        }
-}
-
-void amx_spread(float *x, size_t pitch, struct tiles t, size_t blocks,
-                const int32_t *index, size_t row, size_t rows)
+void bf16_spread(float *x, size_t pitch, struct tiles t, size_t blocks,
+                 const int32_t *index, size_t row, size_t rows)
 {
     for (size_t b = 0; b < blocks; b++)
         for (size_t half = 0; half < 32; half += 16) {
@@ -156,7 +143,7 @@ void amx_spread(float *x, size_t pitch, struct tiles t, size_t blocks,
         }
 }
 
-void amx_sum_rows(float *sum, struct tiles t, size_t row, size_t n)
+void bf16_sum_rows(float *sum, struct tiles t, size_t row, size_t n)
 {
     __m512 low = _mm512_loadu_ps(sum), high = _mm512_loadu_ps(sum + 16);
 
@@ -178,8 +165,8 @@ static inline __m512 swiglu_of(const uint16_t *p)
     return _mm512_mul_ps(_mm512_mul_ps(gate, sigmoid_fast(gate)), up);
 }
 
-void amx_swiglu(struct tiles act, struct tiles gate_up, size_t blocks, size_t row,
-                size_t rows)
+void bf16_swiglu(struct tiles act, struct tiles gate_up, size_t blocks, size_t row,
+                 size_t rows)
 {
     for (size_t r = row; r < row + rows; r++)
         for (size_t b = 0; b < blocks; b++)

@@ -10,12 +10,12 @@
  *
  * Gaps of a block are zero from the start: only what is there is written.
  */
-#include "tiles/tile_ranks.h"
+#include "tiles/tile_rank_parts.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(__AVX512BF16__)
 #include <assert.h>
 
-#include "tiles/tile_amx.h"
+#include "tiles/tile_avx512bf16.h"
 
 static inline __mmask16 first_lanes(size_t n)
 {
@@ -40,8 +40,8 @@ static size_t run_length(const int32_t *index)
     return n;
 }
 
-void amx_pack_rows(uint16_t *down, uint16_t *turned, size_t pitch,
-                   const struct rank_rows *a, const struct tile_map *map)
+void bf16_pack_rows(uint16_t *down, uint16_t *turned, size_t pitch,
+                    const struct rank_rows *a, const struct tile_map *map)
 {
     bool there[16];
 
@@ -136,9 +136,9 @@ static void store_turned(uint16_t *turned, const __m512i r[16], uint32_t places)
     }
 }
 
-void amx_pack_columns(uint16_t *up, size_t pitch, uint16_t *turned,
-                      const struct rank_columns *parts, size_t n_parts,
-                      const struct tile_map *map, size_t panel, size_t n_panels)
+void bf16_pack_columns(uint16_t *up, size_t pitch, uint16_t *turned,
+                       const struct rank_columns *parts, size_t n_parts,
+                       const struct tile_map *map, size_t panel, size_t n_panels)
 {
     for (size_t p = panel; p < panel + n_panels; p++) {
         const uint32_t places = places_in(parts, n_parts, map, p);
@@ -171,8 +171,8 @@ static inline __m256i pcg_output(__m512i s)
                              _mm512_cvtepi64_epi32(_mm512_srli_epi64(s, 59)));
 }
 
-void amx_draw_kept(uint64_t *kept, uint64_t seed, uint64_t stream, uint32_t limit,
-                   size_t n)
+void bf16_draw_kept(uint64_t *kept, uint64_t seed, uint64_t stream, uint32_t limit,
+                    size_t n)
 {
     const uint64_t step = stream << 1 | 1;
     const __m256i least = _mm256_set1_epi32((int)limit);
@@ -207,18 +207,8 @@ void amx_draw_kept(uint64_t *kept, uint64_t seed, uint64_t stream, uint32_t limi
     }
 }
 
-/* 32 bits from bit FIRST of a row on; what is behind its words is 0. */
-static inline uint32_t kept_at(const uint64_t *kept, size_t pitch, size_t first)
-{
-    const size_t word = first / 64, by = first % 64;
-    const uint64_t low = kept[word] >> by;
-    const uint64_t high = by && word + 1 < pitch ? kept[word + 1] << (64 - by) : 0;
-
-    return (uint32_t)(low | high);
-}
-
-void amx_thin(struct tiles out, struct tiles x, const struct tile_map *map,
-              const uint64_t *kept, size_t pitch, size_t row, size_t rows)
+void bf16_thin(struct tiles out, struct tiles x, const struct tile_map *map,
+               const uint64_t *kept, size_t pitch, size_t row, size_t rows)
 {
     for (size_t r = row; r < row + rows; r++)
         for (size_t block = 0; block < map->blocks; block++) {
@@ -229,38 +219,5 @@ void amx_thin(struct tiles out, struct tiles x, const struct tile_map *map,
                 _mm512_maskz_mov_epi16(kept_at(kept + r * pitch, pitch, (size_t)first),
                                        _mm512_load_si512(tile_at(x, r, block))));
         }
-}
-
-void amx_add_kept(float *out, struct tiles h, const uint16_t *b, size_t b_pitch,
-                  const struct tile_map *map, const uint64_t *kept, size_t pitch,
-                  size_t row, size_t rows)
-{
-    const size_t wide = map->blocks * 32;
-
-    for (size_t block = 0; block < map->blocks; block++) {
-        const int32_t first = map->index[block * 32];
-        float piece[PAIR_ROWS * 32] __attribute__((aligned(64)));
-
-        for (size_t r = row; r < row + rows; r += PAIR_ROWS) {
-            const struct rank_product p = {
-                {tile_at(h, r, 0), h.pitch}, 1, b + block * b_pitch, 0, PAIR_ROWS};
-
-            amx_rank_product(piece, 32, &p, UINT32_MAX);
-            for (size_t i = 0; i < PAIR_ROWS; i++) {
-                const uint32_t stay =
-                    kept_at(kept + (r + i) * pitch, pitch, (size_t)first);
-                float *to = out + (r + i) * wide + block * 32;
-                const float *from = piece + i * 32;
-
-                _mm512_storeu_ps(
-                    to, _mm512_mask_add_ps(_mm512_loadu_ps(to), (__mmask16)stay,
-                                           _mm512_loadu_ps(to), _mm512_load_ps(from)));
-                _mm512_storeu_ps(
-                    to + 16, _mm512_mask_add_ps(
-                                 _mm512_loadu_ps(to + 16), (__mmask16)(stay >> 16),
-                                 _mm512_loadu_ps(to + 16), _mm512_load_ps(from + 16)));
-            }
-        }
-    }
 }
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Products on AMX tiles, each piece of 32 x 32 finished while the next is computed.
+ * Products on bf16 tiles, each piece of 32 x 32 finished while the next is computed.
  *
  *     for panels of 32 columns          36 KiB at K = 576: stays in L1
  *       for pairs of row blocks         A of 256 rows stays in L2
@@ -8,15 +8,15 @@
  *           4 tile products             2 rows of the last piece go through their
  *                                       epilogue, the next panel is fetched
  *
- * The last piece waits in one of two buffers of 4 KiB. Four of a thread's eight tile
- * registers hold the piece, the others what is multiplied.
+ * The last piece waits in one of two buffers of 4 KiB.
  */
 #include "tiles/tile_products.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(TILE_BUILT)
 #include <assert.h>
 
-#include "tiles/tile_amx.h"
+#include "tiles/tile_avx512bf16.h"
+#include "tiles/tile_quad_bf16.h"
 
 #define ALWAYS   static inline __attribute__((always_inline))
 #define K_BLOCKS 20 /* a panel's blocks that stay in L1 while rows pass by: 40 KiB */
@@ -32,37 +32,22 @@ struct pending {
 };
 
 /* One step along K. LINES cache lines of AHEAD are fetched. */
-ALWAYS void step(const uint16_t *top, const uint16_t *bottom, const uint16_t *b,
-                 const char *ahead, const int lines)
+ALWAYS void step(const struct quad *c, const uint16_t *top, const uint16_t *bottom,
+                 const uint16_t *b, const char *ahead, const int lines)
 {
-    _tile_loadd(6, b, 64);
-    if (lines > 0)
-        _mm_prefetch(ahead, _MM_HINT_T1);
-    _tile_loadd(4, top, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if (lines > 1)
-        _mm_prefetch(ahead + 64, _MM_HINT_T1);
-    _tile_loadd(7, b + TILE_ELEMS, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    if (lines > 2)
-        _mm_prefetch(ahead + 128, _MM_HINT_T1);
-    _tile_loadd(5, bottom, 64);
-    _tile_dpbf16ps(2, 5, 6);
-    if (lines > 3)
-        _mm_prefetch(ahead + 192, _MM_HINT_T1);
-    _tile_dpbf16ps(3, 5, 7);
+    quad_step_ahead(c, top, bottom, b, b + TILE_ELEMS, ahead, lines);
 }
 
 /* The steps of what rides along. */
-ALWAYS void low_steps(const struct tile_low *low, const struct tile_share *share,
-                      size_t panel, size_t row)
+ALWAYS void low_steps(const struct quad *c, const struct tile_low *low,
+                      const struct tile_share *share, size_t panel, size_t row)
 {
     for (size_t i = 0; i < share->n; i++) {
         const struct tile_stacked s = share->blocks[i];
         const uint16_t *h =
             low->h.at + s.h * TILE_ELEMS + row / TILE_ROWS * low->h.pitch * TILE_ELEMS;
 
-        step(h, h + low->h.pitch * TILE_ELEMS,
+        step(c, h, h + low->h.pitch * TILE_ELEMS,
              low->packed + (panel * low->stack + s.stack) * PACK_ELEMS, NULL, 0);
     }
 }
@@ -103,36 +88,29 @@ ALWAYS void panels(const struct tile_product *p, finish_fn *finish, const void *
         for (size_t r = p->row; r < p->row + p->rows; r += PAIR_ROWS) {
             const uint16_t *top = p->a.at + r / TILE_ROWS * p->a.pitch * TILE_ELEMS;
             const uint16_t *bottom = top + p->a.pitch * TILE_ELEMS;
+            const struct quad c = quad_of(sums[turn]);
             size_t k = 0;
 
-            TILE_FENCE();
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
+            quad_zero(&c);
             for (; k < p->k && last.rows_done < PAIR_ROWS; k++, last.rows_done += 2) {
-                step(top + k * TILE_ELEMS, bottom + k * TILE_ELEMS, b + k * PACK_ELEMS,
-                     ahead, lines);
+                step(&c, top + k * TILE_ELEMS, bottom + k * TILE_ELEMS,
+                     b + k * PACK_ELEMS, ahead, lines);
                 finish_row(p, &last, last.rows_done, finish, context);
                 finish_row(p, &last, last.rows_done + 1, finish, context);
                 ahead += 64 * lines;
             }
             for (; k < p->k; k++) {
-                step(top + k * TILE_ELEMS, bottom + k * TILE_ELEMS, b + k * PACK_ELEMS,
-                     ahead, lines);
+                step(&c, top + k * TILE_ELEMS, bottom + k * TILE_ELEMS,
+                     b + k * PACK_ELEMS, ahead, lines);
                 ahead += 64 * lines;
             }
             if (share)
-                low_steps(p->low, share, panel, r);
+                low_steps(&c, p->low, share, panel, r);
             if (others)
-                low_steps(p->more, others, panel, r);
+                low_steps(&c, p->more, others, panel, r);
             for (; last.rows_done < PAIR_ROWS; last.rows_done++)
                 finish_row(p, &last, last.rows_done, finish, context);
-            _tile_stored(0, sums[turn], 64);
-            _tile_stored(1, sums[turn] + 256, 64);
-            _tile_stored(2, sums[turn] + 512, 64);
-            _tile_stored(3, sums[turn] + 768, 64);
-            TILE_FENCE();
+            quad_store(&c);
             last = (struct pending){sums[turn], r, panel, 0};
             turn = !turn;
         }
@@ -172,7 +150,7 @@ ALWAYS void store(const void *context, size_t row, size_t panel, __m512 left,
     _mm512_store_si512(tile_at(to->out, row, panel), bf16_pair(left, right));
 }
 
-void amx_product_tiles(const struct tile_product *p, struct tiles out)
+void TILE(product_tiles)(const struct tile_product *p, struct tiles out)
 {
     const struct to_tiles to = {.out = out};
 
@@ -199,8 +177,8 @@ ALWAYS void turn(const void *context, size_t row, size_t panel, __m512 left,
           _mm512_fmadd_ps(right, cos, _mm512_mul_ps(left, sin)));
 }
 
-void amx_product_rope(const struct tile_product *p, struct tiles out, size_t turned,
-                      size_t head_blocks, const struct tile_rope *rope)
+void TILE(product_rope)(const struct tile_product *p, struct tiles out, size_t turned,
+                        size_t head_blocks, const struct tile_rope *rope)
 {
     const struct to_tiles to = {out, turned, head_blocks, rope};
 
@@ -254,7 +232,7 @@ ALWAYS void add_floats(const void *context, size_t row, size_t panel, __m512 lef
     _mm512_storeu_ps(x + 16, _mm512_add_ps(_mm512_loadu_ps(x + 16), right));
 }
 
-void amx_product_float(const struct tile_product *p, float *out, size_t pitch)
+void TILE(product_float)(const struct tile_product *p, float *out, size_t pitch)
 {
     const struct to_floats to = {out, pitch};
     struct tile_product part;
@@ -267,7 +245,7 @@ void amx_product_float(const struct tile_product *p, float *out, size_t pitch)
     }
 }
 
-void amx_product_add(const struct tile_product *p, float *x, size_t pitch)
+void TILE(product_add)(const struct tile_product *p, float *x, size_t pitch)
 {
     const struct to_floats to = {x, pitch};
     struct tile_product part;
@@ -291,8 +269,8 @@ ALWAYS void swiglu(const void *context, size_t row, size_t panel, __m512 gate,
                        bf16_half(act));
 }
 
-void amx_product_swiglu(const struct tile_product *p, struct tiles gate_up,
-                        struct tiles act)
+void TILE(product_swiglu)(const struct tile_product *p, struct tiles gate_up,
+                          struct tiles act)
 {
     const struct to_swiglu to = {.gate_up = gate_up, .act = act};
 
@@ -321,8 +299,8 @@ ALWAYS void swiglu_slopes(const void *context, size_t row, size_t panel, __m512 
     swiglu_back(context, row, 2 * panel + 1, right);
 }
 
-void amx_product_swiglu_backward(const struct tile_product *p, struct tiles d_gate_up,
-                                 struct tiles gate_up)
+void TILE(product_swiglu_backward)(const struct tile_product *p, struct tiles d_gate_up,
+                                   struct tiles gate_up)
 {
     const struct to_swiglu to = {.gate_up = gate_up, .d_gate_up = d_gate_up};
 
