@@ -126,6 +126,8 @@ struct scenario {
     enum routing_mode routing;
     float ce;
     bool identity;
+    size_t more; /* experts */
+    bool raised; /* expert 32 and the last are the two best wherever it is decided */
 };
 
 static void run_scenario(const struct scenario *s)
@@ -150,7 +152,17 @@ static void run_scenario(const struct scenario *s)
     toy_expert(&m, model, "ffn", 5, "456", 3);
     if (s->identity)
         toy_identity(&m, model, "identity");
+    for (size_t i = 0; i < s->more; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "more%zu", i);
+        toy_expert(&m, model, name, 1 + i % 3, i % 2 ? "14" : NULL, 10 + i);
+    }
     mixture_draw_routers(&m, 0.4f, 9);
+    for (size_t i = 0; s->raised && i < m.n_routers; i++) {
+        m.routers[i].b[32] = 12.0f;
+        m.routers[i].b[m.n_experts - 1] = 12.0f;
+    }
     toy_fill(&data, 5);
     assert_int_equal(pass_open(&at.pass, model, &m, &o, &err), 0);
     g = toy_grads(&m);
@@ -242,6 +254,35 @@ static void top_two_per_sequence(void **state)
     run_scenario(&s);
 }
 
+/* 33 and 100 of them: more than gates are made of by lanes. */
+static void more_experts_than_lanes_hold(void **state)
+{
+    static const size_t more[] = {30, 97}; /* beside all, attention and ffn */
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        const struct scenario dense = {.rule = {.place = ROUTER_FFN,
+                                                .decides = DECIDE_TOKEN,
+                                                .kind = GATE_SOFTMAX,
+                                                .bias = true},
+                                       .routing = ROUTE_ROUTER,
+                                       .more = more[i]};
+        const struct scenario labelled = {.rule = {.place = ROUTER_LAYER},
+                                          .routing = ROUTE_GIVEN,
+                                          .ce = 0.2f,
+                                          .more = more[i]};
+        struct scenario two = dense;
+
+        two.rule.kind = GATE_TOP_K;
+        two.rule.top_k = 2;
+        two.raised = more[i] > 30; /* else 32 is the last */
+        run_scenario(&dense);
+        run_scenario(&labelled);
+        if (two.raised)
+            run_scenario(&two);
+    }
+}
+
 /* R28: a wrong gradient must be seen; the check itself is checked. */
 static void a_planted_error_is_found(void **state)
 {
@@ -305,6 +346,7 @@ int main(void)
         cmocka_unit_test(soft_gates_per_sequence_and_linear),
         cmocka_unit_test(top_two_per_token_with_identity),
         cmocka_unit_test(top_two_per_sequence),
+        cmocka_unit_test(more_experts_than_lanes_hold),
         cmocka_unit_test(a_planted_error_is_found),
     };
 

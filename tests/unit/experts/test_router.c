@@ -12,8 +12,8 @@
 #include "experts/router.h"
 
 #define UNITS ((size_t)37) /* two groups of 16 and some */
-#define MOST  ((size_t)40)
-#define PITCH ((size_t)64)
+#define MOST  ((size_t)100)
+#define PITCH ((size_t)128)
 
 struct room {
     struct arena arena;
@@ -84,6 +84,32 @@ static void check_unit(const struct room *all, size_t u, const struct gate_rule 
     free(one);
 }
 
+/* p = softmax(logits + bias); d_logit = g (d_gate - sum g d_gate) over the kept, whose
+ * gates are g; nothing where the choice is one and hard. */
+static void check_formulas(const struct room *r, size_t u, const struct gate_rule *rule,
+                           bool biased)
+{
+    const size_t E = r->gates.n_experts;
+    const float *const logits = r->logits + u * PITCH, *const g = r->gates.gate + u * E;
+    const float *const d = r->gates.d_gate + u * E;
+    double sum = 0, most = -1e9, mean = 0;
+
+    for (size_t e = 0; e < E; e++)
+        most = fmax(most, (double)logits[e] + (biased ? (double)r->bias[e] : 0));
+    for (size_t e = 0; e < E; e++) {
+        sum += exp((double)logits[e] + (biased ? (double)r->bias[e] : 0) - most);
+        mean += (double)g[e] * (double)d[e];
+    }
+    for (size_t e = 0; e < E; e++) {
+        const double x = (double)logits[e] + (biased ? (double)r->bias[e] : 0);
+        const double slope =
+            rule->kind == GATE_ONE_HOT ? 0 : (double)g[e] * ((double)d[e] - mean);
+
+        assert_near(r->gates.probs[u * E + e], exp(x - most) / sum, 1e-6);
+        assert_near(r->d_logits[u * PITCH + e], slope, 1e-5);
+    }
+}
+
 /* Gates sum to 1, the kept are the most probable, and each row is listed where served. */
 static void check_rule(const struct room *r, const struct gate_rule *rule)
 {
@@ -121,7 +147,7 @@ static void check_rule(const struct room *r, const struct gate_rule *rule)
 
 static void many_units_are_each_alone(void **state)
 {
-    static const size_t experts[] = {1, 2, 8, 31, 32, 33, 40};
+    static const size_t experts[] = {1, 2, 8, 31, 32, 33, 40, 64, 100};
     static const struct gate_rule rules[] = {{.kind = GATE_SOFTMAX},
                                              {.kind = GATE_TOP_K, .top_k = 1},
                                              {.kind = GATE_TOP_K, .top_k = 2},
@@ -131,12 +157,14 @@ static void many_units_are_each_alone(void **state)
 
     (void)state;
     assert_non_null(all);
-    for (size_t i = 0; i < 7; i++)
+    for (size_t i = 0; i < 9; i++)
         for (size_t k = 0; k < 5; k++) {
             open_room(all, UNITS, experts[i]);
             fill(all, experts[i], i * 8 + k);
             decide(all, &rules[k], k % 2);
             check_rule(all, &rules[k]);
+            for (size_t u = 0; u < UNITS; u++)
+                check_formulas(all, u, &rules[k], k % 2);
             for (size_t u = 0; u < UNITS; u++)
                 check_unit(all, u, &rules[k], k % 2);
             arena_release(&all->arena);
