@@ -6,7 +6,6 @@
  */
 #include "check.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,42 +14,8 @@
 #include "files/json.h"
 #include "files/safetensors.h"
 #include "files/yaml.h"
+#include "faults/alloc_faults.h"
 #include "support/tiny_model.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static bool armed, for_good;
-static size_t seen, fail_at;
-
-static bool fails(void)
-{
-    size_t i;
-
-    if (!armed)
-        return false;
-    i = seen++;
-    return for_good ? i >= fail_at : i == fail_at;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
 
 static int read_safetensors(const struct tiny_bytes *b, struct artel_error *err)
 {
@@ -99,28 +64,28 @@ static void fail_each_in_turn(int (*read)(const struct tiny_bytes *,
     struct artel_error err = {0};
     size_t total;
 
-    armed = true;
-    for_good = false;
-    seen = 0;
-    fail_at = SIZE_MAX;
+    allocation.armed = true;
+    allocation.for_good = false;
+    allocation.seen = 0;
+    allocation.fail_at = SIZE_MAX;
     assert_int_equal(read(b, &err), 0);
-    total = seen;
+    total = allocation.seen;
     assert_true(total > 0);
     for (int always = 0; always < 2; always++)
         for (size_t i = 0; i < total; i++) {
             int rc;
 
-            for_good = always;
-            fail_at = i;
-            seen = 0;
+            allocation.for_good = always;
+            allocation.fail_at = i;
+            allocation.seen = 0;
             err = (struct artel_error){0};
-            armed = true;
+            allocation.armed = true;
             rc = read(b, &err);
-            armed = false;
+            allocation.armed = false;
             assert_error(rc, ARTEL_ELIMIT, err, "MEM01");
             assert_string_equal(err.file, "memory");
         }
-    armed = false;
+    allocation.armed = false;
     assert_int_equal(read(b, &err), 0);
 }
 

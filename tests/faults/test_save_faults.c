@@ -4,51 +4,11 @@
  * checkpoints are written and read. The answer is "a limit was reached" or the work done;
  * nothing is kept (the leak check sees it), and afterwards all of it works.
  */
+#include "faults/alloc_faults.h"
 #include "save/checkpoint.h"
 #include "unit/save/mixture_run.h"
 
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-char *__real_strdup(const char *text);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-char *__wrap_strdup(const char *text);
 int __wrap_fsync(int fd);
-
-static bool armed, for_good;
-static size_t seen, fail_at;
-
-static bool fails(void)
-{
-    size_t i;
-
-    if (!armed)
-        return false;
-    i = seen++;
-    return for_good ? i >= fail_at : i == fail_at;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
-
-char *__wrap_strdup(const char *text)
-{
-    return fails() ? NULL : __real_strdup(text);
-}
 
 /* The disk is not under test. */
 int __wrap_fsync(int fd)
@@ -131,26 +91,26 @@ static int (*const works[])(struct work *, struct artel_error *) = {
 static void run_with_failures(struct work *w, size_t i)
 {
     for (int sticky = 0; sticky < 2; sticky++)
-        for (fail_at = 0;; fail_at++) {
+        for (allocation.fail_at = 0;; allocation.fail_at++) {
             struct artel_error err = {0};
             int rc;
 
-            for_good = sticky;
-            seen = 0;
-            armed = true;
+            allocation.for_good = sticky;
+            allocation.seen = 0;
+            allocation.armed = true;
             rc = works[i](w, &err);
-            armed = false;
+            allocation.armed = false;
             if (rc != 0 && rc != ARTEL_ELIMIT)
-                fail_msg("work %zu, allocation %zu: %d %s: %s", i, fail_at, rc,
-                         err.code, err.reason);
+                fail_msg("work %zu, allocation %zu: %d %s: %s", i, allocation.fail_at,
+                         rc, err.code, err.reason);
             if (rc < 0)
                 assert_int_equal(err.exit, 5);
-            if (seen <= fail_at)
+            if (allocation.seen <= allocation.fail_at)
                 break;
-            assert_true(fail_at < 5000);
+            assert_true(allocation.fail_at < 5000);
             if (rc < 0 && works[i](w, &err) < 0)
                 fail_msg("work %zu does not recover from allocation %zu: %s", i,
-                         fail_at, err.reason);
+                         allocation.fail_at, err.reason);
         }
 }
 
