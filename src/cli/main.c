@@ -22,7 +22,7 @@ const struct command commands[] = {
     {"run", "answer many prompts", cmd_run},
     {"score", "negative log-likelihood of a data file's answers", cmd_score},
     {"tokenize", "text to token ids", cmd_tokenize},
-    {"inspect", "what a model, adapter, mixture or dataset is", cmd_inspect},
+    {"inspect", "what a model, adapter, mixture, recipe or dataset is", cmd_inspect},
     {"convert", "an expert in another form: GGUF LoRA, PEFT", cmd_convert},
     {"bench", "this machine's numbers", cmd_bench},
     {NULL, NULL, NULL}};

@@ -39,7 +39,9 @@ struct fixture {
 __attribute__((unused)) static void path_in(char *out, size_t size,
                                             const struct fixture *f, const char *name)
 {
-    snprintf(out, size, "%s/%s", f->folder, name);
+    const int n = snprintf(out, size, "%s/%s", f->folder, name);
+
+    assert_true(n > 0 && (size_t)n < size);
 }
 
 __attribute__((unused)) static void write_text(const struct fixture *f,
