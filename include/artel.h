@@ -379,16 +379,28 @@ ARTEL_API int artel_inspect(char **json, const char *path,
 /* ---- converting ---- */
 
 struct artel_convert_options {
-    const char *to;     /* "gguf-lora" (a file for llama.cpp) or "peft" (a folder) */
+    /* "gguf-lora" (a file for llama.cpp), "peft" (a folder); with the expert merged into
+     * the base "gguf" (of a GGUF base) or "safetensors" (a Hugging Face folder) */
+    const char *to;
     const char *model;  /* base of an adapter or LoRA file; NULL: the recorded one */
     const char *expert; /* of a mixture; NULL: the only one */
     const char *gates;  /* "math=0.7,law=0.3": their sum as one expert; or NULL */
-    const char *type;   /* of numbers: "f32", "f16", "bf16"; NULL: f32 */
-    int force;          /* write over what is there, accept experts of another base */
+    const char *type;   /* "f32", "f16", "bf16", for "gguf" also "q8_0". NULL: a LoRA in
+                         * f32, a model as its base is (GGUF to safetensors: f16) */
+    const char
+        *measure;    /* data file: likelihood of its answers before and after a merge */
+    size_t max_rows; /* of that file; 0: all */
+    int force;       /* write over what is there, accept experts of another base */
+    const volatile sig_atomic_t *stopped; /* of the measuring; may be NULL */
 };
 ARTEL_API void artel_convert_options_default(struct artel_convert_options *o);
-/* SOURCE (a PEFT folder, a mixture, a GGUF LoRA file) as OUT, which is whole or not there.
- * *JSON tells what became of it. O may be NULL. ARTEL_ECONFLICT: OUT is there already. */
+/*
+ * SOURCE (a PEFT folder, a mixture, a GGUF LoRA file; a bare model, to change its form) as
+ * OUT, which is whole or not there. Tensor by tensor: a model need not fit into memory.
+ * *JSON tells what became of it: "adapter", or for models "tensors" [{kind, from, to,
+ * tensors, update, error}] with norms relative to the weights', "missing" and "measured".
+ * O may be NULL. ARTEL_ECONFLICT: OUT is there already.
+ */
 ARTEL_API int artel_convert(char **json, const char *source, const char *out,
                             const struct artel_convert_options *o,
                             struct artel_error *err);

@@ -37,6 +37,53 @@ static void print_adapter(const json_t *a)
     printf("%s\n", json_is_true(json_object_get(a, "exact")) ? "; no bit is lost" : "");
 }
 
+static void print_tensors(const json_t *tensors)
+{
+    size_t i;
+    const json_t *k;
+
+    if (json_array_size(tensors))
+        printf("%-10s %8s %-6s    %-6s %12s %12s\n", "kind", "tensors", "from", "to",
+               "update", "rounding");
+    json_array_foreach(tensors, i, k)
+        printf("%-10s %8lld %-6s -> %-6s %12.3e %12.3e\n",
+               json_string_value(json_object_get(k, "kind")),
+               (long long)json_integer_value(json_object_get(k, "tensors")),
+               json_string_value(json_object_get(k, "from")),
+               json_string_value(json_object_get(k, "to")),
+               json_number_value(json_object_get(k, "update")),
+               json_number_value(json_object_get(k, "error")));
+}
+
+static void print_measured(const json_t *m)
+{
+    printf(
+        "perplexity of %lld rows: %.4f base, %.4f expert beside it, %.4f merged; a row "
+        "moves by up to %.2e nats a token\n",
+        (long long)json_integer_value(json_object_get(m, "rows")),
+        json_number_value(json_object_get(m, "perplexity_base")),
+        json_number_value(json_object_get(m, "perplexity_beside")),
+        json_number_value(json_object_get(m, "perplexity_merged")),
+        json_number_value(json_object_get(m, "largest_row_change")));
+}
+
+static void print_model(const json_t *r)
+{
+    const json_t *const measured = json_object_get(r, "measured"), *line;
+    const json_int_t n = json_integer_value(json_object_get(r, "substituted"));
+    size_t i;
+
+    print_tensors(json_object_get(r, "tensors"));
+    if (n)
+        printf("%lld changed tensors are stored as Q8_0: their own format is not "
+               "written here\n",
+               (long long)n);
+    json_array_foreach(json_object_get(r, "missing"), i, line)
+        printf("missing: %s\n", json_string_value(line));
+    if (measured)
+        print_measured(measured);
+}
+
 static void print_report(const json_t *r)
 {
     const json_t *const gates = json_object_get(r, "gates");
@@ -44,9 +91,12 @@ static void print_report(const json_t *r)
     printf("%s: ", json_string_value(json_object_get(r, "output")));
     if (json_is_object(gates))
         print_gates(gates);
-    printf(", %s\n", json_string_value(json_object_get(r, "to")));
+    printf("%s%s\n", json_is_object(gates) ? ", " : "",
+           json_string_value(json_object_get(r, "to")));
     if (json_object_get(r, "adapter"))
         print_adapter(json_object_get(r, "adapter"));
+    else if (json_object_get(r, "tensors"))
+        print_model(r);
 }
 
 static int convert(const char *source, const char *out, const struct common *c,
@@ -83,31 +133,43 @@ int cmd_convert(int argc, char **argv)
             "  artel convert runs/eight/experts/math math.gguf --to gguf-lora\n"
             "  artel convert runs/eight/moa both.gguf --to gguf-lora "
             "--gates math=0.7,law=0.3\n"
-            "  artel convert math.gguf adapters/math --to peft --model base.gguf\n",
+            "  artel convert math.gguf adapters/math --to peft --model base.gguf\n"
+            "  artel convert runs/eight/moa merged.gguf --to gguf --expert law "
+            "--measure law.jsonl\n",
         .min_words = 2,
         .max_words = 2};
     struct artel_convert_options to;
     struct common c = {0};
     struct words words;
+    uint64_t max_rows = 0;
     int rc = 0;
 
     artel_convert_options_default(&to);
     to.to = NULL;
-    option_text(&o, "to", &to.to, "gguf-lora|peft", "what OUT becomes");
+    option_text(&o, "to", &to.to, "gguf-lora|peft|gguf|safetensors",
+                "what OUT becomes; the last two are models");
     option_text(&o, "expert", &to.expert, "NAME", "of a mixture");
     option_text(&o, "gates", &to.gates, "NAME=G,...",
                 "several experts of a mixture, each by its fixed gate");
-    option_text(&o, "type", &to.type, "f32|f16|bf16", "numbers of a GGUF LoRA; f32");
+    option_text(
+        &o, "type", &to.type, "f32|f16|bf16|q8_0",
+        "numbers of OUT; a LoRA has f32, a model what its base has, where not given");
+    option_text(&o, "measure", &to.measure, "DATA",
+                "perplexity of these rows' answers before and after a merge");
+    option_whole(&o, "max-rows", &max_rows, 1, 1000000000, "of DATA");
     common_options(&o, &c);
     if (!options_parse(&o, argc, argv, &words, &rc))
         return rc;
     if (!to.to)
-        return usage_error("convert", "--to", "USE07",
-                           "say what OUT becomes: gguf-lora or peft");
+        return usage_error(
+            "convert", "--to", "USE07",
+            "say what OUT becomes: gguf-lora, peft, gguf or safetensors");
     if ((rc = json_check_target("convert", c.json, words.at, 1)) ||
         (rc = common_start(&c)))
         return rc;
     to.model = c.model;
     to.force = c.force;
+    to.max_rows = (size_t)max_rows;
+    to.stopped = &stop_signal;
     return convert(words.at[0], words.at[1], &c, &to);
 }

@@ -23,7 +23,7 @@ const struct command commands[] = {
     {"score", "negative log-likelihood of a data file's answers", cmd_score},
     {"tokenize", "text to token ids", cmd_tokenize},
     {"inspect", "what a model, adapter, mixture, recipe or dataset is", cmd_inspect},
-    {"convert", "an expert in another form: GGUF LoRA, PEFT", cmd_convert},
+    {"convert", "an expert as a GGUF LoRA, or merged into its base", cmd_convert},
     {"bench", "this machine's numbers", cmd_bench},
     {NULL, NULL, NULL}};
 

@@ -89,7 +89,7 @@ void gguf_keys_f32(struct gguf_keys *k, const char *key, float value)
     put_number(put_key(k, key, GGUF_TYPE_F32), bits, 4);
 }
 
-void gguf_keys_copy(struct gguf_keys *k, const struct gguf *g)
+void gguf_keys_copy(struct gguf_keys *k, const struct gguf *g, const char *except)
 {
     const struct gguf_part *p = &g->parts[0];
     const struct gguf_value align = gguf_get(g, "general.alignment");
@@ -99,7 +99,9 @@ void gguf_keys_copy(struct gguf_keys *k, const struct gguf *g)
     for (size_t i = 0; i < p->n_keys; i++) {
         const struct gguf_key *key = &p->keys[i];
 
-        if (key->length > 6 && !memcmp(key->name, "split.", 6))
+        if ((key->length > 6 && !memcmp(key->name, "split.", 6)) ||
+            (except && key->length == strlen(except) &&
+             !memcmp(key->name, except, key->length)))
             continue;
         put_text(k->stream, key->name, key->length);
         put_number(k->stream, key->type, 4);

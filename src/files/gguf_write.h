@@ -22,9 +22,9 @@ void gguf_keys_close(struct gguf_keys *k);
 void gguf_keys_text(struct gguf_keys *k, const char *key, const char *value);
 void gguf_keys_u32(struct gguf_keys *k, const char *key, uint32_t value);
 void gguf_keys_f32(struct gguf_keys *k, const char *key, float value);
-/* Every key of G byte for byte, but for those that make it one part of a set. The data
- * of the file will be aligned as G says. */
-void gguf_keys_copy(struct gguf_keys *k, const struct gguf *g);
+/* Every key of G byte for byte, but for EXCEPT (may be NULL) and those that make it one
+ * part of a set. The data of the file will be aligned as G says. */
+void gguf_keys_copy(struct gguf_keys *k, const struct gguf *g, const char *except);
 
 /* TENSORS in this order; those without data come from MAKER. */
 int gguf_write(const char *path, struct gguf_keys *keys, const struct tensor *tensors,

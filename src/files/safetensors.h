@@ -6,7 +6,7 @@
 #ifndef ARTEL_FILES_SAFETENSORS_H
 #define ARTEL_FILES_SAFETENSORS_H
 
-#include "files/dtype.h"
+#include "files/tensor_out.h"
 
 struct artel_error;
 struct safetensors;
@@ -35,5 +35,10 @@ struct key_value {
 int safetensors_write(const char *path, const struct tensor *tensors, size_t n_tensors,
                       const struct key_value *metadata, size_t n_metadata,
                       struct artel_error *err);
+/* The same where tensors without data come from MAKER, in the order of the file; the
+ * metadata is "format": "pt". */
+int safetensors_write_made(const char *path, const struct tensor *tensors,
+                           size_t n_tensors, const struct tensor_maker *maker,
+                           struct artel_error *err);
 
 #endif

@@ -150,7 +150,8 @@ static int make_header(struct plan *p, struct artel_error *err)
     return 0;
 }
 
-static int write_plan(const char *path, const struct plan *p, struct artel_error *err)
+static int write_plan(const char *path, const struct plan *p,
+                      const struct tensor_maker *maker, struct artel_error *err)
 {
     struct atomic_file f;
     unsigned char length[8];
@@ -163,15 +164,17 @@ static int write_plan(const char *path, const struct plan *p, struct artel_error
     /* The stream remembers a failure; the commit reports it. */
     (void)fwrite(length, 1, 8, f.stream);
     (void)fwrite(p->header, 1, p->header_bytes, f.stream);
-    for (size_t i = 0; i < p->n_tensors && !ferror(f.stream); i++)
-        if (p->tensors[i]->bytes)
-            (void)fwrite(p->tensors[i]->data, 1, p->tensors[i]->bytes, f.stream);
-    return atomic_commit(&f, err);
+    for (size_t i = 0; i < p->n_tensors && rc == 0 && !ferror(f.stream); i++)
+        rc = tensor_out(f.stream, p->tensors[i], maker, err);
+    if (rc == 0)
+        return atomic_commit(&f, err);
+    atomic_abort(&f);
+    return rc;
 }
 
-int safetensors_write(const char *path, const struct tensor *tensors, size_t n_tensors,
-                      const struct key_value *metadata, size_t n_metadata,
-                      struct artel_error *err)
+static int write_all(const char *path, const struct tensor *tensors, size_t n_tensors,
+                     const struct key_value *metadata, size_t n_metadata,
+                     const struct tensor_maker *maker, struct artel_error *err)
 {
     struct plan p = {.n_tensors = n_tensors, .n_metadata = n_metadata};
     int rc;
@@ -192,10 +195,26 @@ int safetensors_write(const char *path, const struct tensor *tensors, size_t n_t
     if (rc == 0)
         rc = make_header(&p, err);
     if (rc == 0)
-        rc = write_plan(path, &p, err);
+        rc = write_plan(path, &p, maker, err);
 done:
     free(p.header);
     free(p.tensors);
     free(p.metadata);
     return rc < 0 ? error_in(err, rc, path) : 0;
+}
+
+int safetensors_write(const char *path, const struct tensor *tensors, size_t n_tensors,
+                      const struct key_value *metadata, size_t n_metadata,
+                      struct artel_error *err)
+{
+    return write_all(path, tensors, n_tensors, metadata, n_metadata, NULL, err);
+}
+
+int safetensors_write_made(const char *path, const struct tensor *tensors,
+                           size_t n_tensors, const struct tensor_maker *maker,
+                           struct artel_error *err)
+{
+    static const struct key_value format = {"format", "pt"};
+
+    return write_all(path, tensors, n_tensors, &format, 1, maker, err);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * artel_convert(): an expert from one form to another.
+ * artel_convert(): an expert from one form to another, or merged into its base.
  *
  *     CNV01 something is there already     CNV02 what does not go together
  *     CNV05 a number format that is not possible there
@@ -15,10 +15,12 @@
 #include "save/gguf_lora.h"
 #include "save/output_place.h"
 
-enum target { TO_GGUF_LORA, TO_PEFT, N_TARGETS };
+enum target { TO_GGUF_LORA, TO_PEFT, TO_GGUF, TO_SAFETENSORS, N_TARGETS };
 
-static const char *const target_names[N_TARGETS] = {
-    [TO_GGUF_LORA] = "gguf-lora", [TO_PEFT] = "peft"};
+static const char *const target_names[N_TARGETS] = {[TO_GGUF_LORA] = "gguf-lora",
+                                                    [TO_PEFT] = "peft",
+                                                    [TO_GGUF] = "gguf",
+                                                    [TO_SAFETENSORS] = "safetensors"};
 
 void artel_convert_options_default(struct artel_convert_options *o)
 {
@@ -32,28 +34,33 @@ static int find_target(enum target *out, const char *name, struct artel_error *e
             *out = (enum target)t;
             return 0;
         }
-    return error_set(err, ARTEL_EUSAGE, "USE05", "to", "expected gguf-lora or peft");
+    return error_set(err, ARTEL_EUSAGE, "USE05", "to",
+                     "expected gguf-lora, peft, gguf or safetensors");
 }
 
 /* NULL: DEFAULT_TYPE. */
 static int find_type(enum dtype *out, const char *name, enum dtype default_type,
-                     const char *target, struct artel_error *err)
+                     enum target to, struct artel_error *err)
 {
     static const struct {
         const char *name;
         enum dtype type;
-    } types[] = {{"f32", DTYPE_F32}, {"f16", DTYPE_F16}, {"bf16", DTYPE_BF16}};
+    } types[] = {{"f32", DTYPE_F32},
+                 {"f16", DTYPE_F16},
+                 {"bf16", DTYPE_BF16},
+                 {"q8_0", DTYPE_Q8_0}};
+    const size_t n = to == TO_GGUF ? 4 : 3;
 
     *out = default_type;
     if (!name)
         return 0;
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+    for (size_t i = 0; i < n; i++)
         if (!strcmp(name, types[i].name)) {
             *out = types[i].type;
             return 0;
         }
-    return error_set(err, ARTEL_EUSAGE, "CNV05", "type",
-                     "expected f32, f16 or bf16 for %s", target);
+    return error_set(err, ARTEL_EUSAGE, "CNV05", "type", "expected f32, f16%s for %s",
+                     to == TO_GGUF ? ", bf16 or q8_0" : " or bf16", target_names[to]);
 }
 
 static int to_gguf_lora(json_t *report, const struct conversion *c, const char *out,
@@ -64,7 +71,7 @@ static int to_gguf_lora(json_t *report, const struct conversion *c, const char *
     struct gguf_lora_result r;
     enum dtype type;
     json_t *told;
-    int rc = find_type(&type, c->o->type, DTYPE_F32, "gguf-lora", err);
+    int rc = find_type(&type, c->o->type, DTYPE_F32, TO_GGUF_LORA, err);
 
     if (rc == 0)
         rc = gguf_lora_write(&r, out, &c->expert, &c->model->weights->config, type,
@@ -112,16 +119,34 @@ static int to_peft(const struct conversion *c, const char *out, struct artel_err
     return rc;
 }
 
-static int need_expert(const struct conversion *c, const char *source,
+/* What the target cannot be made of, before any work. */
+static int check_parts(const struct conversion *c, const char *source, enum target to,
                        struct artel_error *err)
 {
-    if (c->expert.n_params)
-        return 0;
-    return error_in(err,
-                    error_set(err, ARTEL_EUSAGE, "CNV02", "to",
-                              "a bare model holds no expert; gguf and safetensors are "
-                              "what it can become"),
-                    source);
+    const bool model = to == TO_GGUF || to == TO_SAFETENSORS;
+    int rc = 0;
+
+    if (!model && !c->expert.n_params)
+        rc = error_set(err, ARTEL_EUSAGE, "CNV02", "to",
+                       "a bare model holds no expert; gguf and safetensors are what it "
+                       "can become");
+    else if (!model && c->o->measure)
+        rc = error_set(err, ARTEL_EUSAGE, "CNV02", "measure",
+                       "measures a merged model; %s holds none", target_names[to]);
+    return rc < 0 ? error_in(err, rc, source) : 0;
+}
+
+static int to_model(json_t *report, const struct conversion *c, const char *out,
+                    enum target to, struct artel_error *err)
+{
+    enum dtype type;
+    int rc = find_type(&type, c->o->type, N_DTYPES, to, err);
+
+    if (rc == 0)
+        rc = conversion_merge(report, c, out, to == TO_GGUF, type, err);
+    if (rc == 0 && c->o->measure)
+        rc = conversion_measure(report, c, out, err);
+    return rc;
 }
 
 static json_t *report_new(const struct conversion *c, const char *source,
@@ -135,15 +160,17 @@ static json_t *report_new(const struct conversion *c, const char *source,
 static int convert(json_t **report, const struct conversion *c, const char *source,
                    const char *out, enum target to, struct artel_error *err)
 {
-    int rc = need_expert(c, source, err);
+    int rc = check_parts(c, source, to, err);
 
     *report = report_new(c, source, out, to);
     if (rc == 0 && !*report)
         rc = error_nomem(err, 0);
     if (rc == 0 && to == TO_GGUF_LORA)
         rc = to_gguf_lora(*report, c, out, err);
-    else if (rc == 0)
+    else if (rc == 0 && to == TO_PEFT)
         rc = to_peft(c, out, err);
+    else if (rc == 0)
+        rc = to_model(*report, c, out, to, err);
     return rc;
 }
 
@@ -163,7 +190,7 @@ int artel_convert(char **json, const char *source, const char *out,
     }
     rc = find_target(&to, o->to, err);
     if (rc == 0)
-        rc = output_check(out, to == TO_PEFT, o->force, err);
+        rc = output_check(out, to == TO_PEFT || to == TO_SAFETENSORS, o->force, err);
     if (rc == 0)
         rc = conversion_open(&c, source, o, err);
     if (rc == 0)

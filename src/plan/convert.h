@@ -27,4 +27,12 @@ int conversion_open(struct conversion *c, const char *source,
                     const struct artel_convert_options *o, struct artel_error *err);
 void conversion_release(struct conversion *c);
 
+/* The base with the expert merged in as a GGUF file, else a Hugging Face folder; what
+ * became of the tensors goes into REPORT. */
+int conversion_merge(json_t *report, const struct conversion *c, const char *out,
+                     bool to_gguf, enum dtype type, struct artel_error *err);
+/* Likelihood of the answers by base, base and expert, and what stands at OUT. */
+int conversion_measure(json_t *report, const struct conversion *c, const char *out,
+                       struct artel_error *err);
+
 #endif

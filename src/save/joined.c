@@ -46,6 +46,19 @@ static void fill(struct expert *out, const struct gated *parts, size_t n)
     }
 }
 
+/* Only what stands beside its linear and multiplies has a place in a sum of weights. */
+static int check_kinds(const struct gated *parts, size_t n, struct artel_error *err)
+{
+    for (size_t p = 0; p < n; p++)
+        if (parts[p].gate != 0.0f && parts[p].expert->kind != EXPERT_LORA &&
+            parts[p].expert->kind != EXPERT_IDENTITY)
+            return error_set(
+                err, ARTEL_EUSAGE, "CNV04", parts[p].expert->name,
+                "this expert is no LoRA beside its linears: what it adds is "
+                "no fixed change of their weights");
+    return 0;
+}
+
 int experts_join(struct expert *out, const char *name, const struct model_config *c,
                  const struct gated *parts, size_t n, struct artel_error *err)
 {
@@ -53,7 +66,8 @@ int experts_join(struct expert *out, const char *name, const struct model_config
     uint16_t *rank = calloc(n_linears, sizeof(*rank));
     float *scale = calloc(n_linears, sizeof(*scale));
     size_t largest = 0, sum = 0;
-    int rc = rank && scale ? 0 : error_nomem(err, n_linears * sizeof(*scale));
+    int rc = rank && scale ? check_kinds(parts, n, err)
+                           : error_nomem(err, n_linears * sizeof(*scale));
 
     *out = (struct expert){0};
     for (size_t i = 0; rc == 0 && i < n_linears; i++) {

@@ -58,6 +58,9 @@ int read_model(struct tokenizer *t, const json_t *root, struct artel_error *err)
  * post-processor puts first (borrowed), or NULL. */
 int read_pipeline(struct tokenizer *t, const json_t *root, const char **bos_name,
                   struct artel_error *err);
+/* The pre_tokenizer of tokenizer.json that KIND is read from, a new reference. */
+json_t *pre_tokenizer_new(enum pretokenizer_kind kind);
+
 /* tokenizer_folder.c: bos, eos, end tokens, agreement of the files. */
 int read_special_names(struct tokenizer *t, const struct tokenizer_files *f,
                        const char *bos_name, struct artel_error *err);

@@ -180,6 +180,27 @@ static int read_pre_tokenizer(struct walk *w, const json_t *part, const char *ty
     return rc == 0 ? add_stage(w, STAGE_BYTES, err) : rc;
 }
 
+json_t *pre_tokenizer_new(enum pretokenizer_kind kind)
+{
+    const bool modern = kind == PRETOKENIZER_LLAMA3 || kind == PRETOKENIZER_QWEN2;
+    json_t *list = json_array();
+
+    if (kind == PRETOKENIZER_SMOLLM)
+        json_array_append_new(
+            list, json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1));
+    if (modern)
+        json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type",
+                                              "Split", "pattern", "Regex",
+                                              kind == PRETOKENIZER_LLAMA3
+                                                  ? MODERN(FOLDED, "\\p{N}{1,3}")
+                                                  : MODERN(FOLDED, "\\p{N}"),
+                                              "behavior", "Isolated", "invert", 0));
+    json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel",
+                                          "add_prefix_space", 0, "trim_offsets", 1,
+                                          "use_regex", (int)!modern));
+    return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
+}
+
 /* The stages must be exactly those of a known pre-tokenizer. */
 static int choose_kind(struct walk *w, struct artel_error *err)
 {
