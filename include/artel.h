@@ -397,9 +397,10 @@ ARTEL_API void artel_convert_options_default(struct artel_convert_options *o);
 /*
  * SOURCE (a PEFT folder, a mixture, a GGUF LoRA file; a bare model, to change its form) as
  * OUT, which is whole or not there. Tensor by tensor: a model need not fit into memory.
- * *JSON tells what became of it: "adapter", or for models "tensors" [{kind, from, to,
- * tensors, update, error}] with norms relative to the weights', "missing" and "measured".
- * O may be NULL. ARTEL_ECONFLICT: OUT is there already.
+ * *JSON tells what became of it: "adapter", or for models "missing", "measured" and
+ * "tensors" [{kind, from, to, tensors, update, error, kept}]: norms of the expert's change
+ * and of the rounding relative to the weights', and the share of the change that is left
+ * after it (blocks too coarse for it fall back to what they held). O may be NULL. ARTEL_ECONFLICT: OUT is there already.
  */
 ARTEL_API int artel_convert(char **json, const char *source, const char *out,
                             const struct artel_convert_options *o,

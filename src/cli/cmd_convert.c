@@ -43,16 +43,43 @@ static void print_tensors(const json_t *tensors)
     const json_t *k;
 
     if (json_array_size(tensors))
-        printf("%-10s %8s %-6s    %-6s %12s %12s\n", "kind", "tensors", "from", "to",
-               "update", "rounding");
+        printf("%-10s %8s %-6s    %-6s %12s %12s %8s\n", "kind", "tensors", "from",
+               "to", "update", "rounding", "kept");
     json_array_foreach(tensors, i, k)
-        printf("%-10s %8lld %-6s -> %-6s %12.3e %12.3e\n",
+    {
+        printf("%-10s %8lld %-6s -> %-6s %12.3e %12.3e",
                json_string_value(json_object_get(k, "kind")),
                (long long)json_integer_value(json_object_get(k, "tensors")),
                json_string_value(json_object_get(k, "from")),
                json_string_value(json_object_get(k, "to")),
                json_number_value(json_object_get(k, "update")),
                json_number_value(json_object_get(k, "error")));
+        if (json_object_get(k, "kept"))
+            printf(" %6.1f %%", 100.0 * json_number_value(json_object_get(k, "kept")));
+        printf("\n");
+    }
+}
+
+/* Coarse blocks fall back to what they held and swallow the expert: the reader must know. */
+static void warn_rounding(const json_t *tensors)
+{
+    double least = 1.0;
+    size_t i;
+    const json_t *k;
+
+    json_array_foreach(tensors, i, k)
+    {
+        const json_t *const kept = json_object_get(k, "kept");
+
+        if (kept && json_number_value(kept) < least)
+            least = json_number_value(kept);
+    }
+    if (least < 0.95)
+        fprintf(
+            stderr,
+            "warning: rounding leaves as little as %.0f %% of what the expert changes; "
+            "--type q8_0, f16 or f32 keeps it\n",
+            100.0 * least);
 }
 
 static void print_measured(const json_t *m)
@@ -74,6 +101,7 @@ static void print_model(const json_t *r)
     size_t i;
 
     print_tensors(json_object_get(r, "tensors"));
+    warn_rounding(json_object_get(r, "tensors"));
     if (n)
         printf("%lld changed tensors are stored as Q8_0: their own format is not "
                "written here\n",

@@ -18,7 +18,7 @@ static double ratio(double above, double below)
     return below > 0.0 ? sqrt(above / below) : 0.0;
 }
 
-/* [{kind, from, to, tensors, update, error, lost}] */
+/* [{kind, from, to, tensors, update, error, kept}] */
 static json_t *kinds_json(const struct merge *m)
 {
     json_t *list = json_array();
@@ -32,8 +32,7 @@ static json_t *kinds_json(const struct merge *m)
                       "error", ratio(k->error, k->weight));
 
         if (o && k->update > 0.0)
-            json_object_set_new(o, "error_to_update",
-                                json_real(ratio(k->error, k->update)));
+            json_object_set_new(o, "kept", json_real(1.0 + k->along / k->update));
         json_array_append_new(list, o);
     }
     return list;

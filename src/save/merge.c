@@ -22,6 +22,8 @@
 #include "math/quantise.h"
 #include "save/adapter_parts.h"
 
+#define ROOM_ROWS 3 /* a thread's: the weights, their update, what is stored */
+
 void merge_release(struct merge *m)
 {
     free(m->tensors);
@@ -107,7 +109,7 @@ struct rows_job {
     const struct tensor *to;
     size_t width, first;
     unsigned char *out;
-    double (*sums)[3]; /* (n) weight, update, error */
+    double (*sums)[4]; /* (n) weight, update, error, along */
 };
 
 static void add_update(const struct rows_job *j, float *w, float *update, size_t row,
@@ -115,7 +117,6 @@ static void add_update(const struct rows_job *j, float *w, float *update, size_t
 {
     const struct lora *l = &j->m->expert->lora[j->e->linear];
 
-    memset(update, 0, j->width * sizeof(*update));
     for (size_t r = 0; r < l->rank; r++)
         kernels()->axpy(update, l->scale * l->b[row * l->rank + r], l->a + r * j->width,
                         j->width);
@@ -125,7 +126,7 @@ static void add_update(const struct rows_job *j, float *w, float *update, size_t
     }
 }
 
-/* Row I of the piece; ROOM holds three rows. False where a number does not fit. */
+/* Row I of the piece; ROOM holds ROOM_ROWS rows. False where a number does not fit. */
 static bool make_row(const struct rows_job *j, size_t i, float *room)
 {
     const struct model_config *c = &j->m->model->weights->config;
@@ -134,7 +135,7 @@ static bool make_row(const struct rows_job *j, size_t i, float *room)
         j->width / dtype_block_elems(from->dtype) * dtype_block_bytes(from->dtype);
     const size_t to_bytes =
         j->width / dtype_block_elems(j->to->dtype) * dtype_block_bytes(j->to->dtype);
-    float *w = room, *spare = room + j->width;
+    float *w = room, *update = room + j->width, *stored = update + j->width;
     unsigned char *out = j->out + i * to_bytes;
     double *sums = j->sums[i];
     size_t row = j->first + i;
@@ -143,16 +144,18 @@ static bool make_row(const struct rows_job *j, size_t i, float *room)
         row = hf_row(c, (enum site)(j->e->linear % N_SITES), row);
     kernels()->dequant[from->dtype](w, (const char *)from->data + row * from_bytes,
                                     j->width);
+    memset(update, 0, j->width * sizeof(*update));
     if (is_adapted(j->m, j->e->linear))
-        add_update(j, w, spare, row, &sums[1]);
+        add_update(j, w, update, row, &sums[1]);
     if (!quantise(out, j->to->dtype, w, j->width))
         return false;
-    kernels()->dequant[j->to->dtype](spare, out, j->width);
+    kernels()->dequant[j->to->dtype](stored, out, j->width);
     for (size_t k = 0; k < j->width; k++) {
-        const double error = (double)spare[k] - (double)w[k];
+        const double error = (double)stored[k] - (double)w[k];
 
         sums[0] += (double)w[k] * (double)w[k];
         sums[2] += error * error;
+        sums[3] += error * (double)update[k];
     }
     return true;
 }
@@ -165,7 +168,7 @@ static size_t make_rows(const struct rows_job *j, float *rooms, size_t n)
 #pragma omp parallel for schedule(static) reduction(min : bad)
     for (size_t t = 0; t < cpu_threads(); t++)
         for (size_t i = n * t / cpu_threads(); i < n * (t + 1) / cpu_threads(); i++)
-            if (!make_row(j, i, rooms + 2 * t * j->width))
+            if (!make_row(j, i, rooms + ROOM_ROWS * t * j->width))
                 bad = i < bad ? i : bad;
     return bad;
 }
@@ -186,7 +189,7 @@ int merge_rows(void *merge, void *out, const struct tensor *t, size_t first, siz
     if (e->copied) {
         memcpy(out, (const char *)e->from->data + first * row_bytes, n * row_bytes);
     } else {
-        rooms = malloc(2 * cpu_threads() * width * sizeof(*rooms));
+        rooms = malloc(ROOM_ROWS * cpu_threads() * width * sizeof(*rooms));
         j.sums = calloc(n, sizeof(*j.sums));
         if (rooms && j.sums)
             bad = make_rows(&j, rooms, n);
@@ -194,6 +197,7 @@ int merge_rows(void *merge, void *out, const struct tensor *t, size_t first, siz
             m->kinds[e->kind].weight += j.sums[i][0];
             m->kinds[e->kind].update += j.sums[i][1];
             m->kinds[e->kind].error += j.sums[i][2];
+            m->kinds[e->kind].along += j.sums[i][3];
         }
         free(j.sums);
         free(rooms);

@@ -27,6 +27,7 @@ struct merge_kind {
     double weight; /* W + s B A, before rounding */
     double update; /* s B A */
     double error;  /* stored - (W + s B A) */
+    double along;  /* error times update, summed: -update where nothing of it is left */
 };
 
 #define MERGE_KINDS 64

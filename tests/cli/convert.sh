@@ -46,6 +46,37 @@ quietly "$ARTEL" convert run/moa both --to peft --gates alpha=0.7,beta=0.3
 grep -q '"r": 8' both/adapter_config.json || fail "$(cat both/adapter_config.json)"
 quietly "$ARTEL" score both alpha.jsonl --precision fp32 --json score.json
 
+# Merged: as GGUF of the base's formats, finer, and as a folder; from either of them again.
+# NAN and wide differences would both fail: the change is compared as a number.
+near() {
+    change=$(sed -n 's/.*"largest_row_change": *\([0-9.e+-]*\).*/\1/p' "$1")
+    awk -v x="$change" -v most="$2" 'BEGIN { exit !(x != "" && x + 0 <= most) }' ||
+        fail "$1: a row has moved by '$change' nats a token"
+}
+measure="--measure beta.jsonl --json told.json"
+quietly "$ARTEL" convert run/moa m.gguf --to gguf --expert beta --type f32 $measure
+near told.json 1e-5
+grep -q '"kind": "q_proj"' told.json || fail "$(cat told.json)"
+quietly "$ARTEL" convert run/moa folder --to safetensors --expert beta --type f32 $measure
+near told.json 1e-5
+grep -q 'sampling settings' told.json || fail "no word of what is missing: $(cat told.json)"
+quietly "$ARTEL" convert run/moa half --to safetensors --expert beta $measure
+near told.json 2e-2
+quietly "$ARTEL" convert folder again --to safetensors
+cmp folder/model.safetensors again/model.safetensors || fail "a folder is not copied as it is"
+quietly "$ARTEL" convert run/moa same.gguf --to gguf --gates alpha=0.5,beta=0.5 $measure
+quietly "$ARTEL" score folder beta.jsonl --precision fp32 --json folder.json
+quietly "$ARTEL" score run/moa beta.jsonl --expert beta --precision fp32 --json beside.json
+x=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' folder.json)
+y=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' beside.json)
+awk -v x="$x" -v y="$y" 'BEGIN { d = x / y - 1; exit !(x != "" && d * d < 1e-10) }' ||
+    fail "merged $x, beside $y"
+quietly "$ARTEL" inspect folder --verify
+quietly "$ARTEL" inspect m.gguf --verify
+before=$(cksum <m.gguf)
+quietly "$ARTEL" convert run/moa m.gguf --to gguf --expert beta --type f32 --force --threads 3
+[ "$(cksum <m.gguf)" = "$before" ] || fail "the merged model depends on threads"
+
 mkdir -p occupied/inner
 : >occupied/config.json
 row V01 6 CNV01 convert run/moa/experts/alpha alpha.gguf --to gguf-lora
@@ -67,5 +98,12 @@ row V16 2 CNV05 convert alpha.gguf new --to peft --model "$base" --type f16
 row V17 3 GLA02 convert alpha.gguf new --to peft --model "$TESTS/golden/toy-tied"
 row V18 4 IO01 convert nowhere new.gguf --to gguf-lora
 row V19 4 '' convert run/moa/experts/alpha nowhere/new.gguf --to gguf-lora
+row V20 2 CNV02 convert "$TESTS/golden/toy-tied" new.gguf --to gguf
+row V21 2 CNV02 convert "$base" new.gguf --to gguf-lora
+row V22 2 CNV02 convert "$base" new --to safetensors --expert alpha
+row V23 2 CNV05 convert run/moa new --to safetensors --expert beta --type q8_0
+row V24 2 CNV02 convert run/moa new.gguf --to gguf-lora --expert beta --measure beta.jsonl
+row V25 6 CNV01 convert run/moa m.gguf --to gguf --expert beta
+row V26 6 CNV01 convert run/moa folder --to safetensors --expert beta
 [ ! -e new ] && [ ! -e new.gguf ] || fail "a refused conversion has written something"
 exit "$bad"

@@ -168,7 +168,12 @@ static void a_gguf_keeps_formats_and_keys(void **state)
             0);
         check_merged(b, kinds[i].stored);
         assert_int_equal(b->merge.n_kinds, N_SITES - 1);
-        assert_true(b->merge.kinds[0].update > 0.0 && b->merge.kinds[0].weight > 0.0);
+        for (size_t k = 0; k < b->merge.n_kinds; k++) {
+            const struct merge_kind *kind = &b->merge.kinds[k];
+
+            assert_true(kind->update > 0.0 && kind->weight > 0.0);
+            assert_true(fabs(kind->along) <= sqrt(kind->error * kind->update) * 1.001);
+        }
         bench_close(b);
     }
 }
@@ -200,6 +205,35 @@ static void a_gguf_of_blocks_can_be_stored_finer(void **state)
         assert_true(k->error > 0.0 && k->error < k->weight * 1e-4);
     }
     model_close(got);
+    bench_close(b);
+}
+
+/* A change far below the step of its blocks is gone after the rounding, and "along" says
+ * so: sum of error times update is minus that of update squared. */
+static void a_swallowed_change_is_told(void **state)
+{
+    struct tiny_model shape;
+    struct bench *b;
+
+    (void)state;
+    tiny_model_default(&shape);
+    shape.dim = 32;
+    shape.head_dim = 8;
+    shape.type = TINY_T_Q8_0;
+    b = bench_open(&shape);
+    for (size_t i = 0; i < 2 * N_SITES; i++)
+        b->expert.lora[i].scale *= 1e-5f;
+    assert_int_equal(
+        merge_to_gguf(&b->merge, b->out, b->model, &b->expert, N_DTYPES, &b->err), 0);
+    for (size_t i = 0; i < b->merge.n_kinds; i++) {
+        const struct merge_kind *k = &b->merge.kinds[i];
+
+        assert_true(k->along < -0.5 * k->update);
+    }
+    merge_release(&b->merge);
+    assert_int_equal(
+        merge_to_gguf(&b->merge, b->out, b->model, &b->expert, DTYPE_F32, &b->err), 0);
+    assert_true(b->merge.kinds[0].error == 0.0 && b->merge.kinds[0].along == 0.0);
     bench_close(b);
 }
 
@@ -335,6 +369,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_gguf_keeps_formats_and_keys),
         cmocka_unit_test(a_gguf_of_blocks_can_be_stored_finer),
+        cmocka_unit_test(a_swallowed_change_is_told),
         cmocka_unit_test(formats_without_a_quantiser_become_q8_0),
         cmocka_unit_test(both_forms_of_a_base_give_the_same_folder),
         cmocka_unit_test(shards_become_one_file),
