@@ -4,6 +4,7 @@
  */
 #include "decoder/pass.h"
 
+/* The linears of a group. */
 static const struct {
     enum site first, last;
 } groups[N_STEP_GROUPS] = {
@@ -12,16 +13,6 @@ static const struct {
     [GROUP_GATE_UP] = {SITE_GATE, SITE_UP},
     [GROUP_DOWN] = {SITE_DOWN, SITE_DOWN},
 };
-
-enum site group_first(enum step_group g)
-{
-    return groups[g].first;
-}
-
-enum site group_last(enum step_group g)
-{
-    return groups[g].last;
-}
 
 /* Does the router of site S read the input of its group? */
 static bool reads(enum router_place place, enum site s)

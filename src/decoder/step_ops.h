@@ -29,10 +29,6 @@ struct pass_options;
 /* Linears that read the same input; the order is that of enum tile_group. */
 enum step_group { GROUP_QKV, GROUP_O, GROUP_GATE_UP, GROUP_DOWN, N_STEP_GROUPS };
 
-/* The first and the last linear of a group. */
-enum site group_first(enum step_group g);
-enum site group_last(enum step_group g);
-
 /* A layer's two branches, each behind a norm. */
 enum step_branch { BRANCH_ATTENTION, BRANCH_FFN };
 
