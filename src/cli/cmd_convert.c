@@ -192,6 +192,9 @@ int cmd_convert(int argc, char **argv)
         return usage_error(
             "convert", "--to", "USE07",
             "say what OUT becomes: gguf-lora, peft, gguf or safetensors");
+    if (c.json && !strcmp(c.json, words.at[1]))
+        return usage_error("convert", "--json", "USE06",
+                           "the report would be written over OUT");
     if ((rc = json_check_target("convert", c.json, words.at, 1)) ||
         (rc = common_start(&c)))
         return rc;

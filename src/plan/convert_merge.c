@@ -139,6 +139,12 @@ static double largest_change(const struct artel_score *a, const struct artel_sco
     return most;
 }
 
+/* null where it is not finite */
+static json_t *number(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
 int conversion_measure(json_t *report, const struct conversion *c, const char *out,
                        struct artel_error *err)
 {
@@ -159,12 +165,13 @@ int conversion_measure(json_t *report, const struct conversion *c, const char *o
         rc = score(&merged, after, ARTEL_BASE, c->o, err);
     artel_mixture_close(after);
     if (rc == 0) {
-        told = json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f}", "data", c->o->measure,
+        told = json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o}", "data", c->o->measure,
                          "rows", (json_int_t)merged.n_rows, "answer_tokens",
                          (json_int_t)merged.answer_tokens, "perplexity_base",
-                         base.perplexity, "perplexity_beside", beside.perplexity,
-                         "perplexity_merged", merged.perplexity, "largest_row_change",
-                         largest_change(&beside, &merged));
+                         number(base.perplexity), "perplexity_beside",
+                         number(beside.perplexity), "perplexity_merged",
+                         number(merged.perplexity), "largest_row_change",
+                         number(largest_change(&beside, &merged)));
         if (json_object_set_new(report, "measured", told))
             rc = error_nomem(err, 0);
     }

@@ -105,5 +105,6 @@ row V23 2 CNV05 convert run/moa new --to safetensors --expert beta --type q8_0
 row V24 2 CNV02 convert run/moa new.gguf --to gguf-lora --expert beta --measure beta.jsonl
 row V25 6 CNV01 convert run/moa m.gguf --to gguf --expert beta
 row V26 6 CNV01 convert run/moa folder --to safetensors --expert beta
+row V27 2 USE06 convert run/moa new.gguf --to gguf --expert beta --json new.gguf
 [ ! -e new ] && [ ! -e new.gguf ] || fail "a refused conversion has written something"
 exit "$bad"
