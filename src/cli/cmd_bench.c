@@ -158,7 +158,7 @@ static void bench_options(struct options *o, struct common *c, const char **form
                 "number format of the random weights; F32 where not given");
     option_text(o, "precision", &c->precision, "auto|fp32|bf16",
                 "of weights and activations in large products; auto is bf16 where the "
-                "CPU multiplies it");
+                "CPU multiplies it faster than floats");
     option_text(o, "memory", memory, "auto|keep|recompute|quantised",
                 "what a training step keeps for its way back; auto is keep");
     option_whole(o, "repeat", repeats, 1, BENCH_TIMES_MAX,

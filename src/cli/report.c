@@ -38,7 +38,7 @@ void common_options(struct options *o, struct common *c)
                  "of everything random; 1 where not given");
     option_text(o, "precision", &c->precision, "auto|fp32|bf16",
                 "of weights and activations in large products; auto is bf16 where the "
-                "CPU multiplies it");
+                "CPU multiplies it faster than floats");
     option_bytes(o, "memory", &c->memory, "that may be used, such as 4G");
 }
 

@@ -7,6 +7,7 @@
  * product, and each operand that is loaded serves several.
  */
 #include "tiles/tile_built.h"
+#include "tiles/tile_quad.h"
 
 #if defined(TILE_BUILT)
 #include "tiles/tile_quad_avx512bf16.h"
