@@ -19,7 +19,7 @@
 #include "files/json.h"
 #include "files/write.h"
 
-#define FORMAT    "artel-eval-1"
+#define FORMAT    1
 #define MAX_BYTES ((size_t)64 << 20)
 
 enum kind { COUNT, REAL, FLAG };
@@ -71,7 +71,7 @@ static json_t *pack(const struct measured *r)
 {
     json_t *const o = json_object(), *const chosen = json_array();
 
-    json_object_set_new(o, "format", json_string(FORMAT));
+    json_object_set_new(o, "format_version", json_integer(FORMAT));
     for (size_t i = 0; i < N_FIELDS; i++) {
         const char *const p = (const char *)r + fields[i].at;
         json_t *v;
@@ -167,10 +167,8 @@ static bool take_arrays(struct measured *r, const json_t *o)
 
 static bool unpack(struct measured *r, const json_t *o)
 {
-    const char *const format = json_string_value(json_object_get(o, "format"));
-
     *r = (struct measured){0};
-    if (!format || strcmp(format, FORMAT) != 0)
+    if (json_integer_value(json_object_get(o, "format_version")) != FORMAT)
         return false;
     for (size_t i = 0; i < N_FIELDS; i++)
         if (!take_field(r, i, json_object_get(o, fields[i].key)))
@@ -321,7 +319,7 @@ int keep_key(char out[DIGEST_SIZE], const char *digest, const struct artel_mixtu
     d = digest_new();
     if (!d)
         return error_nomem(err, 0);
-    digest_add(d, FORMAT ARTEL_VERSION, sizeof(FORMAT ARTEL_VERSION));
+    digest_add(d, "eval " ARTEL_VERSION, sizeof("eval " ARTEL_VERSION));
     digest_add(d, digest, DIGEST_SIZE);
     digest_add(d, rows, DIGEST_SIZE);
     digest_add(d, numbers, sizeof(numbers));
