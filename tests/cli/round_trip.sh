@@ -150,6 +150,18 @@ cmp -s eval.json again.json || fail "kept results differ: $(diff eval.json again
 quietly "$ARTEL" eval run --json again.json --max-tokens 5
 [ "$(ls run/eval | wc -l)" -gt 6 ] || fail "another length of answers, the same results"
 
+# What general ability lost: choices and windows of text, against the base, with intervals.
+for i in 1 2 3 4 5 6; do
+    echo "{\"domain\": \"piqa\", \"question\": \"alpha $i\", \"choices\": [\"ab\", \"ba\"], \"answer\": 0}"
+done >piqa.jsonl
+seq 1 900 >text.txt
+quietly "$ARTEL" eval run --no-generate --general p=piqa.jsonl --general t=text.txt --general-rows 5 \
+    --keep none --json general.json
+has general.json '"acc_norm": ' '"word_perplexity": ' '"bits_per_byte": ' '"gate_entropy": [0-9]' \
+    '"identity_share": 0.0' '"experts": \[' '"routing": {'
+[ "$(grep -c '"ci95": \[' general.json)" = 4 ] || fail "intervals: $(grep -A3 ci95 general.json)"
+[ "$(grep -c '"rows": 5' general.json)" -ge 3 ] || fail "--general-rows: $(grep '"rows"' general.json)"
+
 # Looking, asking and measuring changed nothing else.
 diff -r -x eval run before >/dev/null ||
     fail "the run's folder has changed: $(diff -rq -x eval run before)"
