@@ -3,7 +3,36 @@
  * A layer's operations backward on tiles: what experts and routers send to the slopes
  * of a group's input rides in the product for them.
  */
+#include <string.h>
+
 #include "decoder/tile_pass.h"
+#include "math/kernels.h"
+
+/* N gradients of a thread's own to what all blocks share, while the caches hold them. */
+static void share(const struct mixture_grads *grads, float *own, size_t n)
+{
+    kernels()->axpy(grads->router_sums + (own - grads->routers), 1.0f, own, n);
+    memset(own, 0, n * sizeof(*own));
+}
+
+/* The block's turn at the sums of a group ends. */
+static void hand_on(const struct step_slopes *to)
+{
+    const struct step_routers *rs = to->routers;
+
+    if (!to->grads || !to->grads->relay)
+        return;
+    relay_wait(to->grads->relay, to->grads->item);
+    for (size_t i = 0; i < rs->n; i++) {
+        const struct router *r = rs->router[i];
+
+        if (rs->d_w[i])
+            share(to->grads, rs->d_w[i], r->n_experts * r->dim);
+        if (rs->d_b[i])
+            share(to->grads, rs->d_b[i], r->n_experts);
+    }
+    relay_pass(to->grads->relay, to->grads->item);
+}
 
 /*
  * Gradients of the experts of group G, of their gates and of its routers, and the product
@@ -41,6 +70,7 @@ static struct tile_product group_backward(struct decoder_pass *p, size_t layer,
             routers_backward(&t->routers, &rs, &slope, x,
                              to->wants_d_x && !p->options.detach_router, p->rows);
     }
+    hand_on(to);
     return product;
 }
 

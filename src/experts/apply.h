@@ -12,14 +12,20 @@
 #ifndef ARTEL_EXPERTS_APPLY_H
 #define ARTEL_EXPERTS_APPLY_H
 
+#include "base/relay.h"
 #include "experts/router.h"
 
-/* Gradients of a mixture, in the layout of its parameters. */
+/* Gradients of a mixture, in the layout of its parameters. Where blocks under way share
+ * them (RELAY), a block adds in its turn, which ends with each group of linears. */
 struct mixture_grads {
     size_t n_experts;
     float **expert; /* (E) (n_params), NULL: this expert is frozen */
     float *routers; /* (n_router_params), NULL: the routers are frozen */
     bool *touched;  /* (E) something was added since the last zeroing */
+
+    struct relay *relay; /* NULL: nobody else adds here */
+    size_t item;         /* the block's place in the order */
+    float *router_sums;  /* with RELAY: what all blocks share; ROUTERS are a thread's */
 };
 
 /* One thread's room for one linear at a time. */

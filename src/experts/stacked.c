@@ -529,6 +529,8 @@ struct stacked_slopes stacked_backward(struct stacked_room *r,
     d_h = (struct tiles){r->d_h, r->n_active};
     find_slopes(r, at, x, d_y, row, rows);
     if (grads && r->n_active) {
+        if (grads->relay)
+            relay_wait(grads->relay, grads->item);
         sweep.left = h;
         sweep.of_b = true;
         find_gradients(r, at, &sweep, d_y, row, rows);

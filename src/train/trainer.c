@@ -3,9 +3,11 @@
  * A step: cut the rows into blocks, take each block through the decoder and
  * back on one thread, add the blocks' gradients in their order, update.
  *
- * Blocks depend on the batch alone, never on the number of threads, and an
- * ordered section adds block i before block i + 1: the same bits for any number
- * of threads. A thread's own gradients are zeroed only where they were touched.
+ * Blocks depend on the batch alone, never on the number of threads, and block i is
+ * added before block i + 1: the same bits for any number of threads. In fp32 a thread
+ * has gradients of its own, which an ordered section adds, and which are zeroed only
+ * where they were touched. In bf16, where that would cost more than finding them, blocks
+ * add to the step's in turns, a group of linears at a time.
  */
 #include "train/trainer.h"
 
@@ -56,6 +58,8 @@ int trainer_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err
     rc = grow(&t->seqs, n_rows, sizeof(*t->seqs), err);
     if (rc == 0)
         rc = grow(&t->blocks, n_rows, sizeof(*t->blocks), err);
+    if (rc == 0)
+        rc = grow(&t->items, n_rows, sizeof(*t->items), err);
     if (rc == 0)
         t->room_rows = n_rows;
     return rc;
@@ -147,6 +151,21 @@ static void commit(struct artel_trainer *t, struct mixture_grads *part)
     memset(part->routers, 0, t->mixture->n_router_params * sizeof(float));
 }
 
+void trainer_begin_relay(struct artel_trainer *t, size_t n)
+{
+    if (t->relayed)
+        relay_begin(&t->relay, t->items, n);
+}
+
+void trainer_end_relay(struct artel_trainer *t)
+{
+    for (size_t i = 0; t->relayed && i < t->n_threads; i++)
+        for (size_t e = 0; e < t->mixture->n_experts; e++) {
+            t->sum.touched[e] |= t->part[i].touched[e];
+            t->part[i].touched[e] = false;
+        }
+}
+
 void trainer_add_loss(struct block_loss *total, const struct block_loss *one)
 {
     total->nll += one->nll;
@@ -175,6 +194,19 @@ uint64_t trainer_block_seed(const struct artel_trainer *t, size_t micro, size_t 
            (block << 10);
 }
 
+/* Gradients of block B, which is in P, to those of the step. */
+static void find_grads(struct artel_trainer *t, struct decoder_pass *p,
+                       struct mixture_grads *part, size_t b, bool finite)
+{
+    part->item = b;
+    if (finite)
+        decoder_backward(p, part);
+    if (t->relayed && finite)
+        relay_end(&t->relay, b);
+    else if (t->relayed)
+        relay_give_up(&t->relay, b);
+}
+
 /* Forward and backward of all blocks, gradients into SUM. Returns the first block whose
  * loss is not finite, or N_BLOCKS. */
 static size_t block_grads(struct artel_trainer *t, size_t n_blocks, size_t micro,
@@ -182,27 +214,31 @@ static size_t block_grads(struct artel_trainer *t, size_t n_blocks, size_t micro
 {
     size_t bad = n_blocks;
 
+    trainer_begin_relay(t, n_blocks);
 #pragma omp parallel for ordered schedule(dynamic, 1) num_threads(t->n_threads)
     for (size_t b = 0; b < n_blocks; b++) {
         const int thread = omp_get_thread_num();
         struct decoder_pass *p = t->pass[thread];
         struct block_loss loss;
+        bool finite;
 
         pass_set_dropout_seed(p, trainer_block_seed(t, micro, b));
         decoder_forward(p, &t->blocks[b]);
         decoder_loss(p, &loss, NULL);
-        if (isfinite(loss.nll) && isfinite(loss.router_ce))
-            decoder_backward(p, &t->part[thread]);
+        finite = isfinite(loss.nll) && isfinite(loss.router_ce);
+        find_grads(t, p, &t->part[thread], b, finite);
 #pragma omp ordered
         {
-            if ((!isfinite(loss.nll) || !isfinite(loss.router_ce)) && bad == n_blocks) {
+            if (!finite && bad == n_blocks) {
                 bad = b;
                 *bad_layer = pass_nonfinite_layer(p);
             }
-            commit(t, &t->part[thread]);
+            if (!t->relayed)
+                commit(t, &t->part[thread]);
             trainer_add_loss(total, &loss);
         }
     }
+    trainer_end_relay(t);
     return bad;
 }
 

@@ -73,20 +73,22 @@ static struct pass_options pass_options_of(const struct artel_model *model,
     return p;
 }
 
+/* SUMS: those of the step, which all threads add to; NULL: G has its own. */
 static void grads_carve(struct mixture_grads *g, struct arena *a,
                         const struct mixture *m, const bool *trained,
-                        bool train_routers)
+                        bool train_routers, const struct mixture_grads *sums)
 {
     g->n_experts = m->n_experts;
     g->expert = arena_take(a, m->n_experts * sizeof(*g->expert));
     g->touched = arena_take(a, m->n_experts * sizeof(*g->touched));
     for (size_t e = 0; e < m->n_experts; e++) {
-        float *d = trained[e] ? arena_f32(a, m->experts[e].n_params) : NULL;
+        float *d = trained[e] && !sums ? arena_f32(a, m->experts[e].n_params) : NULL;
 
         if (g->expert)
-            g->expert[e] = d;
+            g->expert[e] = sums ? sums->expert[e] : d;
     }
     g->routers = train_routers ? arena_f32(a, m->n_router_params) : NULL;
+    g->router_sums = sums ? sums->routers : NULL;
 }
 
 static void group_carve(struct artel_trainer *t, struct arena *a, const char *name,
@@ -113,13 +115,15 @@ static void carve(struct artel_trainer *t, struct arena *a, const bool *trained)
     t->n_groups = 0;
     t->groups = arena_take(a, (m->n_experts + 1) * sizeof(*t->groups));
     t->adam_steps = arena_f32(a, m->n_experts + 1);
-    grads_carve(&t->sum, a, m, trained, t->train_routers);
+    grads_carve(&t->sum, a, m, trained, t->train_routers, NULL);
     t->part = arena_take(a, t->n_threads * sizeof(*t->part));
     for (size_t i = 0; i < t->n_threads; i++) {
         struct mixture_grads part = {0};
 
         if (t->options.lm_loss)
-            grads_carve(&part, a, m, trained, t->train_routers);
+            grads_carve(&part, a, m, trained, t->train_routers,
+                        t->relayed ? &t->sum : NULL);
+        part.relay = t->relayed ? &t->relay : NULL;
         if (t->part)
             t->part[i] = part;
     }
@@ -154,7 +158,8 @@ static void describe(struct artel_trainer *t, const struct artel_model *model,
                                 .loss_limit = HUGE_VAL,
                                 .train_routers = train_routers,
                                 .n_threads = cpu_threads(),
-                                .staged = model->use & MATRIX_STAGED};
+                                .staged = model->use & MATRIX_STAGED,
+                                .relayed = model->has_tiles && o->lm_loss};
     t->pass_options = pass_options_of(model, mixture, trained, train_routers, o);
     t->adamw = (struct adamw){.beta1 = o->beta1,
                               .beta2 = o->beta2,
@@ -219,6 +224,11 @@ int trainer_open(struct artel_trainer **out, const struct artel_model *model,
     }
     mixture_hold(mixture);
     carve(t, &t->arena, trained);
+    if (relay_init(&t->relay)) {
+        arena_release(&t->arena);
+        free(t);
+        return error_nomem(err, sizeof(t->relay));
+    }
     rc = make_names(t, err);
     for (size_t i = 0; rc == 0 && i < t->n_threads; i++)
         rc = pass_open(&t->pass[i], model, mixture, &t->pass_options, err);
@@ -242,10 +252,12 @@ void trainer_close(struct artel_trainer *t)
     free(t->state_names);
     free(t->seqs);
     free(t->blocks);
+    free(t->items);
     free(t->fresh);
     free(t->z);
     free(t->fresh_z);
     free(t->spill);
+    relay_destroy(&t->relay);
     arena_release(&t->wave);
     arena_release(&t->arena);
     free(t);

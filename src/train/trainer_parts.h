@@ -6,6 +6,7 @@
 #define ARTEL_TRAIN_TRAINER_PARTS_H
 
 #include "base/arena.h"
+#include "base/relay.h"
 #include "train/adamw.h"
 #include "train/trainer.h"
 
@@ -36,6 +37,8 @@ struct artel_trainer {
     float *adam_steps;          /* (n_groups) */
     struct mixture_grads sum;   /* of the whole step; what the groups read */
     struct mixture_grads *part; /* (n_threads) of the block at hand */
+    bool relayed;               /* blocks add to SUM itself; only routers have parts */
+    struct relay relay;
     struct decoder_pass **pass; /* (n_threads) */
     struct pass_options pass_options;
     struct arena arena;
@@ -48,8 +51,9 @@ struct artel_trainer {
 
     /* Lists over the rows of a step, grown where a step has more than any before. */
     size_t room_rows;
-    struct sequence *seqs; /* (room_rows) */
-    struct block *blocks;  /* (room_rows) */
+    struct sequence *seqs;    /* (room_rows) */
+    struct block *blocks;     /* (room_rows) */
+    struct relay_item *items; /* (room_rows) of the blocks */
     size_t room_inputs;
     const struct example *
         *fresh; /* (room_inputs) rows whose router inputs are not kept */
@@ -70,6 +74,9 @@ int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
 
 uint64_t trainer_block_seed(const struct artel_trainer *t, size_t micro, size_t block);
 void trainer_add_loss(struct block_loss *total, const struct block_loss *one);
+/* Where blocks take turns: N of them begin; what was touched on the way. */
+void trainer_begin_relay(struct artel_trainer *t, size_t n);
+void trainer_end_relay(struct artel_trainer *t);
 
 /* Bytes for the states of a wave's blocks, the largest block there may be at least. */
 size_t wave_bytes(const struct artel_model *model, const struct mixture *mixture,

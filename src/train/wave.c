@@ -4,7 +4,7 @@
  * for, a wave, go through every layer together, and back.
  *
  * Each block's part of a layer's gradients is added in the order of the blocks, as
- * gather_grads does for all layers at once: the same sums, the same bits.
+ * gather_grads does for all layers at once, or in turns: the same sums, the same bits.
  */
 #include <math.h>
 #include <omp.h>
@@ -176,9 +176,11 @@ static void backward(struct artel_trainer *t, const struct wave *w)
         for (size_t b = 0; b < w->n; b++) {
             struct mixture_grads *part = &t->part[omp_get_thread_num()];
 
+            part->item = b;
             staged_backward(own_pass(t), t->states[b], l, part);
 #pragma omp ordered
-            commit_layer(t, part, l);
+            if (!t->relayed)
+                commit_layer(t, part, l);
         }
         if (l > first)
             fill(t, l - 1, MATRIX_FORWARD | MATRIX_BACKWARD);
@@ -197,6 +199,7 @@ static size_t bad_of(const struct wave *w)
 
 static void run(struct artel_trainer *t, const struct wave *w)
 {
+    trainer_begin_relay(t, w->n);
 #pragma omp parallel num_threads((int)t->n_threads)
     {
         forward(t, w);
@@ -204,6 +207,7 @@ static void run(struct artel_trainer *t, const struct wave *w)
         if (w->backward && bad_of(w) == w->n)
             backward(t, w);
     }
+    trainer_end_relay(t);
 }
 
 size_t wave_grads(struct artel_trainer *t, size_t n_blocks, size_t micro,

@@ -151,8 +151,8 @@ static void all_modes(struct setting s)
             continue;
         open_run(&keep, &s, MEMORY_KEEP, 1);
         steps(&keep, STEPS);
-        for (int mode = MEMORY_RECOMPUTE; mode < N_MEMORY_MODES; mode++)
-            for (size_t threads = 1; threads <= 2; threads++) {
+        for (int mode = MEMORY_KEEP; mode < N_MEMORY_MODES; mode++)
+            for (size_t threads = 1; threads <= 3; threads++) {
                 struct run other;
 
                 open_run(&other, &s, (enum memory_mode)mode, threads);
