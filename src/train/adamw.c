@@ -6,10 +6,12 @@
 #include "train/adamw.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "math/kernels.h"
 
 #define PIECE ((size_t)1 << 16)
+#define HOT   ((size_t)1 << 12) /* what the caches still hold after its update */
 
 static double group_squares(const struct adamw_group *group)
 {
@@ -49,12 +51,13 @@ static void group_step(const struct adamw *o, struct adamw_group *group, float f
 
     *group->steps += 1.0f;
 #pragma omp parallel for schedule(static)
-    for (size_t from = 0; from < group->n; from += PIECE) {
-        const size_t n = group->n - from < PIECE ? group->n - from : PIECE;
+    for (size_t from = 0; from < group->n; from += HOT) {
+        const size_t n = group->n - from < HOT ? group->n - from : HOT;
 
         kernels()->adamw(group->p + from, group->m + from, group->v + from,
                          group->g + from, n, rate, o->beta1, o->beta2, o->eps, o->decay,
                          correct1, correct2, clip);
+        memset(group->g + from, 0, n * sizeof(*group->g));
     }
 }
 

@@ -34,7 +34,7 @@ struct adamw {
 /* L2 norm over the gradients of all touched groups, summed in a fixed order. */
 double adamw_norm(const struct adamw_group *groups, size_t n_groups);
 /* One update of each touched group at its rate times FACTOR, with gradients scaled down
- * where NORM exceeds the bound. */
+ * where NORM exceeds the bound. The gradients are zero afterwards. */
 void adamw_step(const struct adamw *o, struct adamw_group *groups, size_t n_groups,
                 float factor, double norm);
 

@@ -176,8 +176,11 @@ void trainer_add_loss(struct block_loss *total, const struct block_loss *one)
     total->n_routed += one->n_routed;
 }
 
+/* What a step that failed or was left out has left; AdamW leaves zeros. */
 static void zero_sums(struct artel_trainer *t)
 {
+    if (!t->unclean)
+        return;
     for (size_t e = 0; e < t->mixture->n_experts; e++) {
         if (t->sum.touched[e])
             memset(t->sum.expert[e], 0,
@@ -362,6 +365,7 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
 
     *out = (struct step_report){0};
     zero_sums(t);
+    t->unclean = true;
     rc = all_grads(t, micro, n_micro, out, &total, err);
     if (rc < 0)
         return rc;
@@ -376,6 +380,8 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
         adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
         if (t->mixture->stack)
             expert_stack_pack(t->mixture->stack, t->sum.touched);
+        memset(t->sum.touched, 0, t->mixture->n_experts * sizeof(*t->sum.touched));
+        t->unclean = false;
         out->step = ++t->step;
     }
     out->seconds = now() - began;

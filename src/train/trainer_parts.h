@@ -36,6 +36,7 @@ struct artel_trainer {
     size_t n_groups;
     float *adam_steps;          /* (n_groups) */
     struct mixture_grads sum;   /* of the whole step; what the groups read */
+    bool unclean;               /* SUM is not zero: the last step made no update */
     struct mixture_grads *part; /* (n_threads) of the block at hand */
     bool relayed;               /* blocks add to SUM itself; only routers have parts */
     struct relay relay;
