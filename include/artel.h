@@ -463,8 +463,13 @@ ARTEL_API int artel_train(char **output, const char *path, const char *const *ov
 ARTEL_API int artel_add(char **json, const char *path, const char *name,
                         const char *adapter, const char *data,
                         const struct artel_train_options *o, struct artel_error *err);
-/* Take a domain out; the others stay as they are. */
-ARTEL_API int artel_remove(const char *path, const char *name,
+/*
+ * Take a domain out of the mixture at PATH: its expert and its row of every router.
+ * *JSON has "removed", "others_unchanged", and of each domain that stays its "name" and
+ * "digest_before" and "digest_after" of its expert's file. ARTEL_EUSAGE for a name that
+ * the mixture does not have (the nearest is named) and for the last domain.
+ */
+ARTEL_API int artel_remove(char **json, const char *path, const char *name,
                            const struct artel_train_options *o,
                            struct artel_error *err);
 

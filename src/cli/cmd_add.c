@@ -155,6 +155,44 @@ int cmd_add(int argc, char **argv)
     return rc;
 }
 
+static void print_removal(const json_t *r, const char *path)
+{
+    const json_t *d;
+    size_t i;
+
+    printf("%-20s %-10s %s\n", "domain", "expert", "its file, before and after");
+    json_array_foreach(json_object_get(r, "domains"), i, d) printf(
+        "%-20s %-10s %s\n%-31s %s\n", json_string_value(json_object_get(d, "name")),
+        json_is_true(json_object_get(d, "unchanged")) ? "unchanged" : "CHANGED",
+        json_string_value(json_object_get(d, "digest_before")), "",
+        json_string_value(json_object_get(d, "digest_after")));
+    printf("\n%s is no longer in %s. %s\n",
+           json_string_value(json_object_get(r, "removed")), path,
+           json_is_true(json_object_get(r, "others_unchanged"))
+               ? "No byte of the other experts has changed."
+               : "Other experts have changed.");
+}
+
+static int take_out(const struct words *words, const struct common *c,
+                    const struct artel_train_options *to)
+{
+    struct artel_error err = {0};
+    char *json = NULL;
+    json_t *report;
+    int rc = 0;
+
+    if (artel_remove(&json, words->at[0], words->at[1], to, &err) < 0)
+        return report_error(&err);
+    report = json_loads(json, 0, NULL);
+    if (!json_takes_stdout(c))
+        print_removal(report, words->at[0]);
+    if (c->json)
+        rc = json_write(c->json, json_incref(report));
+    json_decref(report);
+    artel_free(json);
+    return rc;
+}
+
 int cmd_remove(int argc, char **argv)
 {
     struct options o = {
@@ -162,12 +200,12 @@ int cmd_remove(int argc, char **argv)
         .usage = "MIXTURE NAME",
         .about =
             "Takes a domain out: its expert and its row of every router. The other "
-            "experts and rows stay as they are.",
+            "experts and rows stay as they are, and the digests of their files are "
+            "shown before and after.",
         .examples = "  artel remove runs/eight/moa legal\n",
         .min_words = 2,
         .max_words = 2};
     struct artel_train_options to;
-    struct artel_error err = {0};
     struct common c = {0};
     struct training t;
     struct words words;
@@ -182,13 +220,7 @@ int cmd_remove(int argc, char **argv)
         return rc;
     training_init(&t, true);
     set_options(&to, &c, &t);
-    if (artel_remove(words.at[0], words.at[1], &to, &err) < 0)
-        rc = report_error(&err);
-    else if (c.json)
-        rc = json_write(c.json, json_pack("{s:s, s:s}", "path", words.at[0], "removed",
-                                          words.at[1]));
-    else
-        printf("%s is no longer in %s\n", words.at[1], words.at[0]);
+    rc = take_out(&words, &c, &to);
     training_release(&t);
     return rc;
 }

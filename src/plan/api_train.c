@@ -156,12 +156,42 @@ int artel_add(char **json, const char *path, const char *name, const char *adapt
     return *json ? 0 : error_nomem(err, 0);
 }
 
-int artel_remove(const char *path, const char *name,
+/* The domains that stayed, and that they did. */
+static json_t *removal_json(const struct grow_report *r)
+{
+    json_t *const root = json_pack("{s:s, s:s, s:b}", "path", r->path, "removed",
+                                   r->name, "others_unchanged", r->others_unchanged);
+    json_t *const domains = json_array();
+
+    for (size_t i = 0; i < r->n_domains; i++) {
+        const struct grow_domain *const d = &r->domains[i];
+
+        json_array_append_new(
+            domains, json_pack("{s:s, s:s, s:s, s:b}", "name", d->name, "digest_before",
+                               d->digest_before, "digest_after", d->digest_after,
+                               "unchanged", d->unchanged));
+    }
+    json_object_set_new(root, "domains", domains);
+    return root;
+}
+
+int artel_remove(char **json, const char *path, const char *name,
                  const struct artel_train_options *o, struct artel_error *err)
 {
     struct artel_train_options defaults = {0};
     struct relay relay = {.o = o ? o : &defaults};
     const struct grow_options go = grow_options_of(&relay);
+    struct grow_report report = {0};
+    json_t *root;
+    int rc;
 
-    return run_remove(path, name, &go, err);
+    *json = NULL;
+    rc = run_remove(path, name, &go, &report, err);
+    if (rc < 0)
+        return rc;
+    root = removal_json(&report);
+    *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    grow_report_release(&report);
+    return *json ? 0 : error_nomem(err, 0);
 }

@@ -67,8 +67,9 @@ int run_add(const char *path, const char *name, const char *adapter, const char 
             struct artel_error *err);
 
 /* Take NAME out: its row of every router and its place; its folder is removed where it
- * lies inside the mixture's. The other experts and rows stay as they are. */
+ * lies inside the mixture's. The other experts and rows stay as they are, and REPORT's
+ * domains, which are those others, prove it by digests; it has no costs. */
 int run_remove(const char *path, const char *name, const struct grow_options *o,
-               struct artel_error *err);
+               struct grow_report *report, struct artel_error *err);
 
 #endif

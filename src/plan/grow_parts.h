@@ -38,7 +38,7 @@ void grow_rows_close(struct grow_rows *g);
 int grow_measure(struct grow_report *report, const struct grow_rows *g,
                  struct mixture_file *f, struct artel_model *model, bool before,
                  struct artel_error *err);
-/* Digests of the old experts' weights. */
+/* Digests of the weights of the experts that REPORT tells of. */
 int grow_digests(struct grow_report *report, const struct mixture_file *f, bool before,
                  struct artel_error *err);
 

@@ -275,32 +275,74 @@ static int remove_one(struct mixture_file *f, const char *name, struct artel_err
     return rc;
 }
 
+/* The domains that stay, with the digests of their experts' files. */
+static int report_others(struct grow_report *report, const struct mixture_file *f,
+                         const char *name, struct artel_error *err)
+{
+    report->path = strdup(f->folder);
+    report->domains = calloc(f->n_domains + 1, sizeof(*report->domains));
+    if (!report->path || !report->domains)
+        return error_nomem(err, f->n_domains * sizeof(*report->domains));
+    snprintf(report->name, sizeof(report->name), "%s", name);
+    for (size_t i = 0; i < f->n_domains; i++) {
+        struct grow_domain *d = &report->domains[report->n_domains];
+
+        if (!strcmp(f->domains[i].name, name))
+            continue;
+        snprintf(d->name, sizeof(d->name), "%s", f->domains[i].name);
+        d->text = "";
+        report->n_domains++;
+    }
+    return grow_digests(report, f, true, err);
+}
+
+/* PATH's mixture in F, first without its base and then, to write it, with MODEL. */
+static int open_to_remove(struct mixture_file *f, struct artel_model **model,
+                          struct run_lock *lock, const char *path, const char *name,
+                          const struct grow_options *o, struct artel_error *err)
+{
+    char *folder = NULL;
+    size_t unused;
+    int rc = mixture_file_open(f, path, NULL, false, err);
+
+    if (rc == 0)
+        rc = find_domain(&unused, f, name, err);
+    if (rc == 0)
+        rc = grow_lock(lock, f->folder, err);
+    if (rc == 0)
+        rc = model_open(model, o->model ? o->model : f->base_path, err);
+    if (rc == 0)
+        rc = copy(&folder, f->folder, err);
+    if (rc == 0) {
+        mixture_file_release(f);
+        rc = mixture_file_open(f, folder, *model, o->run.force, err);
+    }
+    free(folder);
+    return rc;
+}
+
 int run_remove(const char *path, const char *name, const struct grow_options *o,
-               struct artel_error *err)
+               struct grow_report *report, struct artel_error *err)
 {
     struct mixture_file f = {0};
     struct artel_model *model = NULL;
     struct run_lock lock = RUN_LOCK_NONE;
-    char *folder = NULL;
-    int rc = mixture_file_open(&f, path, NULL, false, err);
+    int rc;
 
+    *report = (struct grow_report){0};
+    rc = open_to_remove(&f, &model, &lock, path, name, o, err);
     if (rc == 0)
-        rc = grow_lock(&lock, f.folder, err);
-    if (rc == 0)
-        rc = model_open(&model, o->model ? o->model : f.base_path, err);
-    if (rc == 0)
-        rc = copy(&folder, f.folder, err);
-    if (rc == 0) {
-        mixture_file_release(&f);
-        rc = mixture_file_open(&f, folder, model, o->run.force, err);
-    }
+        rc = report_others(report, &f, name, err);
     if (rc == 0)
         rc = remove_one(&f, name, err);
-    if (rc < 0)
-        error_in(err, rc, folder ? folder : path);
+    if (rc == 0)
+        rc = grow_digests(report, &f, false, err);
+    if (rc < 0) {
+        error_in(err, rc, path);
+        grow_report_release(report);
+    }
     mixture_file_release(&f);
     model_close(model);
     run_lock_release(&lock);
-    free(folder);
     return rc;
 }

@@ -54,6 +54,20 @@ static int check_report(const struct act *a, const struct grow_report *r)
     return 0;
 }
 
+static int check_removal(const struct act *a, const struct grow_report *r)
+{
+    if (strcmp(r->name, a->name) != 0 || !r->n_domains || !r->others_unchanged)
+        return 60;
+    for (size_t i = 0; i < r->n_domains; i++) {
+        const struct grow_domain *d = &r->domains[i];
+
+        if (!strcmp(d->name, a->name) || strlen(d->digest_before) != 64 ||
+            strcmp(d->digest_before, d->digest_after) != 0 || !d->unchanged)
+            return 61;
+    }
+    return 0;
+}
+
 static int act_out(const struct fixture *f, const struct act *a)
 {
     const struct child c = {.stop_step = a->stop_step};
@@ -70,7 +84,10 @@ static int act_out(const struct fixture *f, const struct act *a)
     path_in(data, sizeof(data), f, a->data ? a->data : "");
     path_in(adapter, sizeof(adapter), f, a->adapter ? a->adapter : "");
     if (a->removes) {
-        rc = run_remove(mixture, a->name, &o, &err);
+        rc = run_remove(mixture, a->name, &o, &report, &err);
+        if (rc == 0)
+            rc = -check_removal(a, &report);
+        grow_report_release(&report);
     } else {
         rc = run_add(mixture, a->name, a->adapter ? adapter : NULL, data, &o, &report,
                      &err);
@@ -234,6 +251,7 @@ static void single_grows_without_routers(void **state)
 
 static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
 {
+    char one[DIGEST_SIZE], after[DIGEST_SIZE];
     struct mixture_file m;
     struct artel_error err;
     struct fixture f;
@@ -246,8 +264,11 @@ static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
     assert_int_equal(
         act(&f, (struct act){"out/moa", "tow", NULL, NULL, false, true, 0}),
         -ARTEL_EUSAGE);
+    digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_int_equal(
         act(&f, (struct act){"out/moa", "two", NULL, NULL, false, true, 0}), 0);
+    digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
+    assert_string_equal(one, after);
     path_in(path, sizeof(path), &f, "out/moa");
     assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
     assert_int_equal(m.n_domains, 2);
