@@ -59,12 +59,29 @@ function(artel_bf16_sets name list)
   set(${list} ${all} PARENT_SCOPE)
 endfunction()
 
+# Style sheets of a folder as text in its library: FOLDER/page.css is page_css[].
+function(artel_embed out name)
+  file(GLOB texts CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.css)
+  foreach(text IN LISTS texts)
+    get_filename_component(symbol ${text} NAME)
+    string(MAKE_C_IDENTIFIER ${symbol} symbol)
+    set(source ${CMAKE_CURRENT_BINARY_DIR}/${symbol}.c)
+    add_custom_command(OUTPUT ${source}
+      COMMAND ${CMAKE_COMMAND} -DFILE=${text} -DNAME=${symbol} -DOUT=${source}
+        -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+      DEPENDS ${text} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
+    list(APPEND sources ${source})
+  endforeach()
+  set(${out} ${sources} PARENT_SCOPE)
+endfunction()
+
 # artel_folder(name [libraries]): the static library of src/name.
 function(artel_folder name)
   file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.c)
   if(files)
     artel_bf16_sets(${name} files)
-    add_library(artel_${name} STATIC ${files})
+    artel_embed(texts ${name})
+    add_library(artel_${name} STATIC ${files} ${texts})
     artel_isa_flags(${files})
     target_compile_options(artel_${name} PRIVATE -Wdouble-promotion)
     target_link_libraries(artel_${name} PUBLIC artel_flags ${ARGN})

@@ -355,7 +355,9 @@ ARTEL_API const char *artel_score_names(size_t idx);
 ARTEL_API int artel_evaluate(char **json, const char *const *paths, size_t n,
                              const struct artel_eval_options *o,
                              struct artel_error *err);
-/* That JSON as a table: KIND "text", "markdown" or "csv". */
+/* That JSON as a table: KIND "text", "markdown" or "csv"; or "html", a page of its own with
+ * plots, which also reads logs and descriptions in the folders that the methods' paths name,
+ * as far as they are there. */
 ARTEL_API int artel_eval_table(char **out, const char *json, const char *kind,
                                struct artel_error *err);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/eval_output.h"
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/signals.h"
@@ -134,39 +135,16 @@ static void show_rows(void *user, size_t n_done, size_t n)
     progress_line(&s->line, text, false);
 }
 
-/* Tables to the places that were asked for. */
-static int write_tables(const char *json, const struct common *c, const char *markdown,
-                        const char *csv)
-{
-    const char *const kinds[] = {"text", "markdown", "csv"};
-    const bool taken = json_takes_stdout(c) || (markdown && !strcmp(markdown, "-")) ||
-                       (csv && !strcmp(csv, "-"));
-    const char *const targets[] = {taken ? NULL : "-", markdown, csv};
-    struct artel_error err = {0};
-    int rc = c->json ? text_write(c->json, json) : 0;
-
-    for (size_t i = 0; !rc && i < 3; i++) {
-        char *table = NULL;
-
-        if (!targets[i])
-            continue;
-        if (artel_eval_table(&table, json, kinds[i], &err) < 0)
-            return report_error(&err);
-        rc = text_write(targets[i], table);
-        artel_free(table);
-    }
-    return rc;
-}
-
 /* What the command line said. */
 struct asked {
     struct words words, against, data, general;
-    const char *expert, *markdown, *csv, *keep;
+    const char *expert, *keep;
     uint64_t max_rows, general_rows, max_tokens, cutoff;
     const char *judge, *judge_model, *judge_key;
     uint64_t judge_rows, judge_ratings;
     bool no_base, no_generate;
     struct common common;
+    struct eval_output output;
 };
 
 static void judge_options(struct options *o, struct asked *a)
@@ -210,33 +188,16 @@ static void eval_options(struct options *o, struct asked *a)
                 "keep what is measured there and use it again; default: eval/ in the "
                 "first mixture's or run's folder; none keeps nothing");
     judge_options(o, a);
-    option_text(o, "markdown", &a->markdown, "FILE",
-                "the table as Markdown; - is standard output");
-    option_text(o, "csv", &a->csv, "FILE", "the table as CSV");
+    eval_output_options(o, &a->output);
     common_options(o, &a->common);
 }
 
-static int check_targets(const struct asked *a)
+/* With the results of before; *JSON may be replaced. */
+static int show(const struct asked *a, char **json)
 {
-    const char *const targets[] = {a->common.json, a->markdown, a->csv};
-    size_t n_stdout = 0;
+    const int rc = eval_output_join(json, &a->output);
 
-    for (size_t i = 0; i < 3; i++) {
-        const int rc = json_check_target("eval", targets[i], a->words.at, a->words.n);
-
-        if (rc)
-            return rc;
-        n_stdout += targets[i] && !strcmp(targets[i], "-");
-        for (size_t k = 0; k < i; k++)
-            if (targets[i] && targets[k] && strcmp(targets[i], "-") != 0 &&
-                !strcmp(targets[i], targets[k]))
-                return usage_error("eval", "", "USE06",
-                                   "two results cannot share a file");
-    }
-    return n_stdout > 1 ? usage_error("eval", "", "USE06",
-                                      "--json, --markdown and --csv cannot share "
-                                      "standard output")
-                        : 0;
+    return rc ? rc : eval_output_write(&a->output, *json);
 }
 
 /* Where results are kept, in OUT; NULL: nowhere. */
@@ -300,8 +261,7 @@ static int evaluate(const struct asked *a, const struct paths *paths,
     eo.user = &shown;
     rc = artel_evaluate(&json, (const char *const *)paths->at, paths->n, &eo, &err);
     progress_clear(&shown.line);
-    rc = rc < 0 ? report_error(&err)
-                : write_tables(json, &a->common, a->markdown, a->csv);
+    rc = rc < 0 ? report_error(&err) : show(a, &json);
     artel_free(json);
     return rc;
 }
@@ -323,8 +283,9 @@ int cmd_eval(int argc, char **argv)
         .examples =
             "  artel eval runs/eight --markdown table.md\n"
             "  artel eval runs/eight/moa --against runs/eight/mixed --max-rows 100\n"
+            "  artel eval runs/eight --results runs/eight\n"
+            "  artel eval --from monday.json --from tuesday.json --html both.html\n"
             "  artel eval model.gguf --data math=test.jsonl:last_number --json -\n",
-        .min_words = 1,
         .max_words = PATHS_MAX};
     static struct asked a;
     static struct sets sets, general;
@@ -334,14 +295,21 @@ int cmd_eval(int argc, char **argv)
     eval_options(&o, &a);
     if (!options_parse(&o, argc, argv, &a.words, &rc))
         return rc;
+    if (!a.words.n && (!a.output.from.n || a.against.n))
+        rc = usage_error("eval", "", "USE07", "usage: artel eval %s", o.usage);
     for (size_t i = 0; !rc && i < a.words.n; i++)
         rc = add_path(&paths, a.words.at[i]);
     for (size_t i = 0; !rc && i < a.against.n; i++)
         rc = add_path(&paths, a.against.at[i]);
     if (!rc && !(rc = parse_sets(&sets, &a.data, "--data")) &&
         !(rc = parse_sets(&general, &a.general, "--general")) &&
-        !(rc = check_targets(&a)) && !(rc = common_start(&a.common)))
-        rc = evaluate(&a, &paths, &sets, &general);
+        !(rc = eval_output_check(&a.output, &a.common, &a.words)) &&
+        !(rc = common_start(&a.common))) {
+        char *none = NULL;
+
+        rc = paths.n ? evaluate(&a, &paths, &sets, &general) : show(&a, &none);
+        artel_free(none);
+    }
     free_sets(&sets);
     free_sets(&general);
     for (size_t i = 0; i < paths.n; i++)

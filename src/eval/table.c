@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The JSON of artel_evaluate() as a table: a row a set, two columns a method
- * (perplexity and score), the means below; CSV has a row for each pair instead.
+ * (perplexity and score), the means below, a general set's change against the base under
+ * it; CSV has a row for each pair instead.
  */
 #include <math.h>
 #include <stdarg.h>
@@ -11,9 +12,9 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "files/json.h"
+#include "eval/report_page.h"
 
-#define CELL 48
+#define CELL (COMPARED_LABEL + 16)
 
 /* Cells of equal number a row, printed once all widths are known. */
 struct grid {
@@ -53,15 +54,25 @@ put(struct grid *g, size_t row, size_t column, const char *fmt, ...)
     return 0;
 }
 
-static void put_number(struct grid *g, size_t row, size_t column, const char *fmt_share,
-                       const json_t *v)
+static void put_number(struct grid *g, size_t row, size_t column, bool share, double v)
 {
-    if (!json_is_number(v))
+    if (!isfinite(v))
         put(g, row, column, "-");
-    else if (*fmt_share == '%')
-        put(g, row, column, "%.1f %%", 100 * json_number_value(v));
+    else if (share)
+        put(g, row, column, "%.1f %%", 100 * v);
     else
-        put(g, row, column, "%.4g", json_number_value(v));
+        put(g, row, column, "%.4g", v);
+}
+
+/* In Markdown a bar would end the cell. */
+static void print_cell(FILE *f, const char *text, int width, bool left, bool markdown)
+{
+    if (!markdown || !strchr(text, '|')) {
+        fprintf(f, left ? "%-*s" : "%*s", width, text);
+        return;
+    }
+    for (; *text; text++)
+        fprintf(f, *text == '|' ? "\\%c" : "%c", *text);
 }
 
 static int print_grid(FILE *f, const struct grid *g, bool markdown)
@@ -79,7 +90,7 @@ static int print_grid(FILE *f, const struct grid *g, bool markdown)
             const int w = (int)width[c];
 
             fprintf(f, markdown ? "| " : c ? "  " : "");
-            fprintf(f, c > 1 ? "%*s" : "%-*s", w, cell);
+            print_cell(f, cell, w, c <= 1, markdown);
             if (markdown)
                 fprintf(f, c + 1 == g->n_columns ? " |" : " ");
         }
@@ -98,104 +109,91 @@ static int print_grid(FILE *f, const struct grid *g, bool markdown)
     return 0;
 }
 
-static const json_t *entry(const json_t *method, const char *group, const char *set)
+/* CHANGE with its interval, under the row of the set that it belongs to. */
+static void put_change(struct grid *g, size_t at, const struct compared *c,
+                       const char *set)
 {
-    return json_object_get(json_object_get(method, group), set);
+    const bool share = compared_is_share(c, set);
+    const double scale = share ? 100 : 1;
+
+    put(g, at, 0, "  change%s", share ? ", points" : "");
+    for (size_t i = 0; i < c->n; i++) {
+        const json_t *const e = compared_set(c, i, "general", set);
+        const json_t *const ci = json_object_get(e, "ci95");
+        const double change = compared_number(e, "change");
+        const size_t column = (share ? 3 : 2) + 2 * i;
+
+        put(g, at, 2 + 2 * i, "-");
+        put(g, at, 3 + 2 * i, "-");
+        if (isfinite(change) && json_array_size(ci) == 2)
+            put(g, at, column, "%+.3g [%+.3g, %+.3g]", scale * change,
+                scale * json_number_value(json_array_get(ci, 0)),
+                scale * json_number_value(json_array_get(ci, 1)));
+        else if (isfinite(change))
+            put(g, at, column, "%+.3g", scale * change);
+    }
+}
+
+static bool has_change(const struct compared *c, const char *set)
+{
+    return compared_any(c, "general", set, "change");
 }
 
 /* Rows of one group of sets, from row AT on; returns the next free row. */
-static size_t put_group(struct grid *g, size_t at, json_t *methods, const char *group)
+static size_t put_group(struct grid *g, size_t at, const struct compared *c,
+                        const char *group)
 {
-    json_t *const first = json_object_get(json_array_get(methods, 0), group);
     const bool general = !strcmp(group, "general");
-    const char *set;
-    json_t *unused, *method;
-    size_t i;
+    const json_t *const sets = general ? c->general : c->domains;
 
-    json_object_foreach(first, set, unused)
-    {
-        put(g, at, 0, "%s", set);
-        put(g, at, 1, "%s",
-            json_string_value(json_object_get(unused, "score_name"))
-                ? json_string_value(json_object_get(unused, "score_name"))
-                : "");
-        json_array_foreach(methods, i, method)
-        {
-            const json_t *const e = entry(method, group, set);
-            const bool text =
-                general && json_is_number(json_object_get(e, "perplexity"));
+    for (size_t k = 0; k < json_array_size(sets); k++) {
+        const char *const set = json_string_value(json_array_get(sets, k));
+        const bool share = !general || compared_is_share(c, set);
+        char shown[CELL];
 
-            put_number(g, at, 2 + 2 * i, "", json_object_get(e, "perplexity"));
-            if (text)
-                put(g, at, 3 + 2 * i, "-");
-            else
-                put_number(g, at, 3 + 2 * i, "%", json_object_get(e, "score"));
+        put(g, at, 0, "%s", escape_text(shown, sizeof(shown), set, strlen(set)));
+        put(g, at, 1, "%.20s", compared_score_name(c, group, set));
+        for (size_t i = 0; i < c->n; i++) {
+            const json_t *const e = compared_set(c, i, group, set);
+
+            put_number(g, at, 2 + 2 * i, false, compared_number(e, "perplexity"));
+            put_number(g, at, 3 + 2 * i, true,
+                       share ? compared_number(e, "score") : (double)NAN);
         }
         at++;
+        if (general && has_change(c, set))
+            put_change(g, at++, c, set);
     }
     return at;
 }
 
 /* Geometric mean of perplexities, mean of scores. */
-static void put_means(struct grid *g, size_t at, json_t *methods)
+static void put_means(struct grid *g, size_t at, const struct compared *c)
 {
-    json_t *method, *e;
-    const char *set;
-    size_t i;
-
     put(g, at, 0, "mean");
-    json_array_foreach(methods, i, method)
-    {
-        double logs = 0, scores = 0;
-        size_t n = 0, n_scores = 0;
-
-        json_object_foreach(json_object_get(method, "domains"), set, e)
-        {
-            const json_t *const ppl = json_object_get(e, "perplexity");
-            const json_t *const score = json_object_get(e, "score");
-
-            if (json_is_number(ppl)) {
-                logs += log(json_number_value(ppl));
-                n++;
-            }
-            if (json_is_number(score)) {
-                scores += json_number_value(score);
-                n_scores++;
-            }
-        }
-        if (n)
-            put(g, at, 2 + 2 * i, "%.4g", exp(logs / (double)n));
-        else
-            put(g, at, 2 + 2 * i, "-");
-        if (n_scores)
-            put(g, at, 3 + 2 * i, "%.1f %%", 100 * scores / (double)n_scores);
-        else
-            put(g, at, 3 + 2 * i, "-");
-    }
     put(g, at + 1, 0, "routed right");
-    json_array_foreach(methods, i, method)
-    {
+    for (size_t i = 0; i < c->n; i++) {
+        put_number(g, at, 2 + 2 * i, false,
+                   compared_mean(c, i, "domains", "perplexity", true));
+        put_number(g, at, 3 + 2 * i, true,
+                   compared_mean(c, i, "domains", "score", false));
         put(g, at + 1, 2 + 2 * i, "-");
-        put_number(g, at + 1, 3 + 2 * i, "%",
-                   json_object_get(method, "routing_accuracy"));
+        put_number(g, at + 1, 3 + 2 * i, true,
+                   compared_number(compared_method(c, i), "routing_accuracy"));
     }
 }
 
 /* What the mixtures cost to train; "-" where nothing was trained or recorded. */
-static void put_costs(struct grid *g, size_t at, json_t *methods)
+static void put_costs(struct grid *g, size_t at, const struct compared *c)
 {
-    json_t *method;
-    size_t i;
-
     put(g, at, 0, "trained parameters");
     put(g, at + 1, 0, "training minutes");
     put(g, at + 2, 0, "training tokens/s");
-    json_array_foreach(methods, i, method)
-    {
-        const double seconds = json_number_value(json_object_get(method, "seconds"));
-        const double tokens = json_number_value(json_object_get(method, "tokens"));
-        const double parameters =
-            json_number_value(json_object_get(method, "trainable_parameters"));
+    for (size_t i = 0; i < c->n; i++) {
+        const json_t *const method = compared_method(c, i);
+        const double seconds = compared_number(method, "seconds");
+        const double tokens = compared_number(method, "tokens");
+        const double parameters = compared_number(method, "trainable_parameters");
 
         for (size_t row = at; row < at + 3; row++)
             put(g, row, 3 + 2 * i, "-");
@@ -208,29 +206,25 @@ static void put_costs(struct grid *g, size_t at, json_t *methods)
     }
 }
 
-static int wide_table(FILE *f, json_t *methods, bool markdown)
+static int wide_table(FILE *f, const struct compared *c, bool markdown)
 {
-    struct grid g = {.n_columns = 2 + 2 * json_array_size(methods)};
-    json_t *method;
-    size_t i, at;
+    struct grid g = {.n_columns = 2 + 2 * c->n};
+    size_t at;
     int rc;
 
     put(&g, 0, 0, "set");
     put(&g, 0, 1, "scored by");
-    json_array_foreach(methods, i, method)
-    {
-        const char *const name = json_string_value(json_object_get(method, "name"));
-
-        put(&g, 0, 2 + 2 * i, "%.30s ppl", name ? name : "?");
+    for (size_t i = 0; i < c->n; i++) {
+        put(&g, 0, 2 + 2 * i, "%s ppl", c->label[i]);
         put(&g, 0, 3 + 2 * i, "score");
     }
-    at = put_group(&g, 1, methods, "domains");
+    at = put_group(&g, 1, c, "domains");
     if (at > 1) {
-        put_means(&g, at, methods);
+        put_means(&g, at, c);
         at += 2;
     }
-    at = put_group(&g, at, methods, "general");
-    put_costs(&g, at, methods);
+    at = put_group(&g, at, c, "general");
+    put_costs(&g, at, c);
     rc = g.cell ? print_grid(f, &g, markdown) : ARTEL_ELIMIT;
     free(g.cell);
     return rc;
@@ -239,7 +233,7 @@ static int wide_table(FILE *f, json_t *methods, bool markdown)
 /* A field of CSV: quoted where it must be, and never read as a formula. */
 static void csv_text(FILE *f, const char *text)
 {
-    if (!strpbrk(text, ",\"\n\r") && !strchr("=+-@", text[0])) {
+    if (!*text || (!strpbrk(text, ",\"\n\r") && !strchr("=+-@", text[0]))) {
         fputs(text, f);
         return;
     }
@@ -249,83 +243,113 @@ static void csv_text(FILE *f, const char *text)
     fputc('"', f);
 }
 
-static void csv_number(FILE *f, const json_t *v)
+static void csv_number(FILE *f, double v)
 {
     fputc(',', f);
-    if (json_is_number(v))
-        fprintf(f, "%.9g", json_number_value(v));
+    if (isfinite(v))
+        fprintf(f, "%.9g", v);
 }
 
-static void csv_group(FILE *f, const json_t *method, const char *group)
+/* What a set may have beside perplexity and score. */
+static const char *const measures[] = {"acc",
+                                       "acc_norm",
+                                       "bleu",
+                                       "rouge_l",
+                                       "json_valid",
+                                       "json_name",
+                                       "judge.score",
+                                       "gate_entropy",
+                                       "identity_share",
+                                       "word_perplexity",
+                                       "byte_perplexity",
+                                       "bits_per_byte",
+                                       "tokens_per_second"};
+#define N_MEASURES (sizeof(measures) / sizeof(measures[0]))
+
+static void csv_set(FILE *f, const struct compared *c, size_t i, const char *group,
+                    const char *set)
 {
     static const char *const text[] = {"name", "path"};
-    json_t *const sets = json_object_get(method, group);
-    const char *set;
-    json_t *e;
+    static const char *const numbers[] = {"rows", "perplexity", "score", "change",
+                                          "routing_accuracy"};
+    const json_t *const method = compared_method(c, i);
+    const json_t *const e = compared_set(c, i, group, set);
+    const json_t *const ci = json_object_get(e, "ci95");
 
-    json_object_foreach(sets, set, e)
-    {
-        const char *const score_name =
-            json_string_value(json_object_get(e, "score_name"));
-
-        for (size_t i = 0; i < 2; i++) {
-            const char *const v = json_string_value(json_object_get(method, text[i]));
-
-            csv_text(f, v ? v : "");
-            fputc(',', f);
-        }
-        csv_text(f, set);
-        fprintf(f, ",%s,%s", group, score_name ? score_name : "");
-        csv_number(f, json_object_get(e, "rows"));
-        csv_number(f, json_object_get(e, "perplexity"));
-        csv_number(f, json_object_get(e, "score"));
-        csv_number(f, json_object_get(e, "change"));
-        csv_number(f, json_object_get(e, "routing_accuracy"));
-        fputc('\n', f);
+    for (size_t k = 0; k < 2; k++) {
+        csv_text(f, compared_text(method, text[k]));
+        fputc(',', f);
     }
+    csv_text(f, set);
+    fprintf(f, ",%s,", group);
+    csv_text(f, compared_text(e, "score_name"));
+    for (size_t k = 0; k < sizeof(numbers) / sizeof(numbers[0]); k++)
+        csv_number(f, compared_number(e, numbers[k]));
+    csv_number(f, compared_number(method, "seed"));
+    for (size_t k = 0; k < 2; k++)
+        csv_number(f, json_is_number(json_array_get(ci, k))
+                          ? json_number_value(json_array_get(ci, k))
+                          : (double)NAN);
+    for (size_t k = 0; k < N_MEASURES; k++)
+        csv_number(f, compared_number(e, measures[k]));
+    fputc('\n', f);
 }
 
-static void csv_table(FILE *f, json_t *methods)
+static void csv_table(FILE *f, const struct compared *c)
 {
-    json_t *method;
-    size_t i;
+    static const char *const groups[] = {"domains", "general"};
 
     fprintf(f, "method,path,set,group,score_name,rows,perplexity,score,change,"
-               "routing_accuracy\n");
-    json_array_foreach(methods, i, method)
-    {
-        csv_group(f, method, "domains");
-        csv_group(f, method, "general");
-    }
+               "routing_accuracy,seed,ci95_low,ci95_high");
+    for (size_t k = 0; k < N_MEASURES; k++)
+        fprintf(f, ",%s", strcmp(measures[k], "judge.score") ? measures[k] : "judge");
+    fputc('\n', f);
+    for (size_t i = 0; i < c->n; i++)
+        for (size_t k = 0; k < 2; k++) {
+            json_t *const sets = json_object_get(compared_method(c, i), groups[k]);
+            const char *set;
+            json_t *unused;
+
+            json_object_foreach(sets, set, unused)
+            {
+                csv_set(f, c, i, groups[k], set);
+            }
+        }
 }
 
-int artel_eval_table(char **out, const char *json, const char *kind,
-                     struct artel_error *err)
+static int print_table(char **out, const struct compared *c, const char *kind,
+                       struct artel_error *err)
 {
-    json_t *root = NULL, *methods;
     size_t n = 0;
-    FILE *f;
-    int rc;
+    FILE *f = open_memstream(out, &n);
+    int rc = f ? 0 : ARTEL_ELIMIT;
 
-    *out = NULL;
-    rc = json_parse(&root, json, strlen(json), "evaluation", 0, err);
-    if (rc < 0)
-        return rc;
-    methods = json_object_get(root, "methods");
-    f = json_is_array(methods) ? open_memstream(out, &n) : NULL;
-    if (!f) {
-        json_decref(root);
-        return error_set(err, ARTEL_EFORMAT, "EVL03", NULL, "this is no evaluation");
-    }
-    if (!strcmp(kind, "csv"))
-        csv_table(f, methods);
-    else
-        rc = wide_table(f, methods, !strcmp(kind, "markdown"));
-    json_decref(root);
-    if (fclose(f) || rc < 0) {
+    if (rc == 0 && !strcmp(kind, "csv"))
+        csv_table(f, c);
+    else if (rc == 0)
+        rc = wide_table(f, c, !strcmp(kind, "markdown"));
+    if ((f && fclose(f)) || rc < 0) {
         free(*out);
         *out = NULL;
         return error_nomem(err, n);
     }
     return 0;
+}
+
+int artel_eval_table(char **out, const char *json, const char *kind,
+                     struct artel_error *err)
+{
+    struct compared c;
+    int rc;
+
+    *out = NULL;
+    rc = compared_open(&c, json, err);
+    if (rc < 0)
+        return rc;
+    if (!strcmp(kind, "html"))
+        rc = report_page(out, &c, err);
+    else
+        rc = print_table(out, &c, kind, err);
+    compared_release(&c);
+    return rc;
 }

@@ -132,15 +132,6 @@ static const struct domain_notes *notes_named(const struct mixture_file *f,
     return mixture_file_text(f, i);
 }
 
-/* The folder of domain NAME in F, or NULL. */
-static const char *folder_of(const struct mixture_file *f, const char *name)
-{
-    for (size_t i = 0; i < f->n_domains; i++)
-        if (!strcmp(f->domains[i].name, name))
-            return f->domains[i].folder;
-    return NULL;
-}
-
 int grow_digests(struct grow_report *report, const struct mixture_file *f, bool before,
                  struct artel_error *err)
 {

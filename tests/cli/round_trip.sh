@@ -132,6 +132,29 @@ has eval.md '^| set ' '^| alpha ' '^| mean '
 has eval.csv '^method,path,set' '^moa,' '^mixed,'
 [ "$(wc -l <eval.csv)" = 7 ] || fail "rows of eval.csv: $(cat eval.csv)"
 
+# Results of before stand beside, and the page is whole.
+sed -n '/"name": "moa"/,$p' eval.json | head -c 200 >half.json
+"$ARTEL" eval --from half.json >/dev/null 2>err.txt
+[ $? = 3 ] || fail "half a JSON file was taken: $(cat err.txt)"
+echo '{"rows": []}' >other.json
+"$ARTEL" eval --from other.json >/dev/null 2>err.txt
+[ $? = 3 ] && grep -q EVL03 err.txt || fail "other JSON was taken: $(cat err.txt)"
+"$ARTEL" eval --from nothing.json >/dev/null 2>err.txt
+[ $? = 4 ] || fail "a file that is not there: $(cat err.txt)"
+quietly "$ARTEL" eval --from eval.json --from eval.json --results tables
+for kind in md csv; do
+    quietly "$ARTEL" eval --from eval.json --markdown again.md --csv again.csv
+    cmp -s "eval.$kind" "again.$kind" || fail "the same results give another eval.$kind"
+done
+has tables/results.json '"name": "moa"'
+has tables/results.md '^| set '
+has tables/report.html '<!DOCTYPE html>' 'id="overview"' 'id="perplexity"' 'id="score"' \
+    'id="confusion"' 'id="training"' 'expert-alpha' 'digest of the base' '</html>'
+grep -q -e '<script' -e '://' -e 'src=' tables/report.html && fail "the page would fetch or run something"
+quietly "$ARTEL" eval run/moa --no-base --no-generate --from eval.json --html page.html --json joined.json
+[ "$(grep -c '"name": "moa"' joined.json)" = 2 ] || fail "moa of before and of now"
+has page.html 'moa (run/moa)'
+
 # Tokens.
 printf 'hello there\n\n<|im_end|>\n' | "$ARTEL" tokenize "$TESTS/golden/toy-tied" - --json ids.json ||
     fail "tokenize: exit $?"
@@ -174,8 +197,19 @@ cmp -s run/moa/experts/alpha/adapter_model.safetensors \
     before/moa/experts/alpha/adapter_model.safetensors || fail "add moved alpha"
 quietly "$ARTEL" score run/moa gamma.test.jsonl --json score.json
 [ "$(grep -c '"expert": "gamma"' score.json)" -ge 5 ] || fail "gamma: $(grep expert score.json)"
-quietly "$ARTEL" remove run/moa gamma
+"$ARTEL" remove run/moa gama >/dev/null 2>err.txt
+[ $? = 2 ] && grep -q "did you mean 'gamma'" err.txt || fail "remove gama: $(cat err.txt)"
+cp -r run/moa/experts kept
+quietly "$ARTEL" remove run/moa gamma --json removed.json
+has removed.json '"removed": "gamma"' '"others_unchanged": true' '"digest_before": "[0-9a-f]*"'
+[ "$(grep -c '"unchanged": true' removed.json)" = 2 ] || fail "$(cat removed.json)"
+rm -r kept/gamma
+diff -r run/moa/experts kept >/dev/null || fail "remove touched other experts"
 "$ARTEL" run run/moa --prompt x --expert gamma >/dev/null 2>err.txt
 [ $? = 2 ] || fail "gamma is still there"
 "$ARTEL" remove run/moa gamma >/dev/null 2>err.txt && fail "gamma was removed twice"
+"$ARTEL" remove run/moa beta >out.txt 2>err.txt || fail "remove beta: $(cat err.txt)"
+has out.txt '^alpha  *unchanged  *[0-9a-f]' 'No byte of the other experts has changed'
+"$ARTEL" remove run/moa alpha >/dev/null 2>err.txt
+[ $? = 2 ] && grep -q 'only domain' err.txt || fail "the last domain: $(cat err.txt)"
 exit "$bad"
