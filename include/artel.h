@@ -332,7 +332,7 @@ ARTEL_API const char *artel_score_names(size_t idx);
 /*
  * Measure the mixtures at PATHS (n). *JSON is the text of {"methods": [METHOD, ...]}, the
  * base first where it was asked for; null stands for what could not be measured, and
- * scores are shares from 0 to 1. A METHOD:
+ * scores are shares from 0 to 1; "settings" beside them are O's. A METHOD:
  *
  *     name path seed      "moa"; the base is "base" and has no seed
  *     domains             {NAME: SET}

@@ -401,6 +401,18 @@ static int choose_sets(struct evaluation *ev, struct found *found,
     return 0;
 }
 
+/* What the numbers depend on beside the mixtures and the rows. */
+static json_t *settings_json(const struct artel_eval_options *o)
+{
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:I}", "expert",
+                     o->expert ? o->expert : "auto", "precision",
+                     o->open.precision ? o->open.precision : "auto", "max_rows",
+                     (json_int_t)o->max_rows, "general_rows",
+                     (json_int_t)o->general_rows, "max_tokens",
+                     (json_int_t)o->max_tokens, "cutoff_len", (json_int_t)o->cutoff_len,
+                     "generate", o->generate, "seed", (json_int_t)o->seed);
+}
+
 int artel_evaluate(char **json, const char *const *paths, size_t n,
                    const struct artel_eval_options *o, struct artel_error *err)
 {
@@ -421,6 +433,7 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
     ev.methods = json_array();
     ev.base_general = calloc(ev.n_general + 1, sizeof(*ev.base_general));
     json_object_set(root, "methods", ev.methods);
+    json_object_set_new(root, "settings", settings_json(o));
     if (rc == 0 && (!root || !ev.methods || !ev.base_general))
         rc = error_nomem(err, 0);
     if (rc == 0)
