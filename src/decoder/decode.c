@@ -30,8 +30,10 @@ static void desk_carve(struct decode_desk *d, struct arena *a,
     d->x = arena_f32(a, DECODE_ROWS * (heads > c->dim ? heads : c->dim));
     d->q = arena_f32(a, heads / c->n_kv_heads);
     d->scores = arena_f32(a, CHUNK_KEYS);
-    for (size_t i = 0; m && i < 3; i++)
+    for (size_t i = 0; m && i < 3; i++) {
         gates_carve(&d->gates[i], a, DECODE_ROWS, DECODE_ROWS, m->n_experts, 0, false);
+        d->gates[i].n_fixed = m->rule.n_fixed;
+    }
 }
 
 void decode_room_carve(struct decode_room *r, struct arena *a,
@@ -56,6 +58,7 @@ void decode_room_carve(struct decode_room *r, struct arena *a,
         r->row_self[t] = (uint32_t)t;
     if (mixture)
         gates_carve(&r->given, a, T, T, mixture->n_experts, 0, false);
+    r->given.n_fixed = mixture ? mixture->rule.n_fixed : 0;
     r->desks = arena_take(a, r->n_threads * sizeof(*r->desks));
     for (size_t i = 0; i < r->n_threads; i++) {
         struct decode_desk desk = {0};

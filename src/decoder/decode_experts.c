@@ -65,11 +65,10 @@ static void decide(struct worker *w, struct gates *g, size_t r, const float *x)
 
         if (row->routed && r && !row->held)
             continue;
-        memset(gate, 0, E * sizeof(*gate));
         if (row->routed && r)
             memcpy(gate, row->held + (r - 1) * E, E * sizeof(*gate));
-        else if (!row->routed && row->expert >= 0)
-            gate[row->expert] = 1.0f;
+        else
+            gates_give_unit(g, t, row->routed ? -1 : row->expert);
     }
     gates_index(g);
     if (r && w->member->index == 0)
@@ -135,6 +134,7 @@ static void inner_sides(const struct worker *w, const struct serving *p, const f
     const struct gates *g = p->gates;
     const struct lora *lora = p->lora;
     const size_t N = lora->n_in, E = g->n_experts;
+    const float slope = w->step->mixture->experts[p->expert].slope;
 
     for (uint32_t i = g->first[p->expert], n; i < g->first[p->expert + 1]; i += n) {
         const uint32_t t = g->row[i], last = g->first[p->expert + 1];
@@ -142,13 +142,13 @@ static void inner_sides(const struct worker *w, const struct serving *p, const f
 
         for (n = 0; i + n < last && g->row[i + n] == t + n; n++)
             h[n] = room->h + (t + n) * room->h_width + p->at + first;
-        kernels()->matvec[DTYPE_F32](h, x + t * N, n, lora->a + first * N, end - first,
-                                     N);
+        kernels()->matvec[DTYPE_F32](h, x + t * N, n, lora->down + first * N,
+                                     end - first, N);
         for (uint32_t k = 0; k < n; k++) {
             const float by = lora->scale * g->gate[(t + k) * E + p->expert];
 
             for (size_t r = 0; r < end - first; r++)
-                h[k][r] *= by;
+                h[k][r] *= h[k][r] < 0.0f ? by * slope : by;
         }
     }
 }

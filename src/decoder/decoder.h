@@ -120,7 +120,7 @@ int pass_select(const struct decoder_pass *p, size_t seq, size_t *agreeing);
  */
 size_t pass_add_gates(const struct decoder_pass *p, size_t seq,
                       const unsigned char *loss, double *sum);
-/* The expert with the largest of such sums over all routers that have something to weigh;
+/* The expert, none of the fixed, with the largest of such sums over all routers that have something to weigh;
  * the lower index on ties. */
 int mixture_heaviest(const struct mixture *m, const double *sum);
 /* Pooled router inputs of a sequence-deciding router: (D of the router). */

@@ -81,12 +81,14 @@ struct gates *pass_gates_carve(struct gates *given, struct arena *a,
     if (!m)
         return NULL;
     gates_carve(given, a, n_rows, n_seqs, m->n_experts, 0, false);
+    given->n_fixed = m->rule.n_fixed;
     gates = arena_take(a, m->n_routers * sizeof(*gates));
     for (size_t r = 0; r < m->n_routers; r++) {
         struct gates g = {0};
 
         gates_carve(&g, a, n_rows, by_sequence ? n_seqs : n_rows, m->n_experts,
                     by_sequence ? m->routers[r].dim : 0, backward);
+        g.n_fixed = m->rule.n_fixed;
         if (gates)
             gates[r] = g;
     }

@@ -92,7 +92,7 @@ int mixture_heaviest(const struct mixture *m, const double *sum)
     double best = -1;
     int chosen = -1;
 
-    for (size_t e = 0; e < m->n_experts; e++) {
+    for (size_t e = m->rule.n_fixed; e < m->n_experts; e++) {
         double all = 0;
 
         for (size_t r = 0; r < m->n_routers; r++)

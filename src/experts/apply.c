@@ -18,10 +18,16 @@
 /* Numbers of h a row above which keeping them takes more room than it saves time. */
 #define KEPT_MAX 64
 
+/* Several experts serve every row. */
+static bool is_dense(const struct mixture *m)
+{
+    return (m->rule.kind == GATE_SOFTMAX && m->n_routers) || m->rule.n_fixed;
+}
+
 /* Ranks of a stack, the widest expert's alone where nothing is stacked. */
 static size_t most_ranks(const struct mixture *m)
 {
-    const bool dense = m->rule.kind == GATE_SOFTMAX && m->n_routers;
+    const bool dense = is_dense(m);
     size_t most = 1;
 
     for (size_t i = 0; i < m->n_layers * N_SITES; i++) {
@@ -41,7 +47,7 @@ void apply_scratch_carve(struct apply_scratch *s, struct arena *a,
                          const struct mixture *m, const struct model_config *c,
                          size_t n_rows)
 {
-    const bool dense = m->rule.kind == GATE_SOFTMAX && m->n_routers;
+    const bool dense = is_dense(m);
     size_t widest = c->dim;
 
     for (int site = 0; site < N_SITES; site++) {
@@ -120,7 +126,7 @@ static bool next_part(struct part *p, const struct apply_place *at, size_t *expe
     p->rank = lora->rank;
     p->n_in = lora->n_in;
     p->n_out = lora->n_out;
-    p->a = lora->a;
+    p->a = lora->down;
     p->b = lora->b;
     p->row = row + *done;
     p->gathered = (at->dropout && at->mixture->experts[*expert].dropout > 0.0f) ||
@@ -160,7 +166,7 @@ static bool stack(struct part *p, const struct apply_place *at, struct apply_scr
         const struct lora *lora = lora_of(at, s->member[i]);
         const size_t rank = lora->rank;
 
-        memcpy(s->a + at_rank * p->n_in, lora->a, rank * p->n_in * sizeof(float));
+        memcpy(s->a + at_rank * p->n_in, lora->down, rank * p->n_in * sizeof(float));
         for (size_t m = 0; m < p->n_out; m++)
             memcpy(s->b + m * R + at_rank, lora->b + m * rank, rank * sizeof(float));
         at_rank += rank;
@@ -212,7 +218,12 @@ static const float *rows_of(float *room, const float *x, const struct part *p,
     return room;
 }
 
-/* OUT (n, R) = s gate h */
+static float slope_of(const struct apply_place *at, size_t e)
+{
+    return at->mixture->experts[e].slope;
+}
+
+/* OUT (n, R) = s gate phi(h) */
 static void weigh(float *out, const float *h, const struct part *p,
                   const struct apply_place *at)
 {
@@ -220,9 +231,10 @@ static void weigh(float *out, const float *h, const struct part *p,
         for (size_t k = 0; k < p->n_experts; k++) {
             const struct lora *lora = lora_of(at, p->expert[k]);
             const float factor = lora->scale * gate_of(at->gates, p, i, p->expert[k]);
+            const float below = factor * slope_of(at, p->expert[k]);
 
-            for (size_t r = 0; r < lora->rank; r++)
-                *out++ = *h++ * factor;
+            for (size_t r = 0; r < lora->rank; r++, h++)
+                *out++ = *h * (*h < 0.0f ? below : factor);
         }
 }
 
@@ -274,7 +286,7 @@ void experts_forward(float *y, const struct apply_place *at, const float *x,
     }
 }
 
-/* From d (s gate h), in S->D_H, to the gates' gradients and, in place, to d h. */
+/* From d (s gate phi(h)), in S->D_H, to the gates' gradients and, in place, to d h. */
 static void turn_at_gate(const struct part *p, const struct apply_place *at,
                          const float *h, struct apply_scratch *s)
 {
@@ -287,12 +299,14 @@ static void turn_at_gate(const struct part *p, const struct apply_place *at,
         for (size_t k = 0; k < p->n_experts; k++) {
             const size_t e = p->expert[k], R = lora_of(at, e)->rank;
             const float scale = lora_of(at, e)->scale;
-            const float factor = scale * gate_of(g, p, i, e);
+            const float factor = scale * gate_of(g, p, i, e), slope = slope_of(at, e);
             float dot = 0.0f;
 
             for (size_t r = 0; r < R; r++) {
-                dot += d_h[r] * h[r];
-                d_h[r] *= factor;
+                const float bend = h[r] < 0.0f ? slope : 1.0f;
+
+                dot += d_h[r] * (h[r] * bend);
+                d_h[r] *= factor * bend;
             }
             if (g->d_gate)
                 g->d_gate[unit * g->n_experts + e] += scale * dot;
@@ -302,7 +316,7 @@ static void turn_at_gate(const struct part *p, const struct apply_place *at,
     }
 }
 
-/* The gradients of A and B of every expert of the part. S->H is s gate h, S->D_H d h. */
+/* The gradients of A and B of every expert of the part. S->H is s gate phi(h), S->D_H d h. */
 static void params_backward(struct mixture_grads *grads, const struct part *p,
                             const struct apply_place *at, const float *d_rows,
                             const float *rows, struct apply_scratch *s)
@@ -317,18 +331,17 @@ static void params_backward(struct mixture_grads *grads, const struct part *p,
         return;
     gemm_tn(s->turned, 0.0f, s->h, d_rows, R, M, p->n);
     for (size_t k = 0; k < p->n_experts; k++) {
-        const struct expert *e = &at->mixture->experts[p->expert[k]];
         const struct lora *lora = lora_of(at, p->expert[k]);
         const size_t rank = lora->rank;
         float *d_params = grads->expert[p->expert[k]], *d_b;
 
         if (d_params) {
-            d_b = d_params + (lora->b - e->params);
+            d_b = d_params + lora->d_b;
             for (size_t m = 0; m < M; m++)
                 for (size_t r = 0; r < rank; r++)
                     d_b[m * rank + r] += s->turned[(from + r) * M + m];
-            gemm_tn_strided(d_params + (lora->a - e->params), 1.0f, s->d_h + from, rows,
-                            rank, N, p->n, (struct strides){N, R, N});
+            gemm_tn_strided(d_params + lora->d_a, 1.0f, s->d_h + from, rows, rank, N,
+                            p->n, (struct strides){N, R, N});
             grads->touched[p->expert[k]] = true;
         }
         from += rank;

@@ -5,7 +5,7 @@
  * serves: adjacent rows in place, scattered ones gathered first. Experts that all
  * serve every row are stacked into one.
  *
- *     h = X[rows] A^T        Y[rows] += (s gate . h) B^T
+ *     h = X[rows] A^T        Y[rows] += (s gate . phi(h)) B^T
  *
  *   T rows   N inputs   M outputs   R rank, of all experts of a stack
  */
@@ -15,11 +15,12 @@
 #include "base/relay.h"
 #include "experts/router.h"
 
-/* Gradients of a mixture, in the layout of its parameters. Where blocks under way share
+/* Gradients of a mixture, in the layout of its parameters; of an expert that reads the
+ * universal one those of what it is folded into (fold.h). Where blocks under way share
  * them (RELAY), a block adds in its turn, which ends with each group of linears. */
 struct mixture_grads {
     size_t n_experts;
-    float **expert; /* (E) (n_params), NULL: this expert is frozen */
+    float **expert; /* (E) (n_grads), NULL: this expert is frozen */
     float *routers; /* (n_router_params), NULL: the routers are frozen */
     bool *touched;  /* (E) something was added since the last zeroing */
 

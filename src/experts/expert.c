@@ -14,6 +14,21 @@
 #include "base/error.h"
 #include "base/rng.h"
 
+static const char *const kinds[] = {"lora", "identity", "res"};
+
+const char *expert_kind_name(enum expert_kind kind)
+{
+    return kinds[kind];
+}
+
+int expert_kind_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (!strcmp(kinds[i], name))
+            return (int)i;
+    return -1;
+}
+
 void lora_options_default(struct lora_options *o)
 {
     *o = (struct lora_options){.rank = 8, .alpha = 16.0f};
@@ -41,12 +56,48 @@ bool expert_name_valid(const char *name)
     return true;
 }
 
+/* Columns of A at linear I: what the expert reads there. */
+static size_t columns(const struct expert *e, const struct model_config *c, size_t i)
+{
+    size_t n_out, n_in;
+
+    site_shape(c, (enum site)(i % N_SITES), &n_out, &n_in);
+    return e->kind == EXPERT_RES ? n_out : n_in;
+}
+
+/* Every A and B in order, as parameters and as gradients. */
+static void place_params(struct expert *e, const struct model_config *c,
+                         const uint16_t *rank, const float *scale)
+{
+    float *next = e->params;
+    size_t at = 0;
+
+    for (size_t i = 0; i < c->n_layers * N_SITES; i++) {
+        struct lora *lora = &e->lora[i];
+
+        site_shape(c, (enum site)(i % N_SITES), &lora->n_out, &lora->n_in);
+        lora->n_a = columns(e, c, i);
+        lora->rank = rank[i];
+        lora->scale = rank[i] ? scale[i] : 0.0f;
+        lora->a = lora->down = next;
+        next += lora->rank * lora->n_a;
+        lora->b = next;
+        next += lora->rank * lora->n_out;
+        lora->d_a = at;
+        at += lora->rank * lora->n_in;
+        lora->d_b = at;
+        at += lora->rank * lora->n_out;
+    }
+    e->n_grads = at;
+}
+
 /* Place table and numbers in A; run once to measure, once to place. */
 static void carve(struct expert *e, struct arena *a, const struct model_config *c,
                   const uint16_t *rank, const float *scale)
 {
     const size_t n_lora = c->n_layers * N_SITES;
-    float *next;
+    size_t n_down = 0;
+    float *down;
 
     e->lora = arena_take(a, n_lora * sizeof(*e->lora));
     e->n_params = 0;
@@ -54,21 +105,17 @@ static void carve(struct expert *e, struct arena *a, const struct model_config *
         size_t n_out, n_in;
 
         site_shape(c, (enum site)(i % N_SITES), &n_out, &n_in);
-        e->n_params += rank[i] * (n_in + n_out);
+        e->n_params += rank[i] * (columns(e, c, i) + n_out);
+        n_down += e->kind == EXPERT_RES ? rank[i] * n_in : 0;
     }
-    e->params = next = arena_f32(a, e->n_params);
-    if (!next)
+    e->params = arena_f32(a, e->n_params);
+    down = arena_f32(a, n_down);
+    if (!e->params)
         return;
-    for (size_t i = 0; i < n_lora; i++) {
-        struct lora *lora = &e->lora[i];
-
-        site_shape(c, (enum site)(i % N_SITES), &lora->n_out, &lora->n_in);
-        lora->rank = rank[i];
-        lora->scale = rank[i] ? scale[i] : 0.0f;
-        lora->a = next;
-        next += lora->rank * lora->n_in;
-        lora->b = next;
-        next += lora->rank * lora->n_out;
+    place_params(e, c, rank, scale);
+    for (size_t i = 0; e->kind == EXPERT_RES && i < n_lora; i++) {
+        e->lora[i].down = down;
+        down += e->lora[i].rank * e->lora[i].n_in;
     }
 }
 
@@ -86,13 +133,16 @@ static int name_expert(struct expert *e, const char *name, struct artel_error *e
     return 0;
 }
 
-int expert_init(struct expert *e, const char *name, const struct model_config *c,
-                const uint16_t *rank, const float *scale, struct artel_error *err)
+static int init_kind(struct expert *e, const char *name, enum expert_kind kind,
+                     const struct model_config *c, const uint16_t *rank,
+                     const float *scale, struct artel_error *err)
 {
     struct arena measure = {0};
     int rc;
 
-    *e = (struct expert){.kind = EXPERT_LORA, .n_layers = c->n_layers};
+    *e = (struct expert){.kind = kind,
+                         .n_layers = c->n_layers,
+                         .slope = kind == EXPERT_RES ? RES_SLOPE : 1.0f};
     rc = name_expert(e, name, err);
     if (rc < 0)
         return rc;
@@ -102,6 +152,18 @@ int expert_init(struct expert *e, const char *name, const struct model_config *c
         return rc;
     carve(e, &e->arena, c, rank, scale);
     return 0;
+}
+
+int expert_init(struct expert *e, const char *name, const struct model_config *c,
+                const uint16_t *rank, const float *scale, struct artel_error *err)
+{
+    return init_kind(e, name, EXPERT_LORA, c, rank, scale, err);
+}
+
+int expert_init_res(struct expert *e, const char *name, const struct model_config *c,
+                    const uint16_t *rank, const float *scale, struct artel_error *err)
+{
+    return init_kind(e, name, EXPERT_RES, c, rank, scale, err);
 }
 
 int expert_init_uniform(struct expert *e, const char *name,
@@ -131,7 +193,7 @@ int expert_init_uniform(struct expert *e, const char *name,
         rank[i] = (uint16_t)o->rank;
         scale[i] = lora_scale(o->alpha, o->rank, o->use_rslora);
     }
-    rc = expert_init(e, name, c, rank, scale, err);
+    rc = init_kind(e, name, o->kind, c, rank, scale, err);
     e->dropout = o->dropout;
     arena_release(&shape);
     return rc;
@@ -142,7 +204,7 @@ int expert_init_identity(struct expert *e, const char *name, size_t n_layers,
 {
     int rc;
 
-    *e = (struct expert){.kind = EXPERT_IDENTITY, .n_layers = n_layers};
+    *e = (struct expert){.kind = EXPERT_IDENTITY, .n_layers = n_layers, .slope = 1.0f};
     rc = name_expert(e, name, err);
     if (rc < 0)
         return rc;
@@ -172,8 +234,15 @@ int expert_copy(struct expert *to, const struct expert *from, struct artel_error
     to->params = arena_f32(&to->arena, from->n_params);
     memcpy(to->params, from->params, from->n_params * sizeof(float));
     for (size_t i = 0; i < n_lora; i++) {
-        to->lora[i].a = to->params + (from->lora[i].a - from->params);
-        to->lora[i].b = to->params + (from->lora[i].b - from->params);
+        struct lora *l = &to->lora[i];
+
+        l->a = to->params + (from->lora[i].a - from->params);
+        l->b = to->params + (from->lora[i].b - from->params);
+        l->down = l->a;
+        if (from->kind != EXPERT_RES)
+            continue;
+        l->down = arena_f32(&to->arena, l->rank * l->n_in);
+        memcpy(l->down, from->lora[i].down, l->rank * l->n_in * sizeof(float));
     }
     return 0;
 }
@@ -191,9 +260,9 @@ void expert_draw(struct expert *e, uint64_t seed, uint64_t stream)
     rng_init(&rng, seed, stream);
     for (size_t i = 0; e->params && i < e->n_layers * N_SITES; i++) {
         struct lora *lora = &e->lora[i];
-        const float bound = lora->rank ? 1.0f / sqrtf((float)lora->n_in) : 0.0f;
+        const float bound = lora->rank ? 1.0f / sqrtf((float)lora->n_a) : 0.0f;
 
-        for (size_t k = 0; k < lora->rank * lora->n_in; k++)
+        for (size_t k = 0; k < lora->rank * lora->n_a; k++)
             lora->a[k] = (2.0f * rng_uniform(&rng) - 1.0f) * bound;
         memset(lora->b, 0, lora->rank * lora->n_out * sizeof(float));
     }
@@ -206,7 +275,7 @@ void expert_digest(const struct expert *e, char out[DIGEST_SIZE])
     assert(d);
     for (size_t i = 0; i < e->n_layers * N_SITES; i++) {
         const struct lora *lora = &e->lora[i];
-        const uint64_t shape[3] = {lora->rank, lora->n_in, lora->n_out};
+        const uint64_t shape[3] = {lora->rank, lora->n_a, lora->n_out};
 
         digest_add(d, shape, sizeof(shape));
         digest_add(d, &lora->scale, sizeof(lora->scale));
@@ -221,4 +290,23 @@ size_t expert_first_layer(const struct expert *e)
         if (e->lora[i].rank)
             return i / N_SITES;
     return e->n_layers;
+}
+
+static bool all_zero(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (x[i] != 0.0f)
+            return false;
+    return true;
+}
+
+bool expert_is_zero(const struct expert *e)
+{
+    for (size_t i = 0; i < e->n_layers * N_SITES; i++) {
+        const struct lora *l = &e->lora[i];
+
+        if (!all_zero(l->a, l->rank * l->n_a) && !all_zero(l->b, l->rank * l->n_out))
+            return false;
+    }
+    return true;
 }

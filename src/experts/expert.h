@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One expert: a LoRA beside some of the frozen linears, or an identity that
- * adds nothing but takes its share of a gate.
+ * One expert: a LoRA beside some of the frozen linears, an identity that adds
+ * nothing but takes its share of a gate, or an expert of modula-res, which reads what the
+ * universal LoRA * of its mixture adds to the same linear:
  *
- *     y += gate * s * (x A^T) B^T
+ *     y += gate * s * (x A^T) B^T                                   LoRA
+ *     y += gate * s * phi(h A^T) B^T,   h = s_* (x A_*^T) B_*^T     res
  *
+ *   phi(a) = a, or SLOPE a where a < 0
  *   R rank   N inputs, M outputs of the frozen linear   s = alpha / R, or
  *   alpha / sqrt(R) with rsLoRA   L layers
  *
@@ -28,12 +31,22 @@ struct artel_error;
 
 struct lora {
     size_t rank, n_in, n_out; /* R, N, M; R = 0: this linear is not adapted */
+    size_t n_a;               /* columns of A: N, or M of an expert of modula-res */
     float scale;              /* s */
-    float *a;                 /* (R, N) */
+    float *a;                 /* (R, n_a) */
     float *b;                 /* (M, R) */
+    float *down;              /* (R, N) what x meets: A, or A folded (fold.h) */
+    size_t d_a,
+        d_b; /* where their gradients, (R, N) and (M, R), lie among the expert's */
 };
 
-enum expert_kind { EXPERT_LORA, EXPERT_IDENTITY };
+enum expert_kind { EXPERT_LORA, EXPERT_IDENTITY, EXPERT_RES };
+
+#define RES_SLOPE 0.01f
+
+/* "lora", "identity" or "res"; the kind of such a name, or -1. */
+const char *expert_kind_name(enum expert_kind kind);
+int expert_kind_find(const char *name);
 
 struct expert {
     char name[EXPERT_NAME_MAX + 1];
@@ -42,7 +55,9 @@ struct expert {
     struct lora *lora; /* (L, N_SITES); owned */
     float *params; /* (n_params) every A and B, layer by layer, site by site, A first */
     size_t n_params;
-    float dropout; /* of the input of A, in training */
+    size_t n_grads; /* of what passes find: n_params, unless DOWN is not A */
+    float slope;    /* of phi below 0; 1: phi(a) = a */
+    float dropout;  /* of the input of A, in training */
     struct arena arena;
 };
 
@@ -53,6 +68,7 @@ struct lora_options {
     float dropout;
     bool use_rslora;
     bool targets[N_SITES];
+    enum expert_kind kind; /* EXPERT_LORA or EXPERT_RES */
 };
 
 void lora_options_default(struct lora_options *o); /* rank 8, alpha 16, all linears */
@@ -64,6 +80,8 @@ bool expert_name_valid(const char *name);
 /* An expert with RANK[l * N_SITES + site] and SCALE of the same shape; params zero. */
 int expert_init(struct expert *e, const char *name, const struct model_config *c,
                 const uint16_t *rank, const float *scale, struct artel_error *err);
+int expert_init_res(struct expert *e, const char *name, const struct model_config *c,
+                    const uint16_t *rank, const float *scale, struct artel_error *err);
 /* The same rank and alpha at all targets. */
 int expert_init_uniform(struct expert *e, const char *name,
                         const struct model_config *c, const struct lora_options *o,
@@ -79,6 +97,8 @@ void expert_draw(struct expert *e, uint64_t seed, uint64_t stream);
 void expert_digest(const struct expert *e, char out[DIGEST_SIZE]);
 /* First layer with an adapted linear; n_layers where there is none. */
 size_t expert_first_layer(const struct expert *e);
+/* It adds nothing anywhere: at every linear A or B is zero. */
+bool expert_is_zero(const struct expert *e);
 
 static inline struct lora *expert_lora(const struct expert *e, size_t layer,
                                        enum site s)

@@ -42,6 +42,18 @@ static const struct method {
      "all for every token",
      {.place = ROUTER_LINEAR, .decides = DECIDE_TOKEN, .kind = GATE_SOFTMAX},
      {.needs_text = true, .universal = true, .scale_one = true, .grows = true}},
+    {"modula-res",
+     "MoDULA-Res: a universal LoRA always on, and experts that act on what it adds, "
+     "weighed for every token by a router a linear",
+     {.place = ROUTER_LINEAR,
+      .decides = DECIDE_TOKEN,
+      .kind = GATE_SOFTMAX,
+      .n_fixed = 1},
+     {.needs_text = true,
+      .universal = true,
+      .own_experts = true,
+      .scale_one = true,
+      .grows = true}},
 };
 
 #define N_METHODS (sizeof(methods) / sizeof(methods[0]))

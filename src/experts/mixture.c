@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "base/error.h"
+#include "experts/fold.h"
 #include "experts/stack.h"
 #include "base/rng.h"
 
@@ -39,7 +40,7 @@ size_t mixture_router_dim(const struct gate_rule *rule, const struct model_confi
     return n_in;
 }
 
-/* Lay the routers out for N_EXPERTS, taking over old rows: row e of the new router is
+/* Lay the routers out for N_EXPERTS rows, taking over old ones: row e of the new router is
  * FROM[e] of the old one, or zero where FROM[e] is negative. */
 static int lay_routers(struct mixture *m, size_t n_experts, const int *from,
                        struct artel_error *err)
@@ -139,6 +140,24 @@ static int check_free(const struct mixture *m, struct artel_error *err)
              : 0;
 }
 
+/* An expert of modula-res reads the first expert's output wherever it stands. */
+static int check_reads(const struct mixture *m, const struct expert *e,
+                       struct artel_error *err)
+{
+    if (!m->rule.n_fixed || !m->n_experts || m->experts[0].kind != EXPERT_LORA)
+        return error_set(err, ARTEL_EFORMAT, "MIX13", e->name,
+                         "this expert acts on what a universal expert adds, and the "
+                         "mixture has none before it");
+    for (size_t i = 0; i < e->n_layers * N_SITES; i++)
+        if (e->lora[i].rank && !m->experts[0].lora[i].rank)
+            return error_set(err, ARTEL_EFORMAT, "MIX13", e->name,
+                             "layer %zu %s: the universal expert '%s' adds nothing "
+                             "there that it could act on",
+                             i / N_SITES, site_name((enum site)(i % N_SITES)),
+                             m->experts[0].name);
+    return 0;
+}
+
 static int check_fits(const struct mixture *m, const struct expert *e,
                       const struct model_config *c, struct artel_error *err)
 {
@@ -151,7 +170,7 @@ static int check_fits(const struct mixture *m, const struct expert *e,
             return error_set(err, ARTEL_EFORMAT, "MIX02", e->name,
                              "the mixture already has an expert of this name ('%s')",
                              m->experts[i].name);
-    for (size_t i = 0; e->kind == EXPERT_LORA && i < e->n_layers * N_SITES; i++) {
+    for (size_t i = 0; e->kind != EXPERT_IDENTITY && i < e->n_layers * N_SITES; i++) {
         size_t n_out, n_in;
 
         site_shape(c, (enum site)(i % N_SITES), &n_out, &n_in);
@@ -161,13 +180,19 @@ static int check_fits(const struct mixture *m, const struct expert *e,
                              i / N_SITES, site_name((enum site)(i % N_SITES)),
                              e->lora[i].n_out, e->lora[i].n_in, n_out, n_in);
     }
-    return 0;
+    return e->kind == EXPERT_RES ? check_reads(m, e, err) : 0;
+}
+
+/* Rows that routers have for N experts. */
+static size_t rows_for(const struct mixture *m, size_t n)
+{
+    return n > m->rule.n_fixed ? n - m->rule.n_fixed : 0;
 }
 
 int mixture_add(struct mixture *m, struct expert *e, const struct model_config *c,
                 struct artel_error *err)
 {
-    const size_t n = m->n_experts;
+    const size_t n = m->n_experts, rows = rows_for(m, n);
     struct expert *experts;
     int *from;
     int rc;
@@ -182,38 +207,40 @@ int mixture_add(struct mixture *m, struct expert *e, const struct model_config *
     if (!experts)
         return error_nomem(err, (n + 1) * sizeof(*experts));
     m->experts = experts;
-    from = malloc((n + 1) * sizeof(*from));
+    from = malloc((rows + 1) * sizeof(*from));
     if (!from)
-        return error_nomem(err, (n + 1) * sizeof(*from));
-    for (size_t i = 0; i < n; i++)
+        return error_nomem(err, (rows + 1) * sizeof(*from));
+    for (size_t i = 0; i < rows; i++)
         from[i] = (int)i;
-    from[n] = -1;
-    rc = lay_routers(m, n + 1, from, err);
+    from[rows] = -1;
+    rc = lay_routers(m, rows_for(m, n + 1), from, err);
     free(from);
     if (rc < 0)
         return rc;
     experts[n] = *e;
     *e = (struct expert){0};
     m->n_experts = n + 1;
+    if (experts[n].kind == EXPERT_RES)
+        mixture_fold(m, NULL);
     return 0;
 }
 
 int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
 {
-    const size_t n = m->n_experts;
+    const size_t n = m->n_experts, fixed = m->rule.n_fixed;
     int *from;
     int rc = check_free(m, err);
 
-    assert(index < n);
+    assert(index < n && index >= fixed); /* others may act on a fixed one */
     if (rc < 0)
         return rc;
     from = malloc(n * sizeof(*from));
     if (!from)
         return error_nomem(err, n * sizeof(*from));
-    for (size_t i = 0; i + 1 < n; i++)
-        from[i] = (int)(i < index ? i : i + 1);
+    for (size_t i = 0; fixed + i + 1 < n; i++)
+        from[i] = (int)(fixed + i < index ? i : i + 1);
     mixture_unstack(m);
-    rc = lay_routers(m, n - 1, from, err);
+    rc = lay_routers(m, rows_for(m, n - 1), from, err);
     free(from);
     if (rc < 0)
         return rc;

@@ -4,7 +4,7 @@
  * gates of router logits. A mixture is data; a method is a preset that fills
  * it (methods.c). All methods share one forward and one backward (apply.h).
  *
- *     y_t = W0 x_t + sum_e g_e(t) s_e B_e A_e x_t
+ *     y_t = W0 x_t + sum_e g_e(t) s_e B_e phi_e(A_e x_t)
  *
  *   E experts, identities included   L layers   D width
  */
@@ -45,13 +45,15 @@ struct gate_rule {
     bool
         fix_expert; /* at inference one expert serves the whole generation (SELECTOR) */
     enum selector selector;
+    size_t
+        n_fixed; /* the first so many experts have gate 1: routers have no row for them */
 };
 
 /* One router: logits = W z + b. */
 struct router {
-    size_t n_experts, dim; /* E, D */
-    float *w;              /* (E, D) */
-    float *b;              /* (E), or NULL */
+    size_t n_experts, dim; /* K, D: of the experts that are not fixed */
+    float *w;              /* (K, D) */
+    float *b;              /* (K), or NULL */
 };
 
 struct expert_stack;
@@ -81,8 +83,9 @@ void mixture_release(struct mixture *m);
 void mixture_hold(const struct mixture *m);
 void mixture_let_go(const struct mixture *m);
 
-/* Takes over E (zeroed afterwards); every router gets a zero row. ARTEL_EFORMAT where the
- * name is taken or its shape is of another base, ARTEL_ECONFLICT where M is held. */
+/* Takes over E (zeroed afterwards); every router gets a zero row, unless E is fixed.
+ * ARTEL_EFORMAT where the name is taken, its shape is of another base, or it reads a
+ * universal expert that is not there; ARTEL_ECONFLICT where M is held. */
 int mixture_add(struct mixture *m, struct expert *e, const struct model_config *c,
                 struct artel_error *err);
 /* Leaves the other experts and rows as they are. ARTEL_ECONFLICT where M is held. */

@@ -29,14 +29,21 @@ void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units
     g->row = arena_take(a, n_rows * n_experts * sizeof(*g->row));
 }
 
+void gates_give_unit(struct gates *g, size_t unit, int expert)
+{
+    float *gate = g->gate + unit * g->n_experts;
+
+    memset(gate, 0, g->n_experts * sizeof(*gate));
+    for (size_t e = 0; expert >= 0 && e < g->n_fixed; e++)
+        gate[e] = 1.0f;
+    if (expert >= 0)
+        gate[expert] = 1.0f;
+}
+
 void gates_give(struct gates *g, const int *expert_of_unit)
 {
-    const size_t E = g->n_experts;
-
-    memset(g->gate, 0, g->n_units * E * sizeof(*g->gate));
     for (size_t u = 0; u < g->n_units; u++)
-        if (expert_of_unit[u] >= 0)
-            g->gate[u * E + (size_t)expert_of_unit[u]] = 1.0f;
+        gates_give_unit(g, u, expert_of_unit[u]);
     gates_index(g);
 }
 
@@ -59,9 +66,9 @@ static void read_pool(float *z, const float *src, const struct pool *pool, size_
 
 /*
  * Softmax of LANES units, a unit a lane, so that what is done for one expert is done
- * for all units at once. To the bit what softmax_row does.
+ * for all units at once. To the bit what softmax_row does. PROBS of a unit lie TO apart.
  */
-static void softmax_lanes(float *probs, const float *b, const float *logits,
+static void softmax_lanes(float *probs, size_t to, const float *b, const float *logits,
                           size_t pitch, size_t E)
 {
     float x[FEW_EXPERTS][LANES], top[LANES], sum[LANES] = {0.0f};
@@ -84,7 +91,7 @@ static void softmax_lanes(float *probs, const float *b, const float *logits,
         sum[u] = 1.0f / sum[u];
     for (size_t u = 0; u < LANES; u++)
         for (size_t e = 0; e < E; e++)
-            probs[u * E + e] = x[e][u] * sum[u];
+            probs[u * to + e] = x[e][u] * sum[u];
 }
 
 static void softmax_row(float *probs, const float *b, const float *logits, size_t E)
@@ -92,8 +99,9 @@ static void softmax_row(float *probs, const float *b, const float *logits, size_
     const struct kernels *k = kernels();
     float sum = 0.0f;
 
+    memmove(probs, logits, E * sizeof(*probs)); /* they may overlap */
     for (size_t e = 0; e < E; e++)
-        probs[e] = logits[e] + (b ? b[e] : 0.0f);
+        probs[e] += b ? b[e] : 0.0f;
     k->exp_sum(probs, k->max(probs, E), E);
     for (size_t e = 0; e < E; e++)
         sum += probs[e];
@@ -101,22 +109,28 @@ static void softmax_row(float *probs, const float *b, const float *logits, size_
         probs[e] *= 1.0f / sum;
 }
 
+/* From the last unit to the first: where LOGITS are PROBS, those of fixed experts push a
+ * unit's numbers to higher places. */
 void gates_read_logits(struct gates *g, const struct router *r, const float *logits,
                        size_t pitch)
 {
-    const size_t U = g->n_units, E = g->n_experts;
-    size_t u = 0;
+    const size_t U = g->n_units, E = g->n_experts, K = r->n_experts, F = g->n_fixed;
+    const size_t in_lanes = K <= FEW_EXPERTS ? U / LANES * LANES : 0;
+    float *probs = g->probs + F;
 
-    for (; E <= FEW_EXPERTS && u + LANES <= U; u += LANES)
-        softmax_lanes(g->probs + u * E, r->b, logits + u * pitch, pitch, E);
-    for (; u < U; u++)
-        softmax_row(g->probs + u * E, r->b, logits + u * pitch, E);
+    for (size_t u = U; u-- > in_lanes;)
+        softmax_row(probs + u * E, r->b, logits + u * pitch, K);
+    for (size_t u = in_lanes; u; u -= LANES)
+        softmax_lanes(probs + (u - LANES) * E, E, r->b, logits + (u - LANES) * pitch,
+                      pitch, K);
+    for (size_t u = 0; F && u < U; u++)
+        memset(g->probs + u * E, 0, F * sizeof(*probs));
 }
 
 void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
                 const struct pool *pools, const float *src)
 {
-    const size_t U = g->n_units, E = g->n_experts, D = r->dim;
+    const size_t U = g->n_units, K = r->n_experts, D = r->dim;
     const float *z = src;
 
     if (g->z) {
@@ -124,16 +138,16 @@ void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
             read_pool(g->z + u * D, src, &pools[u], D, pool);
         z = g->z;
     }
-    gemm_nt(g->probs, 0.0f, z, r->w, U, E, D);
-    gates_read_logits(g, r, g->probs, E);
+    gemm_nt(g->probs, 0.0f, z, r->w, U, K, D);
+    gates_read_logits(g, r, g->probs, K);
 }
 
 size_t gates_argmax(const struct gates *g, size_t unit)
 {
     const float *p = g->probs + unit * g->n_experts;
-    size_t best = 0;
+    size_t best = g->n_fixed;
 
-    for (size_t e = 1; e < g->n_experts; e++)
+    for (size_t e = best + 1; e < g->n_experts; e++)
         if (p[e] > p[best])
             best = e;
     return best;
@@ -144,7 +158,8 @@ size_t gates_argmax(const struct gates *g, size_t unit)
  * finite. Probabilities are not negative, so their bits are ordered as they are; whole
  * numbers can be chosen among without a branch, and which is chosen is hard to foresee.
  */
-static void keep_top_lanes(float *gate, const float *p, size_t E, size_t top_k)
+static void keep_top_lanes(float *gate, const float *p, size_t pitch, size_t E,
+                           size_t top_k)
 {
     int32_t left[FEW_EXPERTS][LANES], kept[FEW_EXPERTS][LANES];
     float sum[LANES] = {0.0f}, number[LANES];
@@ -153,7 +168,7 @@ static void keep_top_lanes(float *gate, const float *p, size_t E, size_t top_k)
     memcpy(&tiny, &(const float){1e-38f}, sizeof(tiny)); /* as in keep_top */
     for (size_t u = 0; u < LANES; u++)
         for (size_t e = 0; e < E; e++)
-            memcpy(&left[e][u], &p[u * E + e], sizeof(left[e][u]));
+            memcpy(&left[e][u], &p[u * pitch + e], sizeof(left[e][u]));
     memset(kept, 0, E * sizeof(*kept));
     for (size_t k = 0; k < top_k && k < E; k++) {
         int32_t best[LANES] = {0}, most[LANES];
@@ -180,7 +195,7 @@ static void keep_top_lanes(float *gate, const float *p, size_t E, size_t top_k)
         for (size_t u = 0; u < LANES; u++)
             number[u] /= sum[u];
         for (size_t u = 0; u < LANES; u++)
-            gate[u * E + e] = number[u];
+            gate[u * pitch + e] = number[u];
     }
 }
 
@@ -206,28 +221,31 @@ static void keep_top(float *gate, const float *p, size_t E, size_t top_k)
 
 void gates_decide(struct gates *g, const struct gate_rule *rule)
 {
-    const size_t U = g->n_units, E = g->n_experts;
+    const size_t U = g->n_units, E = g->n_experts, F = g->n_fixed, K = E - F;
     size_t u = 0;
 
-    for (; rule->kind == GATE_TOP_K && E <= FEW_EXPERTS && u + LANES <= U; u += LANES)
-        keep_top_lanes(g->gate + u * E, g->probs + u * E, E, rule->top_k);
+    for (; rule->kind == GATE_TOP_K && K <= FEW_EXPERTS && u + LANES <= U; u += LANES)
+        keep_top_lanes(g->gate + u * E + F, g->probs + u * E + F, E, K, rule->top_k);
     for (; u < U; u++) {
-        const float *p = g->probs + u * E;
-        float *gate = g->gate + u * E;
+        const float *p = g->probs + u * E + F;
+        float *gate = g->gate + u * E + F;
 
         switch (rule->kind) {
         case GATE_SOFTMAX:
-            memcpy(gate, p, E * sizeof(*gate));
+            memcpy(gate, p, K * sizeof(*gate));
             break;
         case GATE_TOP_K:
-            keep_top(gate, p, E, rule->top_k);
+            keep_top(gate, p, K, rule->top_k);
             break;
         case GATE_ONE_HOT:
-            memset(gate, 0, E * sizeof(*gate));
-            gate[gates_argmax(g, u)] = 1.0f;
+            memset(gate, 0, K * sizeof(*gate));
+            gate[gates_argmax(g, u) - F] = 1.0f;
             break;
         }
     }
+    for (u = 0; F && u < U; u++)
+        for (size_t e = 0; e < F; e++)
+            g->gate[u * E + e] = 1.0f;
     gates_index(g);
 }
 
@@ -247,13 +265,14 @@ void gates_index(struct gates *g)
     g->first[E] = used;
 }
 
-/* D_P (E) from the gates' gradients of one unit. */
+/* D_P (K) from the gates' gradients of one unit, K experts that are not fixed. */
 static void slope_of_gates(float *d_p, const struct gates *g, size_t u,
                            const struct gates_slope *slope)
 {
-    const size_t E = g->n_experts;
-    const float *p = g->probs + u * E, *gate = g->gate + u * E;
-    const float *d_gate = g->d_gate ? g->d_gate + u * E : NULL;
+    const size_t E = g->n_experts - g->n_fixed;
+    const size_t at = u * g->n_experts + g->n_fixed;
+    const float *p = g->probs + at, *gate = g->gate + at;
+    const float *d_gate = g->d_gate ? g->d_gate + at : NULL;
     float kept = 0.0f, mean = 0.0f;
 
     memset(d_p, 0, E * sizeof(*d_p));
@@ -280,12 +299,13 @@ static void slope_of_gates(float *d_p, const struct gates *g, size_t u,
     }
 }
 
-/* The gradient of one unit's logits into D_LOGITS (E). */
+/* The gradient of one unit's logits into D_LOGITS (K). */
 static void slope_of_logits(float *d_logits, const struct gates *g, size_t u,
                             const struct gates_slope *slope)
 {
-    const size_t E = g->n_experts;
-    const float *p = g->probs + u * E;
+    const size_t E = g->n_experts - g->n_fixed;
+    const float *p = g->probs + u * g->n_experts + g->n_fixed;
+    const int label = slope->label ? slope->label[u] - (int)g->n_fixed : -1;
     float mean = 0.0f;
 
     slope_of_gates(d_logits, g, u, slope);
@@ -293,10 +313,10 @@ static void slope_of_logits(float *d_logits, const struct gates *g, size_t u,
         mean += p[e] * d_logits[e];
     for (size_t e = 0; e < E; e++)
         d_logits[e] = p[e] * (d_logits[e] - mean);
-    if (slope->ce_weight == 0.0f || slope->label[u] < 0)
+    if (slope->ce_weight == 0.0f || label < 0)
         return;
     for (size_t e = 0; e < E; e++)
-        d_logits[e] += slope->ce_weight * (p[e] - ((int)e == slope->label[u]));
+        d_logits[e] += slope->ce_weight * (p[e] - ((int)e == label));
 }
 
 /* D_Z of a pooled unit back onto the rows that it was read from. */
@@ -367,13 +387,13 @@ static void top_k_slope_lanes(float d[][LANES], float p[][LANES], float gate[][L
 static void soft_slope_lanes(float *d_logits, size_t pitch, const struct gates *g,
                              size_t first, bool top_k)
 {
-    const size_t E = g->n_experts;
+    const size_t E = g->n_experts - g->n_fixed;
     float p[FEW_EXPERTS][LANES], gate[FEW_EXPERTS][LANES], d[FEW_EXPERTS][LANES];
     float own[LANES] = {0.0f};
 
     for (size_t u = 0; u < LANES; u++)
         for (size_t e = 0; e < E; e++) {
-            const size_t at = (first + u) * E + e;
+            const size_t at = (first + u) * g->n_experts + g->n_fixed + e;
 
             p[e][u] = g->probs[at];
             gate[e][u] = g->gate[at];
@@ -397,7 +417,8 @@ void gates_backward_logits(const struct gates *g, const struct gates_slope *slop
 {
     const size_t U = g->n_units;
     const bool soft = slope->rule && slope->rule->kind != GATE_ONE_HOT && g->d_gate &&
-                      slope->ce_weight == 0.0f && g->n_experts <= FEW_EXPERTS;
+                      slope->ce_weight == 0.0f &&
+                      g->n_experts - g->n_fixed <= FEW_EXPERTS;
     size_t u = 0;
 
     for (; soft && u + LANES <= U; u += LANES)
@@ -411,7 +432,7 @@ void gates_backward(const struct gates *g, const struct router *r,
                     const struct gates_slope *slope, float *d_w, float *d_b,
                     float *d_src, const float *src, float *scratch)
 {
-    const size_t U = g->n_units, E = g->n_experts, D = r->dim;
+    const size_t U = g->n_units, E = r->n_experts, D = r->dim;
     float *d_logits = scratch, *d_z = scratch + U * E;
 
     gates_backward_logits(g, slope, d_logits, E);

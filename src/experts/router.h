@@ -7,6 +7,8 @@
  *   U units that share a decision: the sequences of a block, or its rows
  *   T rows   E experts   D width of what the router reads
  *
+ * The first N_FIXED experts have gate 1 and no row in W: logits and p are of the others.
+ *
  *   softmax   g = p
  *   top-k     g_i = p_i / (sum of the k largest) for those k, else 0
  *   one-hot   g = 1 at the largest p; with STRAIGHT its gradient is that of p / stop(p)
@@ -24,9 +26,10 @@ struct pool {
 /* The decisions of one router over one block, and which rows each expert serves. */
 struct gates {
     size_t n_rows, n_units, n_experts; /* T, U, E */
+    size_t n_fixed;                    /* experts whose gate is 1 wherever one serves */
     const uint32_t *unit_of_row;       /* (T); borrowed */
     float *z;      /* (U, D) pooled inputs; NULL: units are rows and read their own */
-    float *probs;  /* (U, E) */
+    float *probs;  /* (U, E) 0 of fixed experts */
     float *gate;   /* (U, E) */
     float *d_gate; /* (U, E), NULL: gates carry no gradient */
     uint32_t
@@ -38,13 +41,17 @@ struct gates {
 void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units,
                  size_t n_experts, size_t dim, bool backward);
 
-/* One expert a unit from outside; -1 serves none. Probabilities are left alone. */
+/* One expert a unit from outside, the fixed ones with it; -1 serves none. Probabilities
+ * are left alone. */
 void gates_give(struct gates *g, const int *expert_of_unit);
+/* The same of one unit, without the rows served. */
+void gates_give_unit(struct gates *g, size_t unit, int expert);
 
 /* Read SRC (T, D): fills Z (where pooled) and PROBS. POOLS (U) for sequence units. */
 void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
                 const struct pool *pools, const float *src);
-/* The second half of gates_read: PROBS from W z, LOGITS (U, PITCH), which may be PROBS. */
+/* The second half of gates_read: PROBS from W z, LOGITS (U, PITCH), which may be PROBS
+ * where PITCH is the router's number of experts. */
 void gates_read_logits(struct gates *g, const struct router *r, const float *logits,
                        size_t pitch);
 /* PROBS to GATE by the rule, and the rows served. */
@@ -69,7 +76,7 @@ void gates_backward_logits(const struct gates *g, const struct gates_slope *slop
 
 /*
  * Back through gates and softmax. Adds into D_W (E, D), D_B (E) where not NULL, and into
- * D_SRC (T, D) where not NULL. SCRATCH: U * E + U * D floats.
+ * D_SRC (T, D) where not NULL; E counts the router's rows. SCRATCH: U * E + U * D floats.
  */
 void gates_backward(const struct gates *g, const struct router *r,
                     const struct gates_slope *slope, float *d_w, float *d_b,

@@ -132,8 +132,8 @@ void routers_read(struct routers_room *r, const struct tile_routers *rs,
             read_pool(g->z + u * own->dim, &pools[u], pool, x, rs->map, own->dim);
         if (i)
             memcpy(g->z, first->z, g->n_units * own->dim * sizeof(*g->z));
-        gemm_nt(g->probs, 0.0f, g->z, own->w, g->n_units, g->n_experts, own->dim);
-        gates_read_logits(g, own, g->probs, g->n_experts);
+        gemm_nt(g->probs, 0.0f, g->z, own->w, g->n_units, own->n_experts, own->dim);
+        gates_read_logits(g, own, g->probs, own->n_experts);
     }
 }
 
@@ -144,7 +144,7 @@ static void pooled_slopes(struct routers_room *r, const struct tile_routers *rs,
                           size_t pitch)
 {
     const struct gates *g = rs->gates[i];
-    const size_t E = g->n_experts;
+    const size_t E = rs->router[i]->n_experts;
 
     gates_backward_logits(g, slope, r->d_units, E);
     if (rs->d_w[i])

@@ -106,6 +106,8 @@ static bool experts_meet(const struct mixture *m)
 {
     const struct gate_rule *r = &m->rule;
 
+    if (r->n_fixed)
+        return true;
     return r->place != ROUTER_NONE &&
            (r->decides == DECIDE_TOKEN || r->kind != GATE_ONE_HOT);
 }
@@ -250,11 +252,17 @@ size_t expert_stack_bytes(const struct mixture *m, const struct tile_shape *shap
     return measure.used;
 }
 
-static bool block_changed(const struct stack_block *b, const bool *changed)
+/* An expert that reads the universal one changes with it. */
+static bool block_changed(const struct expert_stack *s, const struct stack_block *b,
+                          const bool *changed)
 {
-    for (size_t i = 0; i < b->n_segments; i++)
-        if (!changed || changed[b->segments[i].expert])
+    for (size_t i = 0; i < b->n_segments; i++) {
+        const size_t e = b->segments[i].expert;
+
+        if (!changed || changed[e] ||
+            (changed[0] && s->mixture->experts[e].kind == EXPERT_RES))
             return true;
+    }
     return false;
 }
 
@@ -274,7 +282,7 @@ static void pack_block(const struct expert_stack *s, size_t layer,
         const struct lora *lora = segment_lora(s, layer, seg);
 
         for (size_t r = 0; r < seg->n; r++)
-            a.row[seg->first + r] = lora->a + (seg->from + r) * lora->n_in;
+            a.row[seg->first + r] = lora->down + (seg->from + r) * lora->n_in;
         columns[i] = (struct rank_columns){lora->b + seg->from, lora->rank,
                                            (uint8_t)seg->site, seg->first, seg->n};
     }
@@ -292,7 +300,7 @@ void expert_stack_pack(struct expert_stack *s, const bool *changed)
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < n; i++)
         for (size_t block = 0; block < s->groups[i].n_blocks; block++)
-            if (block_changed(&s->groups[i].blocks[block], changed))
+            if (block_changed(s, &s->groups[i].blocks[block], changed))
                 pack_block(s, i / N_TILE_GROUPS, (enum tile_group)(i % N_TILE_GROUPS),
                            block);
 }

@@ -132,6 +132,7 @@ static void join(struct stacked_active *a, const struct stacked_room *r,
     struct rank_rule *rule = &a->rule;
     const struct lora *lora = segment_lora(r->stack, at->layer, seg);
     const float drop = dropout_of(r, at, seg->expert);
+    const float slope = r->stack->mixture->experts[seg->expert].slope;
     const uint8_t gates = rule_gates(rule, at->gates[seg->site], backward);
     const uint32_t where = places(seg->first, seg->n);
 
@@ -142,8 +143,11 @@ static void join(struct stacked_active *a, const struct stacked_room *r,
     a->sites |= 1u << seg->site;
     if (drop > 0.0f)
         a->thinned |= where;
+    if (slope != 1.0f)
+        rule->bent |= where;
     for (size_t i = seg->first; i < (size_t)seg->first + seg->n; i++) {
         rule->owner[i] = (int32_t)seg->expert;
+        rule->slope[i] = slope;
         rule->scale[i] =
             drop > 0.0f ? lora->scale * (1.0f / (1.0f - drop)) : lora->scale;
     }
@@ -321,15 +325,14 @@ static struct rank_target target(const struct stacked_room *r,
                                  const struct stack_segment *seg, bool of_b)
 {
     const struct lora *lora = segment_lora(r->stack, layer, seg);
-    const float *params = r->stack->mixture->experts[seg->expert].params;
     struct rank_target t = {
         .site = (uint8_t)seg->site, .first = seg->first, .n = seg->n};
 
     if (of_b) {
-        t.to = grads->expert[seg->expert] + (lora->b - params) + seg->from;
+        t.to = grads->expert[seg->expert] + lora->d_b + seg->from;
         t.pitch = lora->rank;
     } else {
-        t.to = grads->expert[seg->expert] + (lora->a - params) + seg->from * lora->n_in;
+        t.to = grads->expert[seg->expert] + lora->d_a + seg->from * lora->n_in;
         t.pitch = lora->n_in;
     }
     return t;

@@ -18,6 +18,7 @@
 #include "files/safetensors.h"
 #include "files/write.h"
 #include "save/adapter.h"
+#include "save/peft_config.h"
 #include "train/trainer.h"
 
 #define CONFIG_MAX_BYTES ((size_t)16 << 20)
@@ -186,9 +187,10 @@ static json_t *expert_json(const struct expert *e)
             json_array_append_new(sites, json_string(site_name((enum site)s)));
     }
     expert_digest(e, digest);
-    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:s}", "name", e->name, "parameters",
-                     whole(e->n_params), "smallest_rank", whole(high ? low : 0),
-                     "largest_rank", whole(high), "linears", sites, "digest", digest);
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "name", e->name, "kind",
+                     expert_kind_name(e->kind), "parameters", whole(e->n_params),
+                     "smallest_rank", whole(high ? low : 0), "largest_rank",
+                     whole(high), "linears", sites, "digest", digest);
 }
 
 /* A JSON file beside an adapter under KEY; what is not there is left out. */
@@ -208,6 +210,15 @@ static int include_file(json_t *root, const char *key, const char *folder,
         json_object_set_new(root, key, value);
     free(path);
     return rc;
+}
+
+/* The kind of expert that an adapter's configuration tells of. */
+static enum expert_kind kind_in(const json_t *root)
+{
+    const char *type = json_string_value(
+        json_object_get(json_object_get(root, "adapter_config"), "peft_type"));
+
+    return type && !strcmp(type, PEFT_TYPE_RES) ? EXPERT_RES : EXPERT_LORA;
 }
 
 int inspect_adapter(json_t *root, const char *path,
@@ -236,7 +247,7 @@ int inspect_adapter(json_t *root, const char *path,
     rc = model_open(&m, o->model ? o->model : base, err);
     opened_expert_name(name, path);
     if (rc == 0)
-        rc = adapter_read(&e, name, path, m, false, err);
+        rc = adapter_read_kind(&e, name, path, kind_in(root), m, false, err);
     if (rc == 0)
         json_object_set_new(root, "expert", expert_json(&e));
     expert_release(&e);

@@ -237,11 +237,11 @@ static int add_expert(struct add *a, struct artel_error *err)
 static int join(struct add *a, struct artel_error *err)
 {
     const struct recipe_domain *d = &a->recipe->domains[a->growth.domain];
+    const struct stage_row *row = a->expert_stage->row;
     struct expert e = {0};
-    char *folder =
-        expert_folder(&a->job, a->expert_stage->row->experts, a->growth.domain);
-    int rc = folder ? adapter_read(&e, d->name, folder, a->job.model,
-                                   a->who.o->run.force, err)
+    char *folder = expert_folder(&a->job, row->experts, a->growth.domain);
+    int rc = folder ? adapter_read_kind(&e, d->name, folder, row->domain_kind,
+                                        a->job.model, a->who.o->run.force, err)
                     : error_nomem(err, 256);
 
     free(folder);

@@ -61,14 +61,14 @@ static int write_expert(const struct mixture_file *f, const struct job *job,
     char *path = path_join(f->folder, folder);
     const size_t expert = domain + (f->universal ? 1 : 0);
     const bool newcomer = expert + 1 == f->mixture.n_experts;
-    int rc =
-        path ? results_expert(
-                   path, &f->mixture.experts[expert], job->model, r->model,
-                   newcomer && !r->domains[job->grow->domain].adapter ? &r->lora : NULL,
-                   newcomer ? job->train_digest[job->grow->domain]
-                            : f->domains[domain].train_digest,
-                   summary, err)
-             : error_nomem(err, 256);
+    int rc = path ? results_expert(path, &f->mixture.experts[expert], job,
+                                   newcomer && !r->domains[job->grow->domain].adapter
+                                       ? &r->lora
+                                       : NULL,
+                                   newcomer ? job->train_digest[job->grow->domain]
+                                            : f->domains[domain].train_digest,
+                                   summary, err)
+                  : error_nomem(err, 256);
 
     free(path);
     return rc;

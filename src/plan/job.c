@@ -35,9 +35,9 @@ static bool is_inside(const char *path, const char *folder, const char *name)
 static int check_input(const struct job *job, const char *output, const char *path,
                        struct artel_error *err)
 {
-    static const char *const written[] = {"experts",     "train",        "recipe.yaml",
-                                          "results.csv", "results.json", "results.md",
-                                          "report.html", ".lock"};
+    static const char *const written[] = {
+        "experts",     "experts-flan", "experts-res", "train",       "recipe.yaml",
+        "results.csv", "results.json", "results.md",  "report.html", ".lock"};
     char *real = path ? realpath(path, NULL) : NULL;
     bool inside = false;
 
@@ -255,6 +255,8 @@ static int look_at_stage(struct job *job, struct stage *s, bool *any_there,
     }
     if (rc == 0 && s->pending && s->kind == STAGE_ADAPTER)
         rc = check_adapter(job, s, err);
+    if (rc == 0 && s->pending && s->row->universal && !is_overtaken(job, s))
+        rc = stage_check_universal(job, s, err);
     stamp_release(&stamp);
     json_decref(inputs);
     return rc;

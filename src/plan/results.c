@@ -18,22 +18,40 @@ static const char *or_null(const char *text)
     return *text ? text : NULL;
 }
 
-int results_expert(const char *folder, const struct expert *e,
-                   const struct artel_model *model, const char *base_path,
+/* What an expert that acts on the universal one must be read beside. */
+static int digest_universal(char out[DIGEST_SIZE], const struct job *job,
+                            struct artel_error *err)
+{
+    char *folder = expert_folder(job, NULL, job->r->n_domains);
+    char *path = folder ? path_join(folder, "adapter_model.safetensors") : NULL;
+    const int rc = path ? digest_file(out, path, err) : error_nomem(err, 256);
+
+    free(folder);
+    free(path);
+    return rc;
+}
+
+int results_expert(const char *folder, const struct expert *e, const struct job *job,
                    const struct lora_options *as_asked, const char *data_digest,
                    const json_t *summary, struct artel_error *err)
 {
+    const struct artel_model *model = job->model;
+    char universal[DIGEST_SIZE] = "";
+    const int rc = e->kind == EXPERT_RES ? digest_universal(universal, job, err) : 0;
     const struct adapter_notes notes = {
         .domain = e->name,
-        .base_path = base_path,
+        .base_path = job->r->model,
         .base_digest = or_null(model->base_digest),
         .tokenizer_digest = or_null(model->tokenizer_digest),
         .chat_digest = or_null(model->chat_digest),
         .data_digest = data_digest && *data_digest ? data_digest : NULL,
+        .universal_digest = or_null(universal),
         .training = summary,
     };
 
-    return adapter_write(folder, e, &model->weights->config, as_asked, &notes, err);
+    return rc < 0 ? rc
+                  : adapter_write(folder, e, &model->weights->config, as_asked, &notes,
+                                  err);
 }
 
 /* Where the expert of DOMAIN lies, seen from the folder of S's mixture; false where none
@@ -213,7 +231,7 @@ static int write_expert(const char *folder, const struct job *job,
     const struct lora_options lora = stage_lora(job, s);
     const bool brought = domain >= 0 && text_at(job->r, (size_t)domain)->adapter;
 
-    return results_expert(folder, e, job->model, job->r->model, brought ? NULL : &lora,
+    return results_expert(folder, e, job, brought ? NULL : &lora,
                           domain >= 0 ? job->train_digest[domain] : NULL, summary, err);
 }
 

@@ -14,8 +14,7 @@ int results_write(struct job *job, const struct stage *s, struct mixture *m,
                   const json_t *summary, struct artel_error *err);
 
 /* Expert E to FOLDER with its notes. AS_ASKED and DIGEST may be NULL. */
-int results_expert(const char *folder, const struct expert *e,
-                   const struct artel_model *model, const char *base_path,
+int results_expert(const char *folder, const struct expert *e, const struct job *job,
                    const struct lora_options *as_asked, const char *data_digest,
                    const json_t *summary, struct artel_error *err);
 

@@ -4,8 +4,10 @@
  * a list here and a preset in experts/methods.c; what a row's fields mean is told where
  * struct stage_row is (stages.h).
  *
- *     expert-DOMAIN  --> single, moa-router, modula-flan-router
- *     universal      --> modula-flan-router
+ *     expert-DOMAIN             --> single, moa-router, modula-flan-router
+ *     universal                 --> modula-flan-router
+ *     universal, flan-DOMAIN    --> modula-flan-router   (universal.keep)
+ *     universal, res-DOMAIN     --> modula-res-router
  */
 #include <string.h>
 
@@ -70,22 +72,67 @@ static const struct stage_row flan_router = {.name = "modula-flan-router",
                                              .lesson = LESSON_ANSWERS,
                                              .mix = BATCH_EVEN};
 
+static const struct stage_row flan_expert = {.name = "flan-",
+                                             .kind = STAGE_EXPERT,
+                                             .text = TEXT_OWN,
+                                             .start = START_OWN,
+                                             .experts = "experts-flan",
+                                             .universal = true,
+                                             .moves = MOVES_EXPERTS};
+
+static const struct stage_row kept_flan_router = {.name = "modula-flan-router",
+                                                  .kind = STAGE_MIXTURE,
+                                                  .method = "modula-flan",
+                                                  .text = TEXT_ALL,
+                                                  .start = START_READ,
+                                                  .experts = "experts-flan",
+                                                  .universal = true,
+                                                  .moves = MOVES_ROUTERS,
+                                                  .lesson = LESSON_ANSWERS,
+                                                  .mix = BATCH_EVEN};
+
+static const struct stage_row res_expert = {.name = "res-",
+                                            .kind = STAGE_EXPERT,
+                                            .text = TEXT_OWN,
+                                            .start = START_OWN,
+                                            .experts = "experts-res",
+                                            .domain_kind = EXPERT_RES,
+                                            .universal = true,
+                                            .moves = MOVES_EXPERTS};
+
+static const struct stage_row res_router = {.name = "modula-res-router",
+                                            .kind = STAGE_MIXTURE,
+                                            .method = "modula-res",
+                                            .text = TEXT_ALL,
+                                            .start = START_READ,
+                                            .experts = "experts-res",
+                                            .domain_kind = EXPERT_RES,
+                                            .universal = true,
+                                            .moves = MOVES_ROUTERS,
+                                            .lesson = LESSON_ANSWERS,
+                                            .mix = BATCH_EVEN};
+
+/* KEPT: where the recipe says universal.keep. The first that fits is taken. */
 static const struct {
     const char *method;
+    bool kept;
     const struct stage_row *rows[METHOD_ROWS + 1];
 } methods[] = {
-    {"single", {&expert, &single}},
-    {"mixed", {&mixed}},
-    {"moa", {&expert, &moa_router}},
-    {"molora", {&molora}},
-    {"modula-flan", {&universal, &expert, &flan_router}},
+    {"single", false, {&expert, &single}},
+    {"mixed", false, {&mixed}},
+    {"moa", false, {&expert, &moa_router}},
+    {"molora", false, {&molora}},
+    {"modula-flan", true, {&universal, &flan_expert, &kept_flan_router}},
+    {"modula-flan", false, {&universal, &expert, &flan_router}},
+    {"modula-res", false, {&universal, &res_expert, &res_router}},
 };
 
 const struct stage_row *method_row(const char *method, const struct recipe *r, size_t i)
 {
-    (void)r;
+    const bool kept = r->universal && r->universal->keep;
+
     for (size_t m = 0; m < sizeof(methods) / sizeof(methods[0]); m++)
-        if (!strcmp(methods[m].method, method))
+        if (!strcmp(methods[m].method, method) && (kept || !methods[m].kept))
             return methods[m].rows[i];
     return NULL; /* "base" */
 }

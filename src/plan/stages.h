@@ -68,9 +68,13 @@ struct stage_row {
     enum stage_text text;
     enum stage_start start;
     const char
-        *experts;   /* folder beneath OUTPUT: where an expert goes, where a mixture's
+        *experts; /* folder beneath OUTPUT: where an expert goes, where a mixture's
                             domain experts are read; NULL: neither */
-    bool universal; /* the universal expert is the first of the mixture, and stays */
+    enum expert_kind
+        domain_kind; /* of the domains' experts, EXPERT_LORA or EXPERT_RES */
+    bool
+        universal; /* the universal expert is the first of the mixture, and stays; beside
+                       one domain's expert alone both have gate 1 */
     enum stage_moves moves;
     enum stage_lesson lesson;
     enum batch_mix mix;
@@ -167,6 +171,9 @@ void job_tell(const struct job *job, const struct stage *s, enum run_event event
  * recipe says so; else they are drawn (also to measure before those exist). */
 int stage_mixture(struct mixture *out, const struct job *job, const struct stage *s,
                   bool read, struct artel_error *err);
+/* An expert of S acts on the universal one: refuse while that is missing or says nothing. */
+int stage_check_universal(const struct job *job, const struct stage *s,
+                          struct artel_error *err);
 /* The mixture of the one expert that S takes over from a PEFT folder. */
 int stage_adapter(struct mixture *m, const struct job *job, const struct stage *s,
                   struct artel_error *err);

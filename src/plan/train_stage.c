@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cpu.h"
 #include "base/error.h"
@@ -35,9 +36,12 @@ static int add_fresh(struct mixture *m, const struct job *job, const struct stag
                      const char *name, struct artel_error *err)
 {
     const struct model_config *c = &job->model->weights->config;
-    const struct lora_options lora = stage_lora(job, s);
+    struct lora_options lora = stage_lora(job, s);
     struct expert e = {0};
-    int rc = expert_init_uniform(&e, name, c, &lora, err);
+    int rc;
+
+    lora.kind = s->row->domain_kind;
+    rc = expert_init_uniform(&e, name, c, &lora, err);
 
     if (rc == 0) {
         expert_draw(&e, job->r->train.seed, name_stream(name));
@@ -52,14 +56,17 @@ static int add_read(struct mixture *m, const struct job *job, const struct stage
                     size_t domain, struct artel_error *err)
 {
     const struct recipe_domain *d = text_at(job->r, domain);
+    const bool own = domain < job->r->n_domains;
     struct expert e = {0};
     char *folder = expert_folder(job, s->row->experts, domain);
-    int rc = folder ? adapter_read(&e, d->name, folder, job->model, job->o->force, err)
+    int rc = folder ? adapter_read_kind(&e, d->name, folder,
+                                        own ? s->row->domain_kind : EXPERT_LORA,
+                                        job->model, job->o->force, err)
                     : error_nomem(err, 256);
 
     if (rc == 0) {
         /* An adapter brought along keeps its own dropout; PEFT's file does not say ours. */
-        if (!d->adapter && domain < job->r->n_domains)
+        if (!d->adapter && own)
             e.dropout = job->r->lora.dropout;
         rc = mixture_add(m, &e, &job->model->weights->config, err);
     }
@@ -130,6 +137,8 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
         rule.pool = r->router.pool;
         rule.selector = r->router.selector;
     }
+    if (stage_makes_expert(s) && s->row->universal)
+        rule.n_fixed = 1;
     rc = mixture_init(out, method, &job->model->weights->config, &rule, err);
     if (rc == 0)
         rc = add_experts(out, job, s, read, err);
@@ -398,6 +407,34 @@ int stage_adapter(struct mixture *m, const struct job *job, const struct stage *
     return rc;
 }
 
+int stage_check_universal(const struct job *job, const struct stage *s,
+                          struct artel_error *err)
+{
+    char *folder = expert_folder(job, NULL, job->r->n_domains);
+    char *config = folder ? path_join(folder, "adapter_config.json") : NULL;
+    struct expert e = {0};
+    int rc = 0;
+
+    if (!config)
+        rc = error_nomem(err, 256);
+    else if (access(config, F_OK) != 0)
+        rc = error_set(err, ARTEL_EUSAGE, "RUN13", s->name,
+                       "there is no universal expert yet: run the stage '%s' first",
+                       UNIVERSAL_NAME);
+    else
+        rc = adapter_read(&e, UNIVERSAL_NAME, folder, job->model, job->o->force, err);
+    if (rc == 0 && s->row->domain_kind == EXPERT_RES && expert_is_zero(&e))
+        rc = error_set(err, ARTEL_EUSAGE, "RUN13", s->name,
+                       "the universal expert is zero: what acts on it would learn "
+                       "nothing; train it first");
+    if (rc < 0 && folder)
+        error_in(err, rc, folder);
+    expert_release(&e);
+    free(folder);
+    free(config);
+    return rc;
+}
+
 int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
                     const json_t *inputs, struct artel_error *err)
 {
@@ -405,6 +442,9 @@ int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
     int rc;
 
     *summary = NULL;
+    rc = s->row->universal ? stage_check_universal(job, s, err) : 0;
+    if (rc < 0)
+        return rc;
     rc = s->kind == STAGE_ADAPTER ? stage_adapter(&m, job, s, err)
                                   : stage_mixture(&m, job, s, true, err);
     if (rc == 0 && stage_trains(s))

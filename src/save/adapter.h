@@ -18,7 +18,9 @@ struct adapter_notes {
     const char *domain;
     const char *base_path; /* base_model_name_or_path */
     const char *base_digest, *tokenizer_digest, *chat_digest,
-        *data_digest;       /* or NULL */
+        *data_digest; /* or NULL */
+    const char
+        *universal_digest;  /* of the weights that an EXPERT_RES acts on, or NULL */
     const json_t *training; /* summary object, or NULL; borrowed */
 };
 
@@ -33,6 +35,12 @@ int adapter_write(const char *folder, const struct expert *e,
  * must agree with the configuration. FORCE passes over digests of another base. */
 int adapter_read(struct expert *e, const char *name, const char *folder,
                  const struct artel_model *model, bool force, struct artel_error *err);
+
+/* The same of a folder that holds an expert of KIND: one of EXPERT_RES is no adapter, for it
+ * serves only beside the universal expert of its mixture (ADP22). */
+int adapter_read_kind(struct expert *e, const char *name, const char *folder,
+                      enum expert_kind kind, const struct artel_model *model,
+                      bool force, struct artel_error *err);
 
 /* artel.json of an adapter folder, a new reference. 1: read, 0: there is none. */
 int adapter_notes_read(json_t **out, const char *folder, struct artel_error *err);

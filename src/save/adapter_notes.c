@@ -18,8 +18,8 @@
 static int check_notes(const json_t *root, struct artel_error *err)
 {
     static const char *const texts[] = {
-        "domain",      "base_path",   "base_digest",   "tokenizer_digest",
-        "chat_digest", "data_digest", "weights_digest"};
+        "domain",      "base_path",   "base_digest",    "tokenizer_digest",
+        "chat_digest", "data_digest", "weights_digest", "universal_digest"};
     uint64_t version = 0;
     int rc = json_want_uint(root, "format_version", 1, UINT32_MAX, &version, err);
 

@@ -346,7 +346,8 @@ static int check_shapes(const struct source *s, const struct model_config *c,
         if (!rank)
             continue;
         site_shape(c, (enum site)(i % N_SITES), &n_out, &n_in);
-        rc = check_shape(s->found[2 * i], rank, n_in, true, err);
+        rc = check_shape(s->found[2 * i], rank,
+                         s->config.kind == EXPERT_RES ? n_out : n_in, true, err);
         if (rc == 0)
             rc = check_shape(s->found[2 * i + 1], n_out, rank, false, err);
         if (rc < 0)
@@ -394,6 +395,27 @@ static void warn_enormous(const struct tensor *t, const float *x, size_t n)
         log_warn("%s: enormous values, up to %g, norm %g", t->name, largest, sqrt(sum));
 }
 
+/* A as the file has it. Where it reads outputs, its columns are those of outputs. */
+static int fill_a(const struct expert *e, const struct lora *l, enum site site,
+                  const struct tensor *t, const struct model_config *c,
+                  struct artel_error *err)
+{
+    const bool turns = e->kind == EXPERT_RES && c->rope_interleaved &&
+                       (site == SITE_Q || site == SITE_K);
+    float *row = turns ? malloc(l->n_a * sizeof(*row)) : NULL;
+    int rc = copy_numbers(l->a, t, 0, l->rank * l->n_a, err);
+
+    if (turns && !row)
+        return error_nomem(err, l->n_a * sizeof(*row));
+    for (size_t r = 0; turns && rc == 0 && r < l->rank; r++) {
+        memcpy(row, l->a + r * l->n_a, l->n_a * sizeof(*row));
+        for (size_t j = 0; j < l->n_a; j++)
+            l->a[r * l->n_a + hf_row(c, site, j)] = row[j];
+    }
+    free(row);
+    return rc;
+}
+
 static int fill(struct expert *e, const struct source *s, const struct model_config *c,
                 struct artel_error *err)
 {
@@ -404,13 +426,13 @@ static int fill(struct expert *e, const struct source *s, const struct model_con
 
         if (!l->rank)
             continue;
-        rc = copy_numbers(l->a, a, 0, l->rank * l->n_in, err);
+        rc = fill_a(e, l, (enum site)(i % N_SITES), a, c, err);
         for (size_t j = 0; rc == 0 && j < l->n_out; j++)
             rc = copy_numbers(l->b + hf_row(c, (enum site)(i % N_SITES), j) * l->rank,
                               b, j * l->rank, l->rank, err);
         if (rc < 0)
             return rc;
-        warn_enormous(a, l->a, l->rank * l->n_in);
+        warn_enormous(a, l->a, l->rank * l->n_a);
         warn_enormous(b, l->b, l->rank * l->n_out);
     }
     return 0;
@@ -429,16 +451,47 @@ static int shape_expert(struct expert *e, const char *name, const struct source 
         rank[i] = (uint16_t)s->plan[i].rank;
         scale[i] = s->plan[i].scale;
     }
-    rc = rank && scale ? expert_init(e, name, c, rank, scale, err)
-                       : error_nomem(err, n * sizeof(*scale));
+    if (!rank || !scale)
+        rc = error_nomem(err, n * sizeof(*scale));
+    else if (s->config.kind == EXPERT_RES)
+        rc = expert_init_res(e, name, c, rank, scale, err);
+    else
+        rc = expert_init(e, name, c, rank, scale, err);
     free(rank);
     free(scale);
     e->dropout = s->config.dropout;
+    e->slope = s->config.slope;
     return rc;
+}
+
+static int check_kind(const struct source *s, enum expert_kind kind,
+                      struct artel_error *err)
+{
+    int rc;
+
+    if (s->config.kind == kind)
+        return 0;
+    if (kind == EXPERT_LORA)
+        rc = error_set(
+            err, ARTEL_EFORMAT, "ADP22", "peft_type",
+            "an expert of modula-res acts on what the universal expert of its "
+            "mixture adds; alone it is no adapter");
+    else
+        rc = error_set(err, ARTEL_EFORMAT, "ADP22", "peft_type",
+                       "this is a LoRA; an expert that acts on what a universal expert "
+                       "adds (" PEFT_TYPE_RES ") is expected here");
+    return error_in(err, rc, s->config_path);
 }
 
 int adapter_read(struct expert *e, const char *name, const char *folder,
                  const struct artel_model *model, bool force, struct artel_error *err)
+{
+    return adapter_read_kind(e, name, folder, EXPERT_LORA, model, force, err);
+}
+
+int adapter_read_kind(struct expert *e, const char *name, const char *folder,
+                      enum expert_kind kind, const struct artel_model *model,
+                      bool force, struct artel_error *err)
 {
     const struct model_config *c = &model->weights->config;
     struct telling extra = {.what = "not expected"};
@@ -454,6 +507,8 @@ int adapter_read(struct expert *e, const char *name, const char *folder,
                          escape_text(shown, sizeof(shown), name, strlen(name)),
                          EXPERT_NAME_MAX);
     rc = source_open(&s, folder, c, err);
+    if (rc == 0)
+        rc = check_kind(&s, kind, err);
     if (rc == 0)
         rc = check_origin(&s, model, force, err);
     if (rc == 0)

@@ -29,7 +29,7 @@
 struct listing {
     struct tensor *tensors; /* (n); owned */
     char (*keys)[KEY_SIZE]; /* (n); owned */
-    float *turned;          /* B of q and k in Hugging Face's order; owned */
+    float *turned;          /* of q and k in Hugging Face's order; owned */
     size_t n;
 };
 
@@ -57,6 +57,15 @@ static void list_tensor(struct listing *l, size_t layer, enum site s, char half,
         .bytes = n_rows * n_cols * sizeof(*data),
     };
     l->n++;
+}
+
+/* A of an expert that reads outputs, with its columns where Hugging Face has those. */
+static void turn_columns(float *to, const struct lora *lora,
+                         const struct model_config *c, enum site s)
+{
+    for (size_t r = 0; r < lora->rank; r++)
+        for (size_t j = 0; j < lora->n_a; j++)
+            to[r * lora->n_a + j] = lora->a[r * lora->n_a + hf_row(c, s, j)];
 }
 
 /* B of LORA with its rows where Hugging Face has them, into TO. */
@@ -87,7 +96,7 @@ static int listing_init(struct listing *l, const struct expert *e,
     for (size_t i = 0; i < n; i++) {
         const struct lora *lora = &e->lora[i];
         const enum site s = (enum site)(i % N_SITES);
-        const float *b = lora->b;
+        const float *a = lora->a, *b = lora->b;
 
         if (!lora->rank)
             continue;
@@ -95,8 +104,13 @@ static int listing_init(struct listing *l, const struct expert *e,
             turn_rows(next, lora, c, s);
             b = next;
             next += lora->n_out * lora->rank;
+            if (e->kind == EXPERT_RES) {
+                turn_columns(next, lora, c, s);
+                a = next;
+                next += lora->n_a * lora->rank;
+            }
         }
-        list_tensor(l, i / N_SITES, s, 'A', lora->a, lora->rank, lora->n_in);
+        list_tensor(l, i / N_SITES, s, 'A', a, lora->rank, lora->n_a);
         list_tensor(l, i / N_SITES, s, 'B', b, lora->n_out, lora->rank);
     }
     return 0;
@@ -129,8 +143,12 @@ static int write_notes(const char *path, const struct expert *e,
         "training", n->training);
     int rc;
 
-    if (!root)
+    if (!root || (n->universal_digest &&
+                  json_object_set_new(root, "universal_digest",
+                                      json_string(n->universal_digest)))) {
+        json_decref(root);
         return error_nomem(err, 0);
+    }
     rc = json_write_file(path, root, false, err);
     json_decref(root);
     return rc;
@@ -139,7 +157,7 @@ static int write_notes(const char *path, const struct expert *e,
 static int check_writable(const struct expert *e, const struct model_config *c,
                           struct artel_error *err)
 {
-    if (e->kind != EXPERT_LORA || expert_first_layer(e) == e->n_layers)
+    if (e->kind == EXPERT_IDENTITY || expert_first_layer(e) == e->n_layers)
         return error_set(err, ARTEL_EUSAGE, "ADP06", e->name,
                          "an expert that adapts no linear cannot be an adapter");
     assert(e->n_layers == c->n_layers);

@@ -17,11 +17,12 @@ static const char *const selectors[] = {"last", "vote", NULL};
 
 json_t *gate_rule_new(const struct gate_rule *rule)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:s}", "place",
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:s, s:I}", "place",
                      places[rule->place], "decides", decisions[rule->decides], "pool",
                      pools[rule->pool], "gate", kinds[rule->kind], "top_k",
                      (json_int_t)rule->top_k, "bias", (int)rule->bias, "fix_expert",
-                     (int)rule->fix_expert, "selector", selectors[rule->selector]);
+                     (int)rule->fix_expert, "selector", selectors[rule->selector],
+                     "fixed", (json_int_t)rule->n_fixed);
 }
 
 /* The index of KEY's word among WORDS, or -1 with the error told. */
@@ -50,7 +51,7 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
     const int pool = decides < 0 ? -1 : word_of(value, "pool", pools, err);
     const int kind = pool < 0 ? -1 : word_of(value, "gate", kinds, err);
     const int selector = kind < 0 ? -1 : word_of(value, "selector", selectors, err);
-    uint64_t top_k = 0;
+    uint64_t top_k = 0, fixed = 0;
     int rc;
 
     *rule = (struct gate_rule){0};
@@ -58,20 +59,23 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
         return ARTEL_EFORMAT;
     rc = json_want_uint(value, "top_k", 0, UINT32_MAX, &top_k, err);
     if (rc == 0)
+        rc = json_want_uint(value, "fixed", 0, n_experts, &fixed, err);
+    if (rc == 0)
         rc = json_want_bool(value, "bias", &rule->bias, err);
     if (rc == 0)
         rc = json_want_bool(value, "fix_expert", &rule->fix_expert, err);
     if (rc < 0)
         return rc;
-    if (kind == GATE_TOP_K && (top_k < 1 || top_k > n_experts))
+    if (kind == GATE_TOP_K && (top_k < 1 || top_k > n_experts - fixed))
         return error_set(err, ARTEL_EFORMAT, "MIX09", "top_k",
                          "%llu of %zu experts cannot be chosen",
-                         (unsigned long long)top_k, n_experts);
+                         (unsigned long long)top_k, n_experts - (size_t)fixed);
     rule->place = (enum router_place)place;
     rule->decides = (enum router_decides)decides;
     rule->pool = (enum router_pool)pool;
     rule->kind = (enum gate_kind)kind;
     rule->selector = (enum selector)selector;
     rule->top_k = (size_t)top_k;
+    rule->n_fixed = (size_t)fixed;
     return 0;
 }

@@ -13,7 +13,8 @@ struct artel_error;
 
 json_t *gate_rule_new(const struct gate_rule *rule); /* NULL without memory */
 
-/* Every field must be there and known (MIX05); N_EXPERTS bounds top_k. */
+/* Every field but "fixed", which older files do not have, must be there and known (MIX05);
+ * N_EXPERTS bounds top_k and fixed. */
 int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts,
                    struct artel_error *err);
 

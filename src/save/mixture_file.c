@@ -221,10 +221,11 @@ static int read_expert(struct expert_notes *e, const json_t *o, struct artel_err
         rc = copy_text(&e->folder, o, "folder", err);
     if (rc < 0)
         return rc;
-    e->kind = !strcmp(kind, "identity") ? EXPERT_IDENTITY : EXPERT_LORA;
-    if (strcmp(kind, "identity") != 0 && strcmp(kind, "lora") != 0)
+    rc = expert_kind_find(kind);
+    if (rc < 0)
         return error_set(err, ARTEL_EFORMAT, "MIX12", e->name,
-                         "kind is \"lora\" or \"identity\"");
+                         "kind is \"lora\", \"res\" or \"identity\"");
+    e->kind = (enum expert_kind)rc;
     if (!e->folder != (e->kind == EXPERT_IDENTITY))
         return error_set(err, ARTEL_EFORMAT, "MIX12", e->name,
                          "a lora has a folder, an identity has none");
@@ -412,6 +413,32 @@ static int check_base(const struct mixture_file *f, const struct artel_model *mo
     return 0;
 }
 
+/* The expert at FOLDER learnt beside the universal expert that is in F. */
+static int check_universal(const struct mixture_file *f, const char *folder,
+                           struct artel_error *err)
+{
+    char *of = path_join(f->folder, f->notes[0].folder ? f->notes[0].folder : "");
+    char *weights = of ? path_join(of, ADAPTER_WEIGHTS) : NULL;
+    char digest[DIGEST_SIZE];
+    const char *theirs;
+    json_t *notes = NULL;
+    int rc = weights ? digest_file(digest, weights, err) : error_nomem(err, 256);
+
+    if (rc == 0)
+        rc = adapter_notes_read(&notes, folder, err);
+    theirs = json_string_value(json_object_get(notes, "universal_digest"));
+    if (rc >= 0)
+        rc = 0;
+    if (rc == 0 && theirs && strcmp(theirs, digest) != 0)
+        rc =
+            error_set(err, ARTEL_EFORMAT, "MIX14", "universal_digest",
+                      "made for another universal expert: %s, here %s", theirs, digest);
+    json_decref(notes);
+    free(weights);
+    free(of);
+    return rc;
+}
+
 /* One expert from its folder, which must lie in the run's folder, links followed. */
 static int load_expert(struct mixture_file *f, const struct expert_notes *n,
                        const struct artel_model *model, bool force,
@@ -430,7 +457,9 @@ static int load_expert(struct mixture_file *f, const struct expert_notes *n,
         rc = run && folder ? path_beneath(run, folder, "ADP19", err)
                            : error_nomem(err, strlen(n->folder));
         if (rc == 0)
-            rc = adapter_read(&e, n->name, folder, model, force, err);
+            rc = adapter_read_kind(&e, n->name, folder, n->kind, model, force, err);
+        if (rc == 0 && n->kind == EXPERT_RES && !force)
+            rc = check_universal(f, folder, err);
         if (rc < 0 && folder)
             error_in(err, rc, folder);
         free(run);

@@ -53,8 +53,8 @@ static int add_expert(json_t *list, const struct mixture_file *f,
     int rc;
 
     if (e->kind == EXPERT_IDENTITY)
-        return json_array_append_new(
-                   list, json_pack("{s:s, s:s}", "name", e->name, "kind", "identity"))
+        return json_array_append_new(list, json_pack("{s:s, s:s}", "name", e->name,
+                                                     "kind", expert_kind_name(e->kind)))
                    ? error_nomem(err, 0)
                    : 0;
     folder = folder_of(f, e->name, room, sizeof(room));
@@ -70,9 +70,9 @@ static int add_expert(json_t *list, const struct mixture_file *f,
     if (rc < 0)
         error_in(err, rc, path);
     free(path);
-    if (rc == 0 &&
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", e->name,
-                                              "kind", "lora", "folder", folder)))
+    if (rc == 0 && json_array_append_new(
+                       list, json_pack("{s:s, s:s, s:s}", "name", e->name, "kind",
+                                       expert_kind_name(e->kind), "folder", folder)))
         rc = error_nomem(err, 0);
     return rc;
 }

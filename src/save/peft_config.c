@@ -81,10 +81,23 @@ static int refuse_changed_base(const json_t *root, struct artel_error *err)
                     json_string_length(value)));
 }
 
-static int check_type(const json_t *root, struct artel_error *err)
+/* LORA, or what one of our own experts calls itself. */
+static int read_type(struct peft_config *p, const json_t *root, struct artel_error *err)
 {
     const json_t *type = json_object_get(root, "peft_type");
+    const json_t *slope = json_object_get(root, "negative_slope");
     char shown[64];
+
+    p->kind = EXPERT_LORA;
+    p->slope = 1.0f;
+    if (json_is_string(type) && !strcmp(json_string_value(type), PEFT_TYPE_RES)) {
+        p->kind = EXPERT_RES;
+        p->slope = slope ? (float)json_number_value(slope) : RES_SLOPE;
+        if (!(p->slope >= 0.0f && p->slope <= 1.0f))
+            return error_set(err, ARTEL_EFORMAT, "ADP09", "negative_slope",
+                             "expected a number from 0 to 1");
+        return 0;
+    }
 
     if (!json_is_string(type))
         return error_set(err, ARTEL_EFORMAT, "ADP09", "peft_type",
@@ -158,9 +171,10 @@ static int read_numbers(struct peft_config *p, struct artel_error *err)
 int peft_config_parse(struct peft_config *p, json_t *root, struct artel_error *err)
 {
     const json_t *base = json_object_get(root, "base_model_name_or_path");
-    int rc = check_type(root, err);
+    int rc;
 
     *p = (struct peft_config){0};
+    rc = read_type(p, root, err);
     if (rc == 0)
         rc = refuse_features(root, err);
     if (rc == 0)

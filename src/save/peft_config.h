@@ -13,10 +13,14 @@
 
 struct artel_error;
 
+#define PEFT_TYPE_RES "ARTEL_RES"
+
 struct peft_config {
-    json_t *root; /* owned */
-    size_t rank;  /* r */
-    float alpha;  /* lora_alpha */
+    json_t *root;          /* owned */
+    enum expert_kind kind; /* EXPERT_RES: peft_type is our own, PEFT refuses it */
+    float slope;           /* negative_slope of that kind */
+    size_t rank;           /* r */
+    float alpha;           /* lora_alpha */
     float dropout;
     bool use_rslora;
     const char *base_path; /* base_model_name_or_path, or NULL; in ROOT */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * router.safetensors, all F32; E rows in the order of mixture.json's experts:
+ * router.safetensors, all F32; E rows in the order of mixture.json's experts, but for the
+ * fixed ones, which have none:
  *
  *   router.LAYER.weight (E, D)        router.LAYER.bias (E)        one router a layer
  *   router.LAYER.SITE.weight (E, N)   router.LAYER.SITE.bias (E)   one a linear
@@ -46,8 +47,9 @@ static char *expert_list(const struct mixture *m)
     char *list = calloc(m->n_experts + 1, EXPERT_NAME_MAX + 2);
     size_t used = 0;
 
-    for (size_t i = 0; list && i < m->n_experts; i++)
-        used += (size_t)sprintf(list + used, "%s%s", i ? "," : "", m->experts[i].name);
+    for (size_t i = m->rule.n_fixed; list && i < m->n_experts; i++)
+        used +=
+            (size_t)sprintf(list + used, "%s%s", used ? "," : "", m->experts[i].name);
     return list;
 }
 

@@ -4,9 +4,9 @@
  *
  * Ranks of several factors stand side by side in blocks of 32 places. For one block:
  *
- *     h = x A^T            h~ = gate scale h          forward
- *     d_h~ = d_y B         d_h = gate scale d_h~      backward
- *     d_gate += scale <d_h~, h>
+ *     h = x A^T            h~ = gate scale phi(h)             forward
+ *     d_h~ = d_y B         d_h = gate scale phi'(h) d_h~      backward
+ *     d_gate += scale <d_h~, phi(h)>
  *     dA += d_h^T x        dB += d_y^T h~
  *
  * A gate belongs to a unit (a row, or the rows of a sequence) and to an owner (an
@@ -42,6 +42,8 @@ struct rank_rule {
     size_t n_gates, n_parts;
     int32_t owner[32]; /* of each place */
     float scale[32];   /* 0 in gaps */
+    uint32_t bent; /* places whose h goes through phi: below 0 it is times its SLOPE */
+    float slope[32];
 };
 
 /* A, K column blocks, times B (32 K, 32), packed: [k][PACK_ELEMS]. */

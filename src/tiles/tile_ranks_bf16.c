@@ -178,6 +178,26 @@ static inline void load_row(__m512 *low, __m512 *high, const struct sums *s, siz
     *high = halves & 2 ? _mm512_load_ps(at + 256) : _mm512_setzero_ps();
 }
 
+/* phi of a row, and where it bends: times the slope there. */
+struct bend {
+    __mmask16 low, high;
+};
+
+static inline struct bend bend(__m512 *low, __m512 *high, const struct rank_rule *rule)
+{
+    const __m512 zero = _mm512_setzero_ps();
+    struct bend b = {0, 0};
+
+    if (!rule->bent)
+        return b;
+    b.low = _mm512_mask_cmp_ps_mask((__mmask16)rule->bent, *low, zero, _CMP_LT_OQ);
+    b.high =
+        _mm512_mask_cmp_ps_mask((__mmask16)(rule->bent >> 16), *high, zero, _CMP_LT_OQ);
+    *low = _mm512_mask_mul_ps(*low, b.low, *low, _mm512_loadu_ps(rule->slope));
+    *high = _mm512_mask_mul_ps(*high, b.high, *high, _mm512_loadu_ps(rule->slope + 16));
+    return b;
+}
+
 static void forward(struct tiles h, const struct rank_product *x,
                     const struct rank_rule *rule)
 {
@@ -196,6 +216,7 @@ static void forward(struct tiles h, const struct rank_product *x,
             load_row(&low, &high, &sums, r, halves);
             if (!same_units(&f, rule, row + r))
                 factors_at(&f, rule, row + r);
+            bend(&low, &high, rule);
             _mm512_store_si512(tile_at(h, row + r, 0),
                                bf16_pair(times(low, f.low), times(high, f.high)));
         }
@@ -211,12 +232,14 @@ static void scale(struct tiles h, const float *given, size_t row, size_t rows,
 
     rule_begin(&f);
     for (size_t r = row; r < row + rows; r++) {
+        __m512 low = _mm512_loadu_ps(given + r * 32),
+               high = _mm512_loadu_ps(given + r * 32 + 16);
+
         if (!same_units(&f, rule, r))
             factors_at(&f, rule, r);
-        _mm512_store_si512(
-            tile_at(h, r, 0),
-            bf16_pair(times(_mm512_loadu_ps(given + r * 32), f.low),
-                      times(_mm512_loadu_ps(given + r * 32 + 16), f.high)));
+        bend(&low, &high, rule);
+        _mm512_store_si512(tile_at(h, r, 0),
+                           bf16_pair(times(low, f.low), times(high, f.high)));
     }
 }
 
@@ -298,6 +321,15 @@ static enum dotted dotted(const struct rank_rule *rule)
     return how;
 }
 
+/* d_h of a row from that of phi(h). */
+static inline void store_slopes(struct tiles d_h, size_t row, __m512 low, __m512 high,
+                                struct bend bent, const struct rank_rule *rule)
+{
+    low = _mm512_mask_mul_ps(low, bent.low, low, _mm512_loadu_ps(rule->slope));
+    high = _mm512_mask_mul_ps(high, bent.high, high, _mm512_loadu_ps(rule->slope + 16));
+    _mm512_store_si512(tile_at(d_h, row, 0), bf16_pair(low, high));
+}
+
 static void backward(struct tiles h, struct tiles d_h, const struct rank_product *x,
                      const float *given, const struct rank_product *d_y,
                      const struct rank_rule *rule)
@@ -320,6 +352,7 @@ static void backward(struct tiles h, struct tiles d_h, const struct rank_product
             some_rows(&of_h, x, row, halves);
         for (size_t r = 0; r < n; r++) {
             __m512 low, high, d_low, d_high;
+            struct bend bent;
 
             load_row(&d_low, &d_high, &of_d, r, halves);
             if (given) {
@@ -333,10 +366,11 @@ static void backward(struct tiles h, struct tiles d_h, const struct rank_product
                     dots_end(&dots, &f, rule);
                 factors_at(&f, rule, row + r);
             }
+            bent = bend(&low, &high, rule);
             _mm512_store_si512(tile_at(h, row + r, 0),
                                bf16_pair(times(low, f.low), times(high, f.high)));
-            _mm512_store_si512(tile_at(d_h, row + r, 0),
-                               bf16_pair(times(d_low, f.low), times(d_high, f.high)));
+            store_slopes(d_h, row + r, times(d_low, f.low), times(d_high, f.high), bent,
+                         rule);
             d_low = _mm512_mul_ps(d_low, scale_low);
             d_high = _mm512_mul_ps(d_high, scale_high);
             if (how == BY_ROW) {

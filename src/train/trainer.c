@@ -20,6 +20,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "experts/fold.h"
 #include "experts/stack.h"
 #include "math/kernels.h"
 #include "train/trainer_parts.h"
@@ -136,7 +137,7 @@ static void commit(struct artel_trainer *t, struct mixture_grads *part)
     const struct kernels *k = kernels();
 
     for (size_t e = 0; e < t->mixture->n_experts; e++) {
-        const size_t n = t->mixture->experts[e].n_params;
+        const size_t n = t->mixture->experts[e].n_grads;
 
         if (!part->touched[e])
             continue;
@@ -183,8 +184,9 @@ static void zero_sums(struct artel_trainer *t)
         return;
     for (size_t e = 0; e < t->mixture->n_experts; e++) {
         if (t->sum.touched[e])
-            memset(t->sum.expert[e], 0,
-                   t->mixture->experts[e].n_params * sizeof(float));
+            memset(t->sum.expert[e], 0, t->mixture->experts[e].n_grads * sizeof(float));
+        if (t->sum.touched[e] && t->own[e])
+            memset(t->own[e], 0, t->mixture->experts[e].n_params * sizeof(float));
         t->sum.touched[e] = false;
     }
     if (t->sum.routers)
@@ -305,6 +307,22 @@ static int blame_gradient(const struct artel_trainer *t, struct artel_error *err
                      "the gradient norm is not finite; nothing was updated");
 }
 
+/* Gradients of what experts are folded into become those of their parameters, which AdamW
+ * clears behind itself; the folded ones are cleared here. */
+static void unfold(struct artel_trainer *t)
+{
+    const struct mixture *m = t->mixture;
+    float *universal = m->rule.n_fixed ? t->sum.expert[0] : NULL;
+
+    for (size_t e = 1; e < m->n_experts; e++) {
+        if (m->experts[e].kind != EXPERT_RES || !t->sum.touched[e])
+            continue;
+        mixture_unfold(t->own[e], universal, m, e, t->sum.expert[e]);
+        memset(t->sum.expert[e], 0, m->experts[e].n_grads * sizeof(float));
+        t->sum.touched[0] |= universal != NULL;
+    }
+}
+
 static void touch_groups(struct artel_trainer *t)
 {
     for (size_t g = 0; g < t->n_groups; g++) {
@@ -369,6 +387,7 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
     rc = all_grads(t, micro, n_micro, out, &total, err);
     if (rc < 0)
         return rc;
+    unfold(t);
     touch_groups(t);
     norm = adamw_norm(t->groups, t->n_groups);
     if (!isfinite(norm))
@@ -378,6 +397,7 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
         (double)(t->options.lm_loss ? out->loss : out->router_loss) > t->loss_limit;
     if (!out->left_out) {
         adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
+        mixture_fold(t->mixture, t->sum.touched);
         if (t->mixture->stack)
             expert_stack_pack(t->mixture->stack, t->sum.touched);
         memset(t->sum.touched, 0, t->mixture->n_experts * sizeof(*t->sum.touched));

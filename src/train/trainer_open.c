@@ -11,6 +11,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "decoder/staged.h"
+#include "experts/fold.h"
 #include "experts/stack.h"
 #include "train/trainer_parts.h"
 
@@ -73,6 +74,12 @@ static struct pass_options pass_options_of(const struct artel_model *model,
     return p;
 }
 
+/* Its own, or what it hands on to the universal expert. */
+static bool has_gradient(const struct mixture *m, const bool *trained, size_t e)
+{
+    return trained[e] || (m->experts[e].kind == EXPERT_RES && trained[0]);
+}
+
 /* SUMS: those of the step, which all threads add to; NULL: G has its own. */
 static void grads_carve(struct mixture_grads *g, struct arena *a,
                         const struct mixture *m, const bool *trained,
@@ -82,7 +89,8 @@ static void grads_carve(struct mixture_grads *g, struct arena *a,
     g->expert = arena_take(a, m->n_experts * sizeof(*g->expert));
     g->touched = arena_take(a, m->n_experts * sizeof(*g->touched));
     for (size_t e = 0; e < m->n_experts; e++) {
-        float *d = trained[e] && !sums ? arena_f32(a, m->experts[e].n_params) : NULL;
+        const bool takes = has_gradient(m, trained, e) && !sums;
+        float *d = takes ? arena_f32(a, m->experts[e].n_grads) : NULL;
 
         if (g->expert)
             g->expert[e] = sums ? sums->expert[e] : d;
@@ -108,6 +116,21 @@ static void group_carve(struct artel_trainer *t, struct arena *a, const char *na
                                             .rate = rate};
 }
 
+/* A trained expert's group. */
+static void expert_carve(struct artel_trainer *t, struct arena *a, size_t e)
+{
+    const struct expert *x = &t->mixture->experts[e];
+    float *own = x->kind == EXPERT_RES ? arena_f32(a, x->n_params) : NULL;
+
+    if (t->own)
+        t->own[e] = own;
+    group_carve(t, a, x->name, x->params,
+                own             ? own
+                : t->sum.expert ? t->sum.expert[e]
+                                : NULL,
+                x->n_params, t->options.learning_rate);
+}
+
 static void carve(struct artel_trainer *t, struct arena *a, const bool *trained)
 {
     const struct mixture *m = t->mixture;
@@ -127,11 +150,10 @@ static void carve(struct artel_trainer *t, struct arena *a, const bool *trained)
         if (t->part)
             t->part[i] = part;
     }
+    t->own = arena_take(a, m->n_experts * sizeof(*t->own));
     for (size_t e = 0; e < m->n_experts; e++)
         if (trained[e])
-            group_carve(t, a, m->experts[e].name, m->experts[e].params,
-                        t->sum.expert ? t->sum.expert[e] : NULL, m->experts[e].n_params,
-                        t->options.learning_rate);
+            expert_carve(t, a, e);
     if (t->train_routers)
         group_carve(t, a, "(routers)", m->router_params, t->sum.routers,
                     m->n_router_params, t->options.router_learning_rate);
@@ -311,6 +333,8 @@ int trainer_restore(struct artel_trainer *t, const struct tensor *tensors, size_
             memcpy((void *)(size_t)own[i].data, found->data, found->bytes);
     }
     free(own);
+    if (rc == 0)
+        mixture_fold(t->mixture, NULL);
     if (rc == 0 && t->mixture->stack)
         expert_stack_pack(t->mixture->stack, NULL);
     if (rc == 0)

@@ -34,9 +34,10 @@ struct artel_trainer {
     struct adamw adamw;
     struct adamw_group *groups; /* (n_groups): trained experts in order, then routers */
     size_t n_groups;
-    float *adam_steps;          /* (n_groups) */
-    struct mixture_grads sum;   /* of the whole step; what the groups read */
-    bool unclean;               /* SUM is not zero: the last step made no update */
+    float *adam_steps;        /* (n_groups) */
+    struct mixture_grads sum; /* of the whole step; what the groups read */
+    bool unclean;             /* SUM is not zero: the last step made no update */
+    float **own; /* (E) or, where an expert is folded (experts/fold.h), read here */
     struct mixture_grads *part; /* (n_threads) of the block at hand */
     bool relayed;               /* blocks add to SUM itself; only routers have parts */
     struct relay relay;

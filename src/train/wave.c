@@ -126,11 +126,10 @@ static void ends(struct artel_trainer *t, const struct wave *w)
     }
 }
 
-static void add(float *sum, float *part, const float *from, const float *params,
-                size_t n)
+static void add(float *sum, float *part, size_t at, size_t n)
 {
-    kernels()->axpy(sum + (from - params), 1.0f, part + (from - params), n);
-    memset(part + (from - params), 0, n * sizeof(*part));
+    kernels()->axpy(sum + at, 1.0f, part + at, n);
+    memset(part + at, 0, n * sizeof(*part));
 }
 
 /* What a thread found of a layer's gradients to the step's. */
@@ -150,8 +149,8 @@ static void commit_layer(struct artel_trainer *t, struct mixture_grads *part,
 
             if (!l->rank)
                 continue;
-            add(t->sum.expert[e], part->expert[e], l->a, x->params, l->rank * l->n_in);
-            add(t->sum.expert[e], part->expert[e], l->b, x->params, l->rank * l->n_out);
+            add(t->sum.expert[e], part->expert[e], l->d_a, l->rank * l->n_in);
+            add(t->sum.expert[e], part->expert[e], l->d_b, l->rank * l->n_out);
         }
         t->sum.touched[e] = true;
         part->touched[e] = false;
@@ -160,10 +159,11 @@ static void commit_layer(struct artel_trainer *t, struct mixture_grads *part,
          r++) {
         const struct router *x = &m->routers[r];
 
-        add(t->sum.routers, part->routers, x->w, m->router_params,
+        add(t->sum.routers, part->routers, (size_t)(x->w - m->router_params),
             x->n_experts * x->dim);
         if (x->b)
-            add(t->sum.routers, part->routers, x->b, m->router_params, x->n_experts);
+            add(t->sum.routers, part->routers, (size_t)(x->b - m->router_params),
+                x->n_experts);
     }
 }
 

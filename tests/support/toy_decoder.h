@@ -121,12 +121,12 @@ static inline void toy_close(struct artel_model *m)
     free(m);
 }
 
-/* A LoRA whose B is not zero, so that every gradient is alive. */
-static inline void toy_expert(struct mixture *m, const struct artel_model *model,
-                              const char *name, size_t rank, const char *targets,
-                              uint64_t seed)
+/* An expert whose B is not zero, so that every gradient is alive. */
+static inline void toy_expert_of(struct mixture *m, const struct artel_model *model,
+                                 enum expert_kind kind, const char *name, size_t rank,
+                                 const char *targets, uint64_t seed)
 {
-    struct lora_options o = {.rank = rank, .alpha = 1.5f * (float)rank};
+    struct lora_options o = {.rank = rank, .alpha = 1.5f * (float)rank, .kind = kind};
     struct artel_error err;
     struct expert e;
     struct rng r;
@@ -139,6 +139,13 @@ static inline void toy_expert(struct mixture *m, const struct artel_model *model
     for (size_t i = 0; i < e.n_params; i++)
         e.params[i] = 0.15f * rng_normal(&r);
     assert_int_equal(mixture_add(m, &e, &model->weights->config, &err), 0);
+}
+
+static inline void toy_expert(struct mixture *m, const struct artel_model *model,
+                              const char *name, size_t rank, const char *targets,
+                              uint64_t seed)
+{
+    toy_expert_of(m, model, EXPERT_LORA, name, rank, targets, seed);
 }
 
 static inline void toy_identity(struct mixture *m, const struct artel_model *model,
@@ -195,7 +202,7 @@ static inline struct mixture_grads toy_grads(const struct mixture *m)
     g.expert = calloc(m->n_experts, sizeof(*g.expert));
     g.touched = calloc(m->n_experts, sizeof(*g.touched));
     for (size_t e = 0; e < m->n_experts; e++)
-        g.expert[e] = calloc(m->experts[e].n_params + 1, sizeof(float));
+        g.expert[e] = calloc(m->experts[e].n_grads + 1, sizeof(float));
     g.routers = calloc(m->n_router_params + 1, sizeof(float));
     return g;
 }

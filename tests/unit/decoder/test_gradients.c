@@ -102,10 +102,10 @@ static void check_everything(const struct probe *at, struct mixture *m,
                 continue;
             snprintf(what, sizeof(what), "%s layer %zu %s", x->name, i / N_SITES,
                      site_name((enum site)(i % N_SITES)));
-            alive += check_block(at, l->a, g->expert[e] + (l->a - x->params),
-                                 l->rank * l->n_in, what, i);
-            alive += check_block(at, l->b, g->expert[e] + (l->b - x->params),
-                                 l->rank * l->n_out, what, i);
+            alive += check_block(at, l->a, g->expert[e] + l->d_a, l->rank * l->n_in,
+                                 what, i);
+            alive += check_block(at, l->b, g->expert[e] + l->d_b, l->rank * l->n_out,
+                                 what, i);
         }
     for (size_t r = 0; routers && r < m->n_routers; r++) {
         snprintf(what, sizeof(what), "router %zu", r);

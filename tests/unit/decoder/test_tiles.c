@@ -29,6 +29,7 @@ struct scenario {
     enum routing_mode routing;
     float ce, dropout;
     bool identity, straight;
+    bool res;    /* the first expert is universal, those after it act on what it adds */
     size_t more; /* experts */
     bool raised; /* expert 32 and the last are the two best wherever it is decided */
     size_t first_layer;
@@ -61,8 +62,9 @@ static void fill_mixture(struct mixture *m, const struct artel_model *model,
     assert_int_equal(mixture_init(m, "test", &model->weights->config, &s->rule, &err),
                      0);
     toy_expert(m, model, "all", 3, NULL, 1);
-    toy_expert(m, model, "attention", 2, "0123", 2);
-    toy_expert(m, model, "ffn", 5, "456", 3);
+    toy_expert_of(m, model, s->res ? EXPERT_RES : EXPERT_LORA, "attention", 2, "0123",
+                  2);
+    toy_expert_of(m, model, s->res ? EXPERT_RES : EXPERT_LORA, "ffn", 5, "456", 3);
     if (s->identity)
         toy_identity(m, model, "identity");
     for (size_t i = 0; i < s->more; i++) {
@@ -148,12 +150,10 @@ static void compare(const struct mixture *m, const struct outcome *got,
                 continue;
             snprintf(what, sizeof(what), "%s layer %zu %s", x->name, i / N_SITES,
                      site_name((enum site)(i % N_SITES)));
-            assert_close(got->grads.expert[e] + (l->a - x->params),
-                         want->grads.expert[e] + (l->a - x->params), l->rank * l->n_in,
-                         bound, what);
-            assert_close(got->grads.expert[e] + (l->b - x->params),
-                         want->grads.expert[e] + (l->b - x->params), l->rank * l->n_out,
-                         bound, what);
+            assert_close(got->grads.expert[e] + l->d_a, want->grads.expert[e] + l->d_a,
+                         l->rank * l->n_in, bound, what);
+            assert_close(got->grads.expert[e] + l->d_b, want->grads.expert[e] + l->d_b,
+                         l->rank * l->n_out, bound, what);
         }
     }
     assert_close(got->grads.routers, want->grads.routers, m->n_router_params,
@@ -220,6 +220,27 @@ static void soft_gates(void **state)
     both(&linear);
     thinned.dropout = 0.2f;
     both(&thinned);
+}
+
+/* Experts that bend, beside one that no router weighs. */
+static void experts_on_a_universal_one(void **state)
+{
+    struct scenario s = {.rule = {.place = ROUTER_LINEAR,
+                                  .decides = DECIDE_TOKEN,
+                                  .kind = GATE_SOFTMAX,
+                                  .n_fixed = 1},
+                         .routing = ROUTE_ROUTER,
+                         .res = true};
+
+    (void)state;
+    both(&s);
+    s.rule.bias = true;
+    s.rule.kind = GATE_TOP_K;
+    s.rule.top_k = 1;
+    both(&s);
+    s.rule = (struct gate_rule){.place = ROUTER_NONE, .n_fixed = 1};
+    s.routing = ROUTE_GIVEN;
+    both(&s);
 }
 
 static void top_two(void **state)
@@ -489,6 +510,7 @@ int main(void)
         cmocka_unit_test(labelled_experts),
         cmocka_unit_test(labelled_experts_with_routers),
         cmocka_unit_test(soft_gates),
+        cmocka_unit_test(experts_on_a_universal_one),
         cmocka_unit_test(top_two),
         cmocka_unit_test(many_routers_read_together),
         cmocka_unit_test(more_experts_than_a_block_of_logits),

@@ -119,6 +119,7 @@ struct child {
     uint64_t stop_step;
     enum run_changes changes;
     bool must_resume;
+    const char *only; /* a single stage, or NULL */
     size_t threads;
     const char *notes; /* a file that gets a line an event, or NULL */
     size_t memory;
@@ -176,6 +177,7 @@ __attribute__((unused)) static int carry_out(const struct fixture *f,
                             .stop = &l.stop,
                             .changes = c->changes,
                             .must_resume = c->must_resume,
+                            .only = c->only,
                             .memory_bytes = c->memory};
     struct artel_error err = {0};
     struct recipe *r;

@@ -134,37 +134,176 @@ static void flan_shares_its_experts_and_moves_none(void **state)
     fixture_close(&f);
 }
 
-static void every_method_continues_to_the_same_bytes(void **state)
+static const char *const res_files[] = {
+    "out/experts/universal/adapter_model.safetensors",
+    "out/experts-res/one/adapter_model.safetensors",
+    "out/experts-res/two/adapter_model.safetensors"};
+
+/* The stages of modula-res but its last, one by one, and then that. */
+static void res_learns_on_the_universal_expert_and_the_router_moves_none(void **state)
 {
-    static const struct {
-        const char *method, *stage, *result;
-    } runs[] = {{"method=molora", "molora", "molora"},
-                {"method=modula-flan", "modula-flan-router", "modula-flan"}};
+    static const char *const stages[] = {"universal", "res-one", "res-two"};
+    static const char *const set[] = {"method=modula-res", "train.epochs=6"};
+    char before[3][DIGEST_SIZE], after[DIGEST_SIZE];
+    struct fixture f;
+    json_t *root, *rule;
+
+    (void)state;
+    open_methods(&f);
+    for (size_t i = 0; i < 3; i++) {
+        const struct child c = {
+            .recipe = "r.yaml", .set = set, .n_set = 2, .only = stages[i]};
+
+        assert_int_equal(run(&f, &c), 0);
+        digest_of(before[i], &f, res_files[i]);
+    }
+    assert_false(there(&f, "out/modula-res"));
+    assert_int_equal(
+        run(&f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2}), 0);
+    for (size_t i = 0; i < 3; i++) {
+        digest_of(after, &f, res_files[i]);
+        assert_string_equal(before[i], after);
+    }
+    learnt(&f, "res-one", 1.0);
+    root = read_json(&f, "out/modula-res/mixture.json");
+    rule = json_object_get(root, "rule");
+    assert_int_equal(json_integer_value(json_object_get(rule, "fixed")), 1);
+    assert_string_equal(
+        json_string_value(json_object_get(
+            json_array_get(json_object_get(root, "experts"), 1), "kind")),
+        "res");
+    json_decref(root);
+    root = read_json(&f, "out/experts-res/one/adapter_config.json");
+    assert_string_equal(json_string_value(json_object_get(root, "peft_type")),
+                        "ARTEL_RES");
+    json_decref(root);
+    root = read_json(&f, "out/experts-res/one/artel.json");
+    assert_string_equal(json_string_value(json_object_get(root, "universal_digest")),
+                        before[0]);
+    json_decref(root);
+    fixture_close(&f);
+}
+
+static void flan_may_keep_the_universal_expert_beside_each(void **state)
+{
+    static const char *const set[] = {"method=modula-flan", "universal.keep=true"};
     struct fixture f;
 
     (void)state;
     open_methods(&f);
-    write_text(&f, "whole.yaml", RECIPE("whole") UNIVERSAL);
-    for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
-        const char *const set[] = {runs[i].method};
-        char name[96], whole[DIGEST_SIZE], again[DIGEST_SIZE];
-        struct child c = {.recipe = "r.yaml",
-                          .set = set,
-                          .n_set = 1,
-                          .stop_stage = runs[i].stage,
-                          .stop_step = 3};
+    assert_int_equal(
+        run(&f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2}), 0);
+    assert_true(there(&f, "out/experts-flan/two/adapter_config.json"));
+    assert_false(there(&f, "out/experts/two"));
+    fixture_close(&f);
+}
 
-        assert_int_equal(run(&f, &(struct child){.recipe = "whole.yaml",
-                                                 .set = set,
-                                                 .n_set = 1,
-                                                 .threads = 2}),
-                         0);
-        assert_int_equal(run(&f, &c), -ARTEL_ESTOPPED);
-        c.stop_stage = NULL;
-        assert_int_equal(run(&f, &c), 0);
-        snprintf(name, sizeof(name), "whole/%s/router.safetensors", runs[i].result);
+/* In a child: open MIXTURE with its base. */
+static int open_it(const struct fixture *f, const char *mixture)
+{
+    struct artel_mixture *m;
+    struct artel_error err = {0};
+    char path[256];
+    int rc;
+
+    cpu_set_threads(1, &err);
+    path_in(path, sizeof(path), f, mixture);
+    rc = artel_mixture_open(&m, path, NULL, NULL, &err);
+    if (rc < 0)
+        return !strcmp(err.code, "ADP22") ? 22 : !strcmp(err.code, "MIX14") ? 14 : 1;
+    artel_mixture_close(m);
+    return 0;
+}
+
+static int child_opens(const struct fixture *f, const char *mixture)
+{
+    const pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        exit(open_it(f, mixture));
+    return finish(pid);
+}
+
+static void shell(const struct fixture *f, const char *what)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && %s", f->folder, what);
+    assert_int_equal(system(command), 0);
+}
+
+static void res_experts_are_refused_where_they_do_not_fit(void **state)
+{
+    static const char *const set[] = {"method=modula-res", "train.learning_rate=0"};
+    static const char *const seed[] = {"method=modula-res", "seed=3"};
+    struct child c = {.recipe = "r.yaml",
+                      .set = set,
+                      .n_set = 1,
+                      .only = "res-one",
+                      .notes = "notes"};
+    struct fixture f;
+
+    (void)state;
+    open_methods(&f);
+    /* without a universal expert, and beside one that learnt nothing */
+    assert_int_equal(run(&f, &c), -ARTEL_EUSAGE);
+    assert_true(said(&f, "notes", "no universal expert yet"));
+    c.only = NULL;
+    c.n_set = 2;
+    assert_int_equal(run(&f, &c), -ARTEL_EUSAGE);
+    assert_true(said(&f, "notes", "the universal expert is zero"));
+    assert_false(there(&f, "out/experts-res"));
+    c.n_set = 1;
+    c.changes = CHANGES_RETRAIN;
+    assert_int_equal(run(&f, &c), 0);
+    assert_int_equal(child_opens(&f, "out/modula-res"), 0);
+    /* as an adapter, with a LoRA in its place, beside another universal expert */
+    shell(&f, "cp -r out keep && cp -r out/experts/universal/* out/experts-res/one/");
+    assert_int_equal(child_opens(&f, "out/modula-res"), 22);
+    shell(&f, "rm -r out && mv keep out");
+    c.set = seed;
+    c.n_set = 2;
+    c.only = "universal";
+    assert_int_equal(run(&f, &c), 0);
+    assert_int_equal(child_opens(&f, "out/modula-res"), 14);
+    fixture_close(&f);
+}
+
+#define ALL_METHODS "method: [molora, modula-flan, modula-res]\n"
+
+static void every_method_continues_to_the_same_bytes(void **state)
+{
+    static const struct {
+        const char *stage;
+        uint64_t step;
+    } stops[] = {{"res-two", 3},
+                 {"molora", 3},
+                 {"modula-flan-router", 2},
+                 {"modula-res-router", 5}};
+    static const char *const results[] = {
+        "molora/experts/expert-1/adapter_model.safetensors",
+        "molora/router.safetensors", "modula-flan/router.safetensors",
+        "modula-res/router.safetensors", "experts-res/two/adapter_model.safetensors"};
+    struct fixture f;
+
+    (void)state;
+    open_methods(&f);
+    write_text(&f, "whole.yaml", RECIPE("whole") UNIVERSAL ALL_METHODS);
+    write_text(&f, "r.yaml", RECIPE("out") UNIVERSAL ALL_METHODS);
+    assert_int_equal(run(&f, &(struct child){.recipe = "whole.yaml", .threads = 2}), 0);
+    for (size_t i = 0; i < sizeof(stops) / sizeof(stops[0]); i++)
+        assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                                 .stop_stage = stops[i].stage,
+                                                 .stop_step = stops[i].step}),
+                         -ARTEL_ESTOPPED);
+    assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml"}), 0);
+    for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
+        char name[96], whole[DIGEST_SIZE], again[DIGEST_SIZE];
+
+        snprintf(name, sizeof(name), "whole/%s", results[i]);
         digest_of(whole, &f, name);
-        snprintf(name, sizeof(name), "out/%s/router.safetensors", runs[i].result);
+        snprintf(name, sizeof(name), "out/%s", results[i]);
         digest_of(again, &f, name);
         assert_string_equal(whole, again);
     }
@@ -212,8 +351,9 @@ static int child_adds(const struct fixture *f, const char *mixture)
     return finish(pid);
 }
 
-static void a_domain_joins_flan_and_no_byte_of_the_others_moves(void **state)
+static void a_domain_joins_and_no_byte_of_the_others_moves(void **state)
 {
+    static const char *const methods[] = {"modula-flan", "modula-res"};
     struct mixture_file m;
     struct artel_error err;
     struct fixture f;
@@ -221,14 +361,21 @@ static void a_domain_joins_flan_and_no_byte_of_the_others_moves(void **state)
 
     (void)state;
     open_methods(&f);
-    assert_int_equal(run_with(&f, "method=modula-flan", NULL), 0);
-    assert_int_equal(child_adds(&f, "out/modula-flan"), 0);
-    path_in(path, sizeof(path), &f, "out/modula-flan");
-    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
-    assert_int_equal(m.n_domains, 3);
-    assert_int_equal(m.n_notes, 4);
-    assert_string_equal(m.notes[3].name, "three");
-    mixture_file_release(&m);
+    for (size_t i = 0; i < 2; i++) {
+        char method[32], name[32];
+
+        snprintf(method, sizeof(method), "method=%s", methods[i]);
+        snprintf(name, sizeof(name), "out/%s", methods[i]);
+        assert_int_equal(run_with(&f, method, NULL), 0);
+        assert_int_equal(child_adds(&f, name), 0);
+        path_in(path, sizeof(path), &f, name);
+        assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+        assert_int_equal(m.n_domains, 3);
+        assert_int_equal(m.n_notes, 4);
+        assert_string_equal(m.notes[3].name, "three");
+        assert_int_equal(m.notes[3].kind, i ? EXPERT_RES : EXPERT_LORA);
+        mixture_file_release(&m);
+    }
     fixture_close(&f);
 }
 
@@ -237,7 +384,6 @@ static void what_cannot_work_is_refused_at_once(void **state)
     static const struct {
         const char *set, *words;
     } cases[] = {
-        {"method=[modula-flan, moa]", NULL},
         {"universal.rank=5000", "rank"},
         {"universal.rank=200", "universal.rank"},
         {"universal.train=nowhere.jsonl", "nowhere.jsonl"},
@@ -246,7 +392,7 @@ static void what_cannot_work_is_refused_at_once(void **state)
 
     (void)state;
     open_methods(&f);
-    for (size_t i = 1; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const char *const set[] = {"method=modula-flan", cases[i].set};
 
         assert_int_not_equal(run(&f, &(struct child){.recipe = "r.yaml",
@@ -272,7 +418,10 @@ int main(void)
         cmocka_unit_test(molora_trains_experts_of_no_domain),
         cmocka_unit_test(flan_shares_its_experts_and_moves_none),
         cmocka_unit_test(every_method_continues_to_the_same_bytes),
-        cmocka_unit_test(a_domain_joins_flan_and_no_byte_of_the_others_moves),
+        cmocka_unit_test(res_learns_on_the_universal_expert_and_the_router_moves_none),
+        cmocka_unit_test(flan_may_keep_the_universal_expert_beside_each),
+        cmocka_unit_test(res_experts_are_refused_where_they_do_not_fit),
+        cmocka_unit_test(a_domain_joins_and_no_byte_of_the_others_moves),
         cmocka_unit_test(what_cannot_work_is_refused_at_once),
     };
 
