@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A universal expert beside experts that a router weighs (MoDULA): what Res and Flan must
- * be equal to, gates, gradients by finite differences and exactly where they vanish, and
- * one linear against a plain dense reference in double.
+ * be equal to, gates, gradients by finite differences and exactly where they vanish.
  *
  * Bound: as in test_gradients.c, where a step of 1e-2 leaves 5e-4 to rounding. phi bends at
  * 0, so steps must be shorter than the way to the next bend: 3e-3, and 1.7e-3 for rounding.
@@ -318,189 +317,6 @@ static void no_gradient_where_the_universal_expert_says_nothing(void **state)
     toy_close(model);
 }
 
-/* ---- one linear, densely, in double ---- */
-
-#define T 7
-#define N TOY_DIM
-#define M TOY_FFN
-#define E 3
-
-struct dense {
-    double h[T][M], u[T][TOY_FFN]; /* of the universal expert */
-    double y[T][M];
-};
-
-static double phi(double a)
-{
-    return a < 0 ? (double)RES_SLOPE * a : a;
-}
-
-/* y = h + sum g_i s_i B_i phi(A_i h) */
-static void dense_forward(struct dense *d, const struct mixture *m, enum site site,
-                          const float *x, const float *gate)
-{
-    const struct lora *u = expert_lora(&m->experts[0], 0, site);
-
-    memset(d, 0, sizeof(*d));
-    for (size_t t = 0; t < T; t++) {
-        for (size_t k = 0; k < u->rank; k++)
-            for (size_t n = 0; n < N; n++)
-                d->u[t][k] += (double)u->a[k * N + n] * (double)x[t * N + n];
-        for (size_t o = 0; o < M; o++) {
-            for (size_t k = 0; k < u->rank; k++)
-                d->h[t][o] +=
-                    (double)u->scale * (double)u->b[o * u->rank + k] * d->u[t][k];
-            d->y[t][o] = d->h[t][o];
-        }
-        for (size_t e = 1; e < E; e++) {
-            const struct lora *l = expert_lora(&m->experts[e], 0, site);
-
-            for (size_t r = 0; r < l->rank; r++) {
-                double a = 0;
-
-                for (size_t o = 0; o < M; o++)
-                    a += (double)l->a[r * M + o] * d->h[t][o];
-                for (size_t o = 0; o < M; o++)
-                    d->y[t][o] += (double)gate[t * E + e] * (double)l->scale *
-                                  (double)l->b[o * l->rank + r] * phi(a);
-            }
-        }
-    }
-}
-
-/* d_h of row T, gradients of A and B of expert E into D_A and D_B, the gate's slope. */
-static void dense_backward_row(double *d_h, double *d_a, double *d_b, double *d_gate,
-                               const struct dense *d, const struct lora *l, size_t t,
-                               const float *d_y, double g)
-{
-    for (size_t r = 0; r < l->rank; r++) {
-        double a = 0, slope = 0;
-
-        for (size_t o = 0; o < M; o++) {
-            a += (double)l->a[r * M + o] * d->h[t][o];
-            slope += (double)l->b[o * l->rank + r] * (double)d_y[t * M + o];
-        }
-        *d_gate += (double)l->scale * slope * phi(a);
-        slope *= g * (double)l->scale * (a < 0 ? (double)RES_SLOPE : 1.0);
-        for (size_t o = 0; o < M; o++) {
-            d_b[o * l->rank + r] +=
-                g * (double)l->scale * phi(a) * (double)d_y[t * M + o];
-            d_a[r * M + o] += slope * d->h[t][o];
-            d_h[o] += slope * (double)l->a[r * M + o];
-        }
-    }
-}
-
-struct linear {
-    float x[T * N], d_y[T * M], y[T * M], d_x[T * N];
-    uint32_t self[T];
-    struct arena arena;
-    struct apply_scratch scratch;
-    struct gates gates;
-};
-
-static void linear_carve(struct linear *l, struct arena *a, const struct mixture *m,
-                         const struct model_config *c)
-{
-    apply_scratch_carve(&l->scratch, a, m, c, T);
-    gates_carve(&l->gates, a, T, T, E, 0, true);
-}
-
-static void noise(float *x, size_t n, uint64_t seed)
-{
-    struct rng r;
-
-    rng_init(&r, seed, 0);
-    for (size_t i = 0; i < n; i++)
-        x[i] = rng_normal(&r);
-}
-
-static void one_linear_is_what_its_formula_says(void **state)
-{
-    const enum site site = SITE_UP;
-    struct artel_model *model = toy_open(7);
-    const struct model_config *c = &model->weights->config;
-    struct linear *l = calloc(1, sizeof(*l));
-    struct dense *d = calloc(1, sizeof(*d));
-    double *d_x = calloc(T * N, sizeof(*d_x));
-    struct mixture_grads g;
-    struct arena measure = {0};
-    struct mixture m;
-    struct apply_place at = {.mixture = &m, .site = site, .gates = &l->gates};
-
-    (void)state;
-    fill(&m, model, &res);
-    linear_carve(l, &measure, &m, c);
-    assert_int_equal(arena_init(&l->arena, measure.used, NULL), 0);
-    linear_carve(l, &l->arena, &m, c);
-    noise(l->x, T * N, 1);
-    noise(l->d_y, T * M, 2);
-    l->gates.n_rows = l->gates.n_units = T;
-    l->gates.unit_of_row = l->self;
-    l->gates.n_fixed = 1;
-    for (size_t t = 0; t < T; t++)
-        l->self[t] = (uint32_t)t;
-    gates_read(&l->gates, &m.routers[site], POOL_MEAN, NULL, l->x);
-    gates_decide(&l->gates, &m.rule);
-    g = toy_grads(&m);
-    experts_forward(l->y, &at, l->x, &l->scratch);
-    experts_backward(l->d_x, &g, &at, l->d_y, l->x, &l->scratch);
-
-    dense_forward(d, &m, site, l->x, l->gates.gate);
-    for (size_t i = 0; i < T * M; i++)
-        assert_near(l->y[i], (float)d->y[i / M][i % M], 2e-5);
-    {
-        const struct lora *u = expert_lora(&m.experts[0], 0, site);
-        double(*d_h)[M] = calloc(T, sizeof(*d_h));
-
-        for (size_t i = 0; i < T * M; i++)
-            d_h[i / M][i % M] = (double)l->d_y[i];
-        for (size_t e = 1; e < E; e++) {
-            const struct lora *r = expert_lora(&m.experts[e], 0, site);
-            double *d_a = calloc(r->rank * M + 1, sizeof(*d_a));
-            double *d_b = calloc(r->rank * M + 1, sizeof(*d_b));
-            float *own = calloc(m.experts[e].n_params, sizeof(*own));
-
-            for (size_t t = 0; t < T; t++) {
-                double slope = 0;
-
-                dense_backward_row(d_h[t], d_a, d_b, &slope, d, r, t, l->d_y,
-                                   (double)l->gates.gate[t * E + e]);
-                assert_near(l->gates.d_gate[t * E + e], (float)slope, 1e-4);
-            }
-            mixture_unfold(own, NULL, &m, e, g.expert[e]);
-            for (size_t i = 0; i < r->rank * M; i++) {
-                assert_near(own[r->a - m.experts[e].params + (ptrdiff_t)i],
-                            (float)d_a[i], 1e-4);
-                assert_near(own[r->b - m.experts[e].params + (ptrdiff_t)i],
-                            (float)d_b[i], 1e-4);
-            }
-            free(d_a);
-            free(d_b);
-            free(own);
-        }
-        for (size_t t = 0; t < T; t++)
-            for (size_t k = 0; k < u->rank; k++) {
-                double d_u = 0;
-
-                for (size_t o = 0; o < M; o++)
-                    d_u += (double)u->scale * d_h[t][o] * (double)u->b[o * u->rank + k];
-                for (size_t n = 0; n < N; n++)
-                    d_x[t * N + n] += d_u * (double)u->a[k * N + n];
-            }
-        free(d_h);
-    }
-    for (size_t i = 0; i < T * N; i++)
-        assert_near(l->d_x[i], (float)d_x[i], 1e-4);
-    toy_grads_free(&g);
-    arena_release(&l->arena);
-    free(l);
-    free(d);
-    free(d_x);
-    mixture_release(&m);
-    toy_close(model);
-}
-
 /* ---- decoding, and what does not fit ---- */
 
 static void steps_end_as_a_prefill_does(void **state)
@@ -592,7 +408,6 @@ int main(void)
         cmocka_unit_test(gates_sum_to_one_beside_the_fixed_ones),
         cmocka_unit_test(gradients_are_those_of_differences),
         cmocka_unit_test(no_gradient_where_the_universal_expert_says_nothing),
-        cmocka_unit_test(one_linear_is_what_its_formula_says),
         cmocka_unit_test(steps_end_as_a_prefill_does),
         cmocka_unit_test(an_expert_without_what_it_reads_is_refused),
         cmocka_unit_test(a_copy_and_a_removal_keep_the_rest),
