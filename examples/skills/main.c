@@ -3,8 +3,9 @@
  * skills OUTDIR [--seed N] [--train N] [--valid N] [--test N]
  *
  * Writes OUTDIR/SKILL/{train,valid,test}.jsonl for the skills sql, tools, logs,
- * dates and forms. The same seed and counts give the same bytes. No question
- * comes twice in a skill, in whatever file.
+ * dates and forms, and OUTDIR/general/train.jsonl: other rows of all of them in turn, for
+ * experts of no domain. The same seed and counts give the same bytes. No question comes
+ * twice in a skill, in whatever file of it.
  */
 #include "skill.h"
 
@@ -73,6 +74,17 @@ static bool is_new(struct seen *s, const char *question)
     return true;
 }
 
+static void print_row(FILE *f, const char *domain, const char *question,
+                      const char *answer)
+{
+    fprintf(f, "{\"domain\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": ",
+            domain);
+    print_string(f, question);
+    fputs("}, {\"role\": \"assistant\", \"content\": ", f);
+    print_string(f, answer);
+    fputs("}]}\n", f);
+}
+
 static int write_part(const char *path, size_t skill, size_t n, struct draw *d,
                       struct seen *seen)
 {
@@ -86,13 +98,7 @@ static int write_part(const char *path, size_t skill, size_t n, struct draw *d,
         skills[skill].row(question, answer, d);
         if (!is_new(seen, question))
             continue;
-        fprintf(
-            f, "{\"domain\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": ",
-            skills[skill].name);
-        print_string(f, question);
-        fputs("}, {\"role\": \"assistant\", \"content\": ", f);
-        print_string(f, answer);
-        fputs("}]}\n", f);
+        print_row(f, skills[skill].name, question, answer);
         i++;
         tries = 0;
     }
@@ -126,6 +132,32 @@ static int write_skill(const char *dir, size_t skill, uint64_t seed,
         fprintf(stderr, "skills: %s: %s\n", path, strerror(errno));
     free(seen.question);
     return rc;
+}
+
+/* N rows of all skills in turn, drawn from words of training with a seed of their own. */
+static int write_general(const char *dir, uint64_t seed, size_t n)
+{
+    struct draw d = {(seed * 15 + N_SKILLS * 3 + 1) * 0x9e3779b97f4a7c15ull, false};
+    char path[4096];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s/general", dir);
+    if (make_dir(path) < 0) {
+        fprintf(stderr, "skills: %s: %s\n", path, strerror(errno));
+        return -1;
+    }
+    snprintf(path, sizeof(path), "%s/general/train.jsonl", dir);
+    f = fopen(path, "w");
+    for (size_t i = 0; f && i < n; i++) {
+        char question[TEXT_MAX], answer[TEXT_MAX];
+
+        skills[i % N_SKILLS].row(question, answer, &d);
+        print_row(f, "general", question, answer);
+    }
+    if (f && fclose(f) == 0)
+        return 0;
+    fprintf(stderr, "skills: %s: %s\n", path, strerror(errno));
+    return -1;
 }
 
 static int usage(void)
@@ -175,5 +207,5 @@ int main(int argc, char **argv)
     for (size_t s = 0; s < N_SKILLS; s++)
         if (write_skill(dir, s, seed, counts) < 0)
             return 4;
-    return 0;
+    return write_general(dir, seed, counts[0]) < 0 ? 4 : 0;
 }
