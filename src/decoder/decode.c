@@ -56,6 +56,12 @@ void decode_room_carve(struct decode_room *r, struct arena *a,
     r->row_self = arena_take(a, T * sizeof(*r->row_self));
     for (size_t t = 0; r->row_self && t < T; t++)
         r->row_self[t] = (uint32_t)t;
+    if (mixture && mixture->rule.whole_ffn) {
+        const size_t most = T * mixture->n_experts * c->ffn_dim;
+
+        r->own_gate = arena_f32(a, most);
+        r->own_up = arena_f32(a, most);
+    }
     if (mixture)
         gates_carve(&r->given, a, T, T, mixture->n_experts, 0, false);
     r->given.n_fixed = mixture ? mixture->rule.n_fixed : 0;
@@ -88,6 +94,8 @@ static void linears(struct worker *w, float *const *y, const float *x, size_t la
             to[t] = y[i] + t * f->n_out + from;
         matrix_decode_rows(to, x, f, from, end - from, T);
     }
+    if (w->rows == ROWS_TO_OWN)
+        decode_spread(w);
     if (!lora)
         return;
     team_wait(w->member);
@@ -130,19 +138,25 @@ static void feed_forward(struct worker *w, size_t layer)
     const struct step *s = w->step;
     const struct model_config *c = &s->model->weights->config;
     const size_t F = c->ffn_dim;
+    const bool whole = decode_whole_ffn(w);
     struct decode_room *r = s->room;
     float *const gate_up[] = {r->gate, r->up}, *x = w->desk->x;
     size_t from, end;
 
     rmsnorm_forward(x, NULL, r->x, s->model->layers[layer].ffn_norm, c->norm_eps, s->T,
                     c->dim);
+    w->rows = whole ? ROWS_TO_OWN : ROWS_SHARED;
     linears(w, gate_up, x, layer, SITE_GATE, 2);
     decode_part(w, F, &from, &end);
-    for (size_t t = 0; t < s->T; t++)
+    for (size_t t = 0; !whole && t < s->T; t++)
         kernels()->swiglu(r->gate + t * F + from, r->gate + t * F + from,
                           r->up + t * F + from, end - from);
+    if (whole)
+        decode_own_swiglu(w);
     team_meet(w->member);
+    w->rows = whole ? ROWS_FROM_OWN : ROWS_SHARED;
     linears(w, &r->out, r->gate, layer, SITE_DOWN, 1);
+    w->rows = ROWS_SHARED;
     add_to_stream(w);
     team_meet(w->member);
 }

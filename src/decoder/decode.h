@@ -53,6 +53,9 @@ struct decode_room {
     float *gate, *up; /* (T, F) gate becomes the SwiGLU */
     float *h;         /* (T, h_width) inner sides of LoRAs */
     size_t h_width;
+    /* Where experts make whole FFNs: a row for every row that one of them serves, expert
+     * after expert; gate becomes the SwiGLU. (T * E, F), else NULL */
+    float *own_gate, *own_up;
     uint32_t *row_self;        /* (T) 0, 1, 2 ... */
     struct gates given;        /* experts told from outside */
     struct decode_desk *desks; /* (n_threads) */

@@ -51,6 +51,7 @@ static void decide(struct worker *w, struct gates *g, size_t r, const float *x)
     const struct step *s = w->step;
     const struct mixture *m = s->mixture;
     const size_t E = m->n_experts;
+    const int always = m->rule.n_fixed ? 0 : -1; /* where no router is asked */
 
     g->n_rows = s->T;
     g->n_units = s->T;
@@ -68,7 +69,7 @@ static void decide(struct worker *w, struct gates *g, size_t r, const float *x)
         if (row->routed && r)
             memcpy(gate, row->held + (r - 1) * E, E * sizeof(*gate));
         else
-            gates_give_unit(g, t, row->routed ? -1 : row->expert);
+            gates_give_unit(g, t, row->routed ? always : row->expert);
     }
     gates_index(g);
     if (r && w->member->index == 0)
@@ -138,14 +139,18 @@ static void inner_sides(const struct worker *w, const struct serving *p, const f
 
     for (uint32_t i = g->first[p->expert], n; i < g->first[p->expert + 1]; i += n) {
         const uint32_t t = g->row[i], last = g->first[p->expert + 1];
+        const float *from = w->rows == ROWS_FROM_OWN
+                                ? room->own_gate + decode_own_row(g, i) * N
+                                : x + t * N;
         float *h[DECODE_ROWS];
 
         for (n = 0; i + n < last && g->row[i + n] == t + n; n++)
             h[n] = room->h + (t + n) * room->h_width + p->at + first;
-        kernels()->matvec[DTYPE_F32](h, x + t * N, n, lora->down + first * N,
+        kernels()->matvec[DTYPE_F32](h, from, n, lora->down + first * N,
                                      end - first, N);
         for (uint32_t k = 0; k < n; k++) {
-            const float by = lora->scale * g->gate[(t + k) * E + p->expert];
+            const float gate = g->gate[(t + k) * E + p->expert];
+            const float by = lora->scale * (w->rows == ROWS_TO_OWN ? 1.0f : gate);
 
             for (size_t r = 0; r < end - first; r++)
                 h[k][r] *= h[k][r] < 0.0f ? by * slope : by;
@@ -180,6 +185,18 @@ bool decode_lora_down(struct worker *w, const float *x, size_t layer, enum site 
     return true;
 }
 
+/* Where what the expert adds to the K-th row served goes. */
+static float *output(const struct worker *w, float *const *y, const struct serving *p,
+                     uint32_t k)
+{
+    const struct decode_room *room = w->step->room;
+    float *const own = p->site_idx ? room->own_up : room->own_gate;
+
+    return w->rows == ROWS_TO_OWN
+               ? own + decode_own_row(p->gates, k) * p->lora->n_out
+               : y[p->site_idx] + p->gates->row[k] * p->lora->n_out;
+}
+
 void decode_lora_up(struct worker *w, float *const *y, size_t layer, enum site first,
                     size_t n)
 {
@@ -195,7 +212,7 @@ void decode_lora_up(struct worker *w, float *const *y, size_t layer, enum site f
         for (size_t i = from; i < to; i += BLOCK)
             for (uint32_t k = p.gates->first[p.expert];
                  k < p.gates->first[p.expert + 1]; k++)
-                kernels()->rows(y[p.site_idx] + row[k] * M + i, true,
+                kernels()->rows(output(w, y, &p, k) + i, true,
                                 room->h + row[k] * room->h_width + p.at,
                                 p.lora->b + i * R, R, to - i < BLOCK ? to - i : BLOCK,
                                 R);

@@ -50,6 +50,7 @@ struct pass_options {
     bool straight;      /* ROUTE_ROUTER with one-hot gates: gradient of p / stop(p) */
     bool detach_router; /* routers send no gradient into the decoder */
     float router_ce; /* weight of the router's cross entropy, per sequence and router */
+    float balance;   /* weight of the balance loss, per row and router */
     bool dropout;    /* on, with DROPOUT_SEED */
     uint64_t dropout_seed;
     size_t first_layer; /* lowest layer that needs a gradient */
@@ -72,6 +73,7 @@ size_t pass_bytes(const struct artel_model *model, const struct mixture *mixture
                   const struct pass_options *o);
 void pass_set_dropout_seed(struct decoder_pass *p, uint64_t seed);
 void pass_set_router_ce(struct decoder_pass *p, float weight);
+void pass_set_balance(struct decoder_pass *p, float weight);
 void pass_set_routing(struct decoder_pass *p, enum routing_mode routing);
 /* Off: forwards of a pass laid out for training leave out what only a backward needs. */
 void pass_set_training(struct decoder_pass *p, bool on);
@@ -84,6 +86,7 @@ struct block_loss {
     size_t n_tokens;     /* with loss */
     double scaled;       /* sum of loss_scale * nll */
     double router_ce;    /* sum over sequences and routers, not scaled */
+    double balance;      /* sum of gates_balance over routers, not scaled */
     size_t router_right; /* sequences whose last router's argmax is their expert */
     size_t n_routed;     /* sequences with a label */
 };

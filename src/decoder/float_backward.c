@@ -25,9 +25,8 @@ static void norm_again(struct decoder_pass *p, size_t layer, enum step_branch br
         kernels()->scale_mul(p->floats->xn + t * D, x + t * D, gain, inv_rms[t], D);
 }
 
-/* The routers whose gates have all their slopes once linear S is done. */
-static void routers_after(struct decoder_pass *p, enum site s, float *d_x,
-                          const float *x, const struct step_routers *rs)
+void float_routers_after(struct decoder_pass *p, enum site s, float *d_x,
+                         const float *x, const struct step_routers *rs)
 {
     struct gates_slope slope;
 
@@ -53,7 +52,7 @@ static void linear_backward(struct decoder_pass *p, float *d_x, float beta,
         matrix_backward(d_x, beta, d_y, &p->model->layers[layer].site[s], p->T);
     if (p->mixture)
         experts_backward(d_x, to->grads, &at, d_y, x, &p->floats->apply);
-    routers_after(p, s, d_x, x, to->routers);
+    float_routers_after(p, s, d_x, x, to->routers);
 }
 
 void float_down_backward(struct decoder_pass *p, size_t layer,
@@ -64,6 +63,11 @@ void float_down_backward(struct decoder_pass *p, size_t layer,
     const struct kernels *k = kernels();
     const size_t n = p->T * p->model->weights->config.ffn_dim;
 
+    if (float_whole_ffn(p)) { /* SwiGLU is behind the experts: the rest follows */
+        matrix_backward(f->d_act, 0.0f, p->d_x,
+                        &p->model->layers[layer].site[SITE_DOWN], p->T);
+        return;
+    }
     k->swiglu(f->act, a->gate, a->up, n);
     linear_backward(p, f->d_act, 0.0f, p->d_x, f->act, layer, SITE_DOWN, to);
     k->swiglu_backward(f->d_gate, f->d_up, f->d_act, a->gate, a->up, n);
@@ -75,6 +79,10 @@ void float_gate_up_backward(struct decoder_pass *p, size_t layer,
     const struct float_pass *f = p->floats;
 
     norm_again(p, layer, BRANCH_FFN);
+    if (float_whole_ffn(p)) {
+        float_ffn_backward(p, layer, to);
+        return;
+    }
     linear_backward(p, f->d_xn, 0.0f, f->d_gate, f->xn, layer, SITE_GATE, to);
     linear_backward(p, f->d_xn, 1.0f, f->d_up, f->xn, layer, SITE_UP, to);
 }

@@ -24,9 +24,9 @@ void float_norm(struct decoder_pass *p, const struct step_part *part, size_t lay
                     attention ? w->attn_norm : w->ffn_norm, c->norm_eps, p->T, c->dim);
 }
 
-/* Y = beta Y + X W^T, by the kernels that suit the number of rows. */
-static void frozen_forward(struct decoder_pass *p, float *y, float beta, const float *x,
-                           const struct matrix *w)
+/* By the kernels that suit the number of rows. */
+void float_frozen(struct decoder_pass *p, float *y, float beta, const float *x,
+                  const struct matrix *w)
 {
     const struct kernels *k = kernels();
     float *few = p->floats->few;
@@ -50,7 +50,7 @@ static void linear_forward(struct decoder_pass *p, float *y, float beta, const f
 {
     const struct apply_place at = float_place(p, layer, s);
 
-    frozen_forward(p, y, beta, x, &p->model->layers[layer].site[s]);
+    float_frozen(p, y, beta, x, &p->model->layers[layer].site[s]);
     experts_forward(y, &at, x, &p->floats->apply);
 }
 
@@ -122,6 +122,10 @@ void float_gate_up(struct decoder_pass *p, const struct step_part *part, size_t 
     const struct float_acts *a = float_acts_of(p, layer);
 
     (void)part;
+    if (float_whole_ffn(p)) {
+        float_ffn_forward(p, layer);
+        return;
+    }
     linear_forward(p, a->gate, 0.0f, f->xn, layer, SITE_GATE);
     linear_forward(p, a->up, 0.0f, f->xn, layer, SITE_UP);
     if (!p->again)
@@ -131,11 +135,17 @@ void float_gate_up(struct decoder_pass *p, const struct step_part *part, size_t 
 
 void float_down(struct decoder_pass *p, const struct step_part *part, size_t layer)
 {
+    const struct float_pass *f = p->floats;
     float *out = p->x[layer + 1];
 
     (void)part;
     memcpy(out, float_acts_of(p, layer)->x_mid, p->T * p->pitch * sizeof(float));
-    linear_forward(p, out, 1.0f, p->floats->act, layer, SITE_DOWN);
+    if (float_whole_ffn(p)) {
+        float_frozen(p, out, 1.0f, f->act, &p->model->layers[layer].site[SITE_DOWN]);
+        kernels()->axpy(out, 1.0f, f->ffn_out, p->T * p->pitch);
+        return;
+    }
+    linear_forward(p, out, 1.0f, f->act, layer, SITE_DOWN);
 }
 
 static const float *input_of(const struct decoder_pass *p, size_t layer,

@@ -44,6 +44,10 @@ static void experts_carve(struct float_pass *f, struct arena *a,
     for (size_t r = 0; r < m->n_routers; r++)
         widest = m->routers[r].dim > widest ? m->routers[r].dim : widest;
     units = m->rule.decides == DECIDE_SEQUENCE ? o->max_seqs : o->max_rows;
+    if (m->rule.whole_ffn) {
+        ffn_scratch_carve(&f->whole_ffn, a, m, c, o->max_rows, o->backward);
+        f->ffn_out = arena_f32(a, o->max_rows * c->dim);
+    }
     if (o->backward)
         f->router_scratch = arena_f32(a, units * (m->n_experts + widest));
 }

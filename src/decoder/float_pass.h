@@ -9,6 +9,7 @@
 #define ARTEL_DECODER_FLOAT_PASS_H
 
 #include "decoder/pass.h"
+#include "experts/whole_ffn.h"
 #include "math/attention.h"
 
 /* What a layer keeps. Norm outputs and SwiGLU are cheap and computed anew. */
@@ -38,6 +39,8 @@ struct float_pass {
     struct float_acts *acts; /* (L), or one for all layers */
     struct apply_scratch apply;
     float *router_scratch;
+    struct ffn_scratch whole_ffn; /* where experts make whole FFNs, and the next: */
+    float *ffn_out;               /* (T, D) what they add behind down */
 
     float *xn;        /* (T, D) a norm's output */
     float *act;       /* (T, F) */
@@ -81,6 +84,18 @@ void float_attend_backward(struct decoder_pass *p, size_t layer);
 void float_qkv_backward(struct decoder_pass *p, size_t layer,
                         const struct step_slopes *to);
 void float_norm_backward(struct decoder_pass *p, size_t layer, enum step_branch branch);
+
+/* The FFN where experts make one of their own each (float_ffn.c). */
+bool float_whole_ffn(const struct decoder_pass *p);
+void float_ffn_forward(struct decoder_pass *p, size_t layer);
+void float_ffn_backward(struct decoder_pass *p, size_t layer,
+                        const struct step_slopes *to);
+/* Y = beta Y + X W^T of a frozen linear. */
+void float_frozen(struct decoder_pass *p, float *y, float beta, const float *x,
+                  const struct matrix *w);
+/* The routers whose gates have all their slopes once linear S is done. */
+void float_routers_after(struct decoder_pass *p, enum site s, float *d_x,
+                         const float *x, const struct step_routers *rs);
 
 void float_loss(struct decoder_pass *p, const struct loss_row *rows, size_t n);
 

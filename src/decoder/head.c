@@ -55,6 +55,8 @@ static void count_routing(const struct decoder_pass *p, struct block_loss *out)
 {
     const struct mixture *m = p->mixture;
 
+    for (size_t r = 0; p->options.balance > 0.0f && r < m->n_routers; r++)
+        out->balance += gates_balance(&p->gates[r]);
     if (!pass_routes(p) || m->rule.decides != DECIDE_SEQUENCE)
         return;
     for (size_t s = 0; s < p->block->n_seqs; s++) {

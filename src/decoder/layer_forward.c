@@ -127,6 +127,8 @@ void decoder_begin(struct decoder_pass *p, const struct block *block)
         p->given.unit_of_row = p->seq_of_row;
         if (p->options.routing == ROUTE_GIVEN)
             gates_give(&p->given, p->labels);
+        else
+            gates_give_fixed(&p->given);
     }
     decoder_embed(p);
 }

@@ -78,5 +78,6 @@ struct gates_slope pass_gates_slope(const struct decoder_pass *p)
         .label = p->labels,
         .pools = p->pools,
         .pool = rule->pool,
+        .balance = rule->decides == DECIDE_TOKEN ? p->options.balance : 0.0f,
     };
 }

@@ -31,7 +31,9 @@ struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s)
     if (p->options.routing == ROUTE_GIVEN)
         return &p->given;
     router = mixture_router_of(p->mixture, layer, s);
-    return router < 0 ? NULL : &p->gates[router];
+    if (router < 0) /* no router is asked here, and what is fixed needs none */
+        return p->mixture->rule.n_fixed ? &p->given : NULL;
+    return &p->gates[router];
 }
 
 const struct step_ops *pass_ops(const struct artel_model *model,
@@ -197,6 +199,11 @@ void pass_set_dropout_seed(struct decoder_pass *p, uint64_t seed)
 void pass_set_router_ce(struct decoder_pass *p, float weight)
 {
     p->options.router_ce = weight;
+}
+
+void pass_set_balance(struct decoder_pass *p, float weight)
+{
+    p->options.balance = weight;
 }
 
 void pass_set_routing(struct decoder_pass *p, enum routing_mode routing)

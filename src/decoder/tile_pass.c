@@ -135,10 +135,10 @@ static void carve(struct decoder_pass *p, struct arena *a)
 static int stack_experts(const struct artel_model *m, const struct mixture *mixture,
                          bool training, struct artel_error *err)
 {
-    int rc = 0;
+    int rc = mixture ? mixture_check_tiles(mixture, err) : 0;
 
-    if (!mixture || !mixture->n_experts)
-        return 0;
+    if (rc < 0 || !mixture || !mixture->n_experts)
+        return rc;
 #pragma omp critical
     if (!mixture->stack || (training && !mixture->stack->training))
         rc = mixture_stack((struct mixture *)(uintptr_t)mixture, &m->tiles.shape,

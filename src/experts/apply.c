@@ -70,7 +70,10 @@ void apply_scratch_carve(struct apply_scratch *s, struct arena *a,
 
 size_t apply_kept_floats(const struct mixture *m, size_t n_rows)
 {
-    const size_t times = m->rule.kind == GATE_TOP_K && m->n_routers ? m->rule.top_k : 1;
+    const size_t times = !m->n_routers                ? 1
+                         : m->rule.kind == GATE_TOP_K ? m->rule.top_k
+                         : m->rule.kind == GATE_TOP_P ? m->n_experts
+                                                      : 1;
     const size_t n = most_ranks(m) * times;
 
     return n <= KEPT_MAX ? n_rows * n : 0;

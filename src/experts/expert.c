@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 
-static const char *const kinds[] = {"lora", "identity", "res"};
+static const char *const kinds[] = {"lora", "identity", "res", "ffn"};
 
 const char *expert_kind_name(enum expert_kind kind)
 {
@@ -133,7 +133,7 @@ static int name_expert(struct expert *e, const char *name, struct artel_error *e
     return 0;
 }
 
-static int init_kind(struct expert *e, const char *name, enum expert_kind kind,
+int expert_init_kind(struct expert *e, const char *name, enum expert_kind kind,
                      const struct model_config *c, const uint16_t *rank,
                      const float *scale, struct artel_error *err)
 {
@@ -157,13 +157,7 @@ static int init_kind(struct expert *e, const char *name, enum expert_kind kind,
 int expert_init(struct expert *e, const char *name, const struct model_config *c,
                 const uint16_t *rank, const float *scale, struct artel_error *err)
 {
-    return init_kind(e, name, EXPERT_LORA, c, rank, scale, err);
-}
-
-int expert_init_res(struct expert *e, const char *name, const struct model_config *c,
-                    const uint16_t *rank, const float *scale, struct artel_error *err)
-{
-    return init_kind(e, name, EXPERT_RES, c, rank, scale, err);
+    return expert_init_kind(e, name, EXPERT_LORA, c, rank, scale, err);
 }
 
 int expert_init_uniform(struct expert *e, const char *name,
@@ -193,7 +187,7 @@ int expert_init_uniform(struct expert *e, const char *name,
         rank[i] = (uint16_t)o->rank;
         scale[i] = lora_scale(o->alpha, o->rank, o->use_rslora);
     }
-    rc = init_kind(e, name, o->kind, c, rank, scale, err);
+    rc = expert_init_kind(e, name, o->kind, c, rank, scale, err);
     e->dropout = o->dropout;
     arena_release(&shape);
     return rc;

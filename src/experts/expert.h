@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One expert: a LoRA beside some of the frozen linears, an identity that adds
- * nothing but takes its share of a gate, or an expert of modula-res, which reads what the
- * universal LoRA * of its mixture adds to the same linear:
+ * nothing but takes its share of a gate, an expert of modula-res, which reads what the
+ * universal LoRA * of its mixture adds to the same linear, or a LoRA whose gate, up and
+ * down make an FFN of their own (whole_ffn.h):
  *
  *     y += gate * s * (x A^T) B^T                                   LoRA
  *     y += gate * s * phi(h A^T) B^T,   h = s_* (x A_*^T) B_*^T     res
@@ -40,11 +41,11 @@ struct lora {
         d_b; /* where their gradients, (R, N) and (M, R), lie among the expert's */
 };
 
-enum expert_kind { EXPERT_LORA, EXPERT_IDENTITY, EXPERT_RES };
+enum expert_kind { EXPERT_LORA, EXPERT_IDENTITY, EXPERT_RES, EXPERT_FFN };
 
 #define RES_SLOPE 0.01f
 
-/* "lora", "identity" or "res"; the kind of such a name, or -1. */
+/* "lora", "identity", "res" or "ffn"; the kind of such a name, or -1. */
 const char *expert_kind_name(enum expert_kind kind);
 int expert_kind_find(const char *name);
 
@@ -68,7 +69,7 @@ struct lora_options {
     float dropout;
     bool use_rslora;
     bool targets[N_SITES];
-    enum expert_kind kind; /* EXPERT_LORA or EXPERT_RES */
+    enum expert_kind kind; /* any but EXPERT_IDENTITY */
 };
 
 void lora_options_default(struct lora_options *o); /* rank 8, alpha 16, all linears */
@@ -80,8 +81,10 @@ bool expert_name_valid(const char *name);
 /* An expert with RANK[l * N_SITES + site] and SCALE of the same shape; params zero. */
 int expert_init(struct expert *e, const char *name, const struct model_config *c,
                 const uint16_t *rank, const float *scale, struct artel_error *err);
-int expert_init_res(struct expert *e, const char *name, const struct model_config *c,
-                    const uint16_t *rank, const float *scale, struct artel_error *err);
+/* The same of any KIND but EXPERT_IDENTITY. */
+int expert_init_kind(struct expert *e, const char *name, enum expert_kind kind,
+                     const struct model_config *c, const uint16_t *rank,
+                     const float *scale, struct artel_error *err);
 /* The same rank and alpha at all targets. */
 int expert_init_uniform(struct expert *e, const char *name,
                         const struct model_config *c, const struct lora_options *o,

@@ -158,6 +158,42 @@ static int check_reads(const struct mixture *m, const struct expert *e,
     return 0;
 }
 
+/* An expert whose FFN is its own serves beside others of its kind alone, and beside them
+ * what is fixed keeps out of the FFN. */
+static int check_whole_ffn(const struct mixture *m, const struct expert *e,
+                           struct artel_error *err)
+{
+    const bool fixed = m->n_experts < m->rule.n_fixed;
+
+    if (e->kind == EXPERT_FFN && (!m->rule.whole_ffn || fixed))
+        return error_set(err, ARTEL_EFORMAT, "MIX15", e->name,
+                         "this expert replaces a whole FFN, which only the experts of "
+                         "mixlora do");
+    if (!m->rule.whole_ffn || e->kind == EXPERT_IDENTITY)
+        return 0;
+    if (!fixed && e->kind != EXPERT_FFN)
+        return error_set(err, ARTEL_EFORMAT, "MIX15", e->name,
+                         "the experts of this mixture replace whole FFNs, and this is "
+                         "a %s",
+                         expert_kind_name(e->kind));
+    for (size_t i = 0; i < e->n_layers * N_SITES; i++)
+        if (e->lora[i].rank && fixed != (i % N_SITES < SITE_GATE))
+            return error_set(err, ARTEL_EFORMAT, "MIX15", e->name,
+                             "layer %zu %s: where experts replace whole FFNs they "
+                             "stand there alone, and what they share stands in "
+                             "attention",
+                             i / N_SITES, site_name((enum site)(i % N_SITES)));
+    return 0;
+}
+
+static int check_kind(const struct mixture *m, const struct expert *e,
+                      struct artel_error *err)
+{
+    const int rc = check_whole_ffn(m, e, err);
+
+    return rc == 0 && e->kind == EXPERT_RES ? check_reads(m, e, err) : rc;
+}
+
 static int check_fits(const struct mixture *m, const struct expert *e,
                       const struct model_config *c, struct artel_error *err)
 {
@@ -180,7 +216,7 @@ static int check_fits(const struct mixture *m, const struct expert *e,
                              i / N_SITES, site_name((enum site)(i % N_SITES)),
                              e->lora[i].n_out, e->lora[i].n_in, n_out, n_in);
     }
-    return e->kind == EXPERT_RES ? check_reads(m, e, err) : 0;
+    return check_kind(m, e, err);
 }
 
 /* Rows that routers have for N experts. */
@@ -249,6 +285,16 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
             (n - 1 - index) * sizeof(*m->experts));
     m->n_experts = n - 1;
     return 0;
+}
+
+int mixture_check_tiles(const struct mixture *m, struct artel_error *err)
+{
+    return !m->rule.whole_ffn
+               ? 0
+               : error_set(err, ARTEL_ELIMIT, "MIX16", "precision",
+                           "bf16 cannot compute %s: its experts each make a whole FFN, "
+                           "which is done in fp32 alone",
+                           m->method);
 }
 
 void mixture_draw_routers(struct mixture *m, float std, uint64_t seed)

@@ -31,8 +31,9 @@ enum router_pool { POOL_MEAN, POOL_LAST }; /* of the last user turn */
 enum gate_kind {
     GATE_ONE_HOT,
     GATE_SOFTMAX,
-    GATE_TOP_K
-};                                          /* top-k renormalised over the kept */
+    GATE_TOP_K, /* the k largest, renormalised over the kept */
+    GATE_TOP_P  /* as many of the largest as reach a share together, the same */
+};
 enum selector { SELECT_LAST, SELECT_VOTE }; /* docs/METHODS.md */
 
 struct gate_rule {
@@ -41,12 +42,15 @@ struct gate_rule {
     enum router_pool pool;
     enum gate_kind kind;
     size_t top_k; /* GATE_TOP_K */
+    float top_p;  /* GATE_TOP_P: that share */
     bool bias;    /* router logits have one */
     bool
         fix_expert; /* at inference one expert serves the whole generation (SELECTOR) */
     enum selector selector;
     size_t
         n_fixed; /* the first so many experts have gate 1: routers have no row for them */
+    bool whole_ffn; /* experts that are not fixed stand in the FFN alone, and each makes
+                       one of its own there (whole_ffn.h); fixed ones stand elsewhere */
 };
 
 /* One router: logits = W z + b. */
@@ -94,6 +98,8 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err);
 int mixture_find(const struct mixture *m, const char *name);
 /* Router weights N(0, std); std 0 leaves zeros. */
 void mixture_draw_routers(struct mixture *m, float std, uint64_t seed);
+/* Can the bf16 step compute it? ARTEL_ELIMIT (MIX16) with the reason where it cannot. */
+int mixture_check_tiles(const struct mixture *m, struct artel_error *err);
 /* Router of a linear: index into routers, or -1. */
 int mixture_router_of(const struct mixture *m, size_t layer, enum site s);
 /* Some expert stands where that router is asked. */

@@ -40,6 +40,13 @@ void gates_give_unit(struct gates *g, size_t unit, int expert)
         gate[expert] = 1.0f;
 }
 
+void gates_give_fixed(struct gates *g)
+{
+    for (size_t u = 0; u < g->n_units; u++)
+        gates_give_unit(g, u, g->n_fixed ? 0 : -1);
+    gates_index(g);
+}
+
 void gates_give(struct gates *g, const int *expert_of_unit)
 {
     for (size_t u = 0; u < g->n_units; u++)
@@ -219,6 +226,26 @@ static void keep_top(float *gate, const float *p, size_t E, size_t top_k)
         gate[e] /= sum;
 }
 
+/* As many of the largest as reach TOP_P together, renormalised: keep_top of that many. */
+static void keep_share(float *gate, const float *p, size_t E, float top_p)
+{
+    size_t n = 0;
+    float sum = 0.0f;
+
+    memset(gate, 0, E * sizeof(*gate)); /* 1: counted */
+    while (n < E && (!n || sum < top_p)) {
+        size_t best = E;
+
+        for (size_t e = 0; e < E; e++)
+            if (gate[e] == 0.0f && (best == E || p[e] > p[best]))
+                best = e;
+        gate[best] = 1.0f;
+        sum += p[best];
+        n++;
+    }
+    keep_top(gate, p, E, n);
+}
+
 void gates_decide(struct gates *g, const struct gate_rule *rule)
 {
     const size_t U = g->n_units, E = g->n_experts, F = g->n_fixed, K = E - F;
@@ -236,6 +263,9 @@ void gates_decide(struct gates *g, const struct gate_rule *rule)
             break;
         case GATE_TOP_K:
             keep_top(gate, p, K, rule->top_k);
+            break;
+        case GATE_TOP_P:
+            keep_share(gate, p, K, rule->top_p);
             break;
         case GATE_ONE_HOT:
             memset(gate, 0, K * sizeof(*gate));
@@ -288,6 +318,7 @@ static void slope_of_gates(float *d_p, const struct gates *g, size_t u,
                 d_p[e] = d_gate[e] / p[e];
         break;
     case GATE_TOP_K:
+    case GATE_TOP_P:
         for (size_t e = 0; e < E; e++) {
             kept += gate[e] != 0.0f ? p[e] : 0.0f;
             mean += gate[e] * d_gate[e];
@@ -297,6 +328,39 @@ static void slope_of_gates(float *d_p, const struct gates *g, size_t u,
                 d_p[e] = (d_gate[e] - mean) / kept;
         break;
     }
+}
+
+/* Rows that those which are not fixed serve, an expert counted for each of its own. */
+static size_t choices(const struct gates *g)
+{
+    return g->first[g->n_experts] - g->first[g->n_fixed];
+}
+
+double gates_balance(const struct gates *g)
+{
+    const size_t E = g->n_experts, K = E - g->n_fixed;
+    double sum = 0.0;
+
+    for (size_t e = g->n_fixed; e < E; e++) {
+        double p = 0.0;
+
+        for (size_t u = 0; u < g->n_units; u++)
+            p += (double)g->probs[u * E + e];
+        sum += p * (double)(g->first[e + 1] - g->first[e]);
+    }
+    return choices(g) ? sum * (double)K / (double)choices(g) : 0.0;
+}
+
+/* What the balance loss adds to the slope of every unit's probability of the E-th of those
+ * that are not fixed. */
+static float balance_slope(const struct gates *g, const struct gates_slope *slope,
+                           size_t e)
+{
+    const size_t i = g->n_fixed + e, n = choices(g);
+    const float K = (float)(g->n_experts - g->n_fixed);
+
+    return n ? slope->balance * K * (float)(g->first[i + 1] - g->first[i]) / (float)n
+             : 0.0f;
 }
 
 /* The gradient of one unit's logits into D_LOGITS (K). */
@@ -309,6 +373,8 @@ static void slope_of_logits(float *d_logits, const struct gates *g, size_t u,
     float mean = 0.0f;
 
     slope_of_gates(d_logits, g, u, slope);
+    for (size_t e = 0; e < E && slope->rule && slope->balance > 0.0f; e++)
+        d_logits[e] += balance_slope(g, slope, e);
     for (size_t e = 0; e < E; e++)
         mean += p[e] * d_logits[e];
     for (size_t e = 0; e < E; e++)
@@ -385,7 +451,7 @@ static void top_k_slope_lanes(float d[][LANES], float p[][LANES], float gate[][L
 /* The slopes of LANES units whose gates are soft, a unit a lane; to the bit those of
  * slope_of_logits where all is finite. */
 static void soft_slope_lanes(float *d_logits, size_t pitch, const struct gates *g,
-                             size_t first, bool top_k)
+                             size_t first, const struct gates_slope *slope)
 {
     const size_t E = g->n_experts - g->n_fixed;
     float p[FEW_EXPERTS][LANES], gate[FEW_EXPERTS][LANES], d[FEW_EXPERTS][LANES];
@@ -399,8 +465,14 @@ static void soft_slope_lanes(float *d_logits, size_t pitch, const struct gates *
             gate[e][u] = g->gate[at];
             d[e][u] = g->d_gate[at];
         }
-    if (top_k)
+    if (slope->rule->kind != GATE_SOFTMAX)
         top_k_slope_lanes(d, p, gate, E);
+    for (size_t e = 0; e < E && slope->balance > 0.0f; e++) {
+        const float by = balance_slope(g, slope, e);
+
+        for (size_t u = 0; u < LANES; u++)
+            d[e][u] += by;
+    }
     for (size_t e = 0; e < E; e++)
         for (size_t u = 0; u < LANES; u++)
             own[u] += p[e][u] * d[e][u];
@@ -422,8 +494,7 @@ void gates_backward_logits(const struct gates *g, const struct gates_slope *slop
     size_t u = 0;
 
     for (; soft && u + LANES <= U; u += LANES)
-        soft_slope_lanes(d_logits + u * pitch, pitch, g, u,
-                         slope->rule->kind == GATE_TOP_K);
+        soft_slope_lanes(d_logits + u * pitch, pitch, g, u, slope);
     for (; u < U; u++)
         slope_of_logits(d_logits + u * pitch, g, u, slope);
 }

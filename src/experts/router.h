@@ -11,6 +11,7 @@
  *
  *   softmax   g = p
  *   top-k     g_i = p_i / (sum of the k largest) for those k, else 0
+ *   top-p     the same with the least k whose sum reaches a share
  *   one-hot   g = 1 at the largest p; with STRAIGHT its gradient is that of p / stop(p)
  */
 #ifndef ARTEL_EXPERTS_ROUTER_H
@@ -44,7 +45,9 @@ void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units
 /* One expert a unit from outside, the fixed ones with it; -1 serves none. Probabilities
  * are left alone. */
 void gates_give(struct gates *g, const int *expert_of_unit);
-/* The same of one unit, without the rows served. */
+/* Every unit gets the fixed ones and no other. */
+void gates_give_fixed(struct gates *g);
+/* gates_give of one unit, without the rows served. */
 void gates_give_unit(struct gates *g, size_t unit, int expert);
 
 /* Read SRC (T, D): fills Z (where pooled) and PROBS. POOLS (U) for sequence units. */
@@ -58,6 +61,12 @@ void gates_read_logits(struct gates *g, const struct router *r, const float *log
 void gates_decide(struct gates *g, const struct gate_rule *rule);
 /* Rows served, from GATE and UNIT_OF_ROW. */
 void gates_index(struct gates *g);
+/*
+ * How unevenly rows are spread over K experts that are not fixed, summed over the units:
+ * U K sum_i F_i P_i, F_i the share of i in all that was chosen, P_i its mean probability.
+ * U where all is even. For units that are rows.
+ */
+double gates_balance(const struct gates *g);
 /* Largest probability of a unit; the lower index on ties. */
 size_t gates_argmax(const struct gates *g, size_t unit);
 
@@ -68,6 +77,7 @@ struct gates_slope {
     const int *label;             /* (U), -1: none; for the cross entropy */
     const struct pool *pools;
     enum router_pool pool;
+    float balance; /* of gates_balance, its gradient through P alone; 0: none */
 };
 
 /* The first half of gates_backward: slopes of the logits into D_LOGITS (U, PITCH). */

@@ -453,10 +453,8 @@ static int shape_expert(struct expert *e, const char *name, const struct source 
     }
     if (!rank || !scale)
         rc = error_nomem(err, n * sizeof(*scale));
-    else if (s->config.kind == EXPERT_RES)
-        rc = expert_init_res(e, name, c, rank, scale, err);
     else
-        rc = expert_init(e, name, c, rank, scale, err);
+        rc = expert_init_kind(e, name, s->config.kind, c, rank, scale, err);
     free(rank);
     free(scale);
     e->dropout = s->config.dropout;
