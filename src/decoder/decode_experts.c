@@ -146,8 +146,8 @@ static void inner_sides(const struct worker *w, const struct serving *p, const f
 
         for (n = 0; i + n < last && g->row[i + n] == t + n; n++)
             h[n] = room->h + (t + n) * room->h_width + p->at + first;
-        kernels()->matvec[DTYPE_F32](h, from, n, lora->down + first * N,
-                                     end - first, N);
+        kernels()->matvec[DTYPE_F32](h, from, n, lora->down + first * N, end - first,
+                                     N);
         for (uint32_t k = 0; k < n; k++) {
             const float gate = g->gate[(t + k) * E + p->expert];
             const float by = lora->scale * (w->rows == ROWS_TO_OWN ? 1.0f : gate);
@@ -192,9 +192,8 @@ static float *output(const struct worker *w, float *const *y, const struct servi
     const struct decode_room *room = w->step->room;
     float *const own = p->site_idx ? room->own_up : room->own_gate;
 
-    return w->rows == ROWS_TO_OWN
-               ? own + decode_own_row(p->gates, k) * p->lora->n_out
-               : y[p->site_idx] + p->gates->row[k] * p->lora->n_out;
+    return w->rows == ROWS_TO_OWN ? own + decode_own_row(p->gates, k) * p->lora->n_out
+                                  : y[p->site_idx] + p->gates->row[k] * p->lora->n_out;
 }
 
 void decode_lora_up(struct worker *w, float *const *y, size_t layer, enum site first,

@@ -18,13 +18,13 @@
 
 struct ffn_scratch {
     size_t dim, ffn_dim; /* D, F */
-    struct gates some; /* of C rows that one expert serves */
-    float *x, *y;      /* (C, D) */
-    float *gate, *up;  /* (C, F) */
-    float *mid;        /* (C, F) SwiGLU of those */
-    float *d_mid;      /* (C, F) of a backward, as the next */
-    float *d_x;        /* (C, D) */
-    bool *served;      /* (T) */
+    struct gates some;   /* of C rows that one expert serves */
+    float *x, *y;        /* (C, D) */
+    float *gate, *up;    /* (C, F) */
+    float *mid;          /* (C, F) SwiGLU of those */
+    float *d_mid;        /* (C, F) of a backward, as the next */
+    float *d_x;          /* (C, D) */
+    bool *served;        /* (T) */
 };
 
 /* BACKWARD: room for that, too. */

@@ -163,7 +163,8 @@ static void with_all_b_zero_it_is_the_base(void **state)
 
             memset(l->b, 0, l->rank * l->n_out * sizeof(float));
         }
-    assert_same_logits(model, &m, -2, NULL, -1, 2e-5); /* gates add up to 1 but for ulps */
+    assert_same_logits(model, &m, -2, NULL, -1,
+                       2e-5); /* gates add up to 1 but for ulps */
     mixture_release(&m);
     toy_close(model);
 }
@@ -204,8 +205,7 @@ static void gates_are_those_of_the_rule(void **state)
                 assert_true(g[0] == 1.0f && least >= most);
                 assert_true(k ? kept >= 0.6f && kept - least < 0.6f : n == 2);
                 for (size_t e = 1; e < 4; e++)
-                    assert_true(g[e] == 0.0f ||
-                                fabsf(g[e] - probs[e] / kept) < 1e-6f);
+                    assert_true(g[e] == 0.0f || fabsf(g[e] - probs[e] / kept) < 1e-6f);
                 several += k && n > 1;
                 alone += k && n == 1;
             }

@@ -143,7 +143,8 @@ static double dense(const struct world *w, int e, enum site s, const double *x,
 }
 
 /* Adds GATE times the FFN of expert E at X to Y. */
-static void add_ffn(const struct world *w, double *y, int e, double gate, const float *x)
+static void add_ffn(const struct world *w, double *y, int e, double gate,
+                    const float *x)
 {
     double in[TOY_DIM], mid[TOY_FFN];
 
