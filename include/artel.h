@@ -460,7 +460,8 @@ ARTEL_API int artel_train(char **output, const char *path, const char *const *ov
                           struct artel_error *err);
 
 /* A new domain NAME for the mixture at PATH: trained on DATA, or brought as the PEFT folder
- * ADAPTER (may be NULL) with DATA for the router. *JSON reports the cost and proves what
+ * ADAPTER (may be NULL) with DATA for the router; where no router is taught (arrow, single)
+ * DATA may be NULL beside ADAPTER, or be that folder. *JSON reports the cost and proves what
  * did not change. */
 ARTEL_API int artel_add(char **json, const char *path, const char *name,
                         const char *adapter, const char *data,

@@ -117,7 +117,8 @@ int cmd_add(int argc, char **argv)
                  "ADAPTER) and the routers, and proves that the other experts did not "
                  "move. Stopped or killed, the same command continues.",
         .examples = "  artel add runs/eight/moa legal=data/legal.jsonl\n"
-                    "  artel add runs/eight/moa code=adapters/code,data/code.jsonl\n",
+                    "  artel add runs/eight/moa code=adapters/code,data/code.jsonl\n"
+                    "  artel add runs/eight/arrow code=adapters/code\n",
         .min_words = 2,
         .max_words = 2};
     struct artel_train_options to;

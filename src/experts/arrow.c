@@ -128,3 +128,21 @@ int arrow_prototype(float *v, const struct lora *l, struct artel_error *err)
     free(room);
     return rc;
 }
+
+int arrow_rows(struct mixture *m, size_t first, struct artel_error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < m->n_routers; i++)
+        for (size_t e = first; rc == 0 && e < m->n_experts; e++) {
+            const struct lora *l = &m->experts[e].lora[i];
+            const size_t N = m->routers[i].dim;
+            float *v = m->routers[i].w + e * N;
+
+            if (m->experts[e].kind == EXPERT_LORA && l->rank)
+                rc = arrow_prototype(v, l, err);
+            else
+                memset(v, 0, N * sizeof(*v));
+        }
+    return rc;
+}

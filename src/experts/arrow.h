@@ -7,7 +7,7 @@
 #ifndef ARTEL_EXPERTS_ARROW_H
 #define ARTEL_EXPERTS_ARROW_H
 
-#include "experts/expert.h"
+#include "experts/mixture.h"
 
 struct artel_error;
 
@@ -17,5 +17,9 @@ struct artel_error;
  * R^2 (N + M + R). ARTEL_EFORMAT where LAPACK finds none.
  */
 int arrow_prototype(float *v, const struct lora *l, struct artel_error *err);
+
+/* Prototypes of the experts from FIRST on as their rows of M's routers, one a linear; zero
+ * where an expert does not adapt the linear. The other rows stay. */
+int arrow_rows(struct mixture *m, size_t first, struct artel_error *err);
 
 #endif

@@ -54,6 +54,16 @@ static const struct method {
       .own_experts = true,
       .scale_one = true,
       .grows = true}},
+    {"arrow",
+     "Arrow: LoRAs weighed for every token by how strongly each would answer it; no "
+     "router is trained, and no text is needed",
+     {.place = ROUTER_LINEAR,
+      .decides = DECIDE_TOKEN,
+      .kind = GATE_TOP_K,
+      .top_k = 3,
+      .absolute = true,
+      .temperature = 1},
+     {.grows = true, .made = true}},
 };
 
 #define N_METHODS (sizeof(methods) / sizeof(methods[0]))

@@ -90,7 +90,9 @@ int mixture_init(struct mixture *m, const char *method, const struct model_confi
     if (!m->routers)
         return error_nomem(err, m->n_routers * sizeof(*m->routers));
     for (size_t i = 0; i < m->n_routers; i++)
-        m->routers[i].dim = mixture_router_dim(rule, c, i);
+        m->routers[i] = (struct router){.dim = mixture_router_dim(rule, c, i),
+                                        .absolute = rule->absolute,
+                                        .temperature = rule->temperature};
     return 0;
 }
 

@@ -51,6 +51,8 @@ struct gate_rule {
         n_fixed; /* the first so many experts have gate 1: routers have no row for them */
     bool whole_ffn; /* experts that are not fixed stand in the FFN alone, and each makes
                        one of its own there (whole_ffn.h); fixed ones stand elsewhere */
+    bool absolute;  /* a logit counts without its sign */
+    float temperature; /* that logits are divided by; 0: 1 */
 };
 
 /* One router: logits = W z + b. */
@@ -58,6 +60,8 @@ struct router {
     size_t n_experts, dim; /* K, D: of the experts that are not fixed */
     float *w;              /* (K, D) */
     float *b;              /* (K), or NULL */
+    bool absolute;         /* as the rule says */
+    float temperature;
 };
 
 struct expert_stack;
@@ -119,6 +123,9 @@ struct method_traits {
     bool own_experts; /* its domain experts are no LoRAs that others could use */
     bool scale_one;   /* alpha is the rank unless the recipe says otherwise */
     bool grows;       /* takes a domain more while the other experts stay as they are */
+    bool
+        made; /* its routers are computed, not trained: a domain more needs no text of the
+                * others */
 };
 const struct method_traits *method_traits(const char *method); /* of a known one */
 /* NULL after the last. */

@@ -71,18 +71,28 @@ static void read_pool(float *z, const float *src, const struct pool *pool, size_
         k->axpy(z, 1.0f / (float)pool->n, src + t * D, D);
 }
 
+/* What a router makes of the products of its rows before the softmax. */
+static void score(float *x, const struct router *r, size_t n)
+{
+    for (size_t i = 0; r->absolute && i < n; i++)
+        x[i] = fabsf(x[i]);
+    for (size_t i = 0; r->temperature > 0.0f && r->temperature != 1.0f && i < n; i++)
+        x[i] /= r->temperature;
+}
+
 /*
  * Softmax of LANES units, a unit a lane, so that what is done for one expert is done
  * for all units at once. To the bit what softmax_row does. PROBS of a unit lie TO apart.
  */
-static void softmax_lanes(float *probs, size_t to, const float *b, const float *logits,
-                          size_t pitch, size_t E)
+static void softmax_lanes(float *probs, size_t to, const struct router *r,
+                          const float *b, const float *logits, size_t pitch, size_t E)
 {
     float x[FEW_EXPERTS][LANES], top[LANES], sum[LANES] = {0.0f};
 
     for (size_t u = 0; u < LANES; u++)
         for (size_t e = 0; e < E; e++)
             x[e][u] = logits[u * pitch + e] + (b ? b[e] : 0.0f);
+    score(x[0], r, E * LANES);
     memcpy(top, x[0], sizeof(top));
     for (size_t e = 1; e < E; e++)
         for (size_t u = 0; u < LANES; u++)
@@ -101,7 +111,8 @@ static void softmax_lanes(float *probs, size_t to, const float *b, const float *
             probs[u * to + e] = x[e][u] * sum[u];
 }
 
-static void softmax_row(float *probs, const float *b, const float *logits, size_t E)
+static void softmax_row(float *probs, const struct router *r, const float *b,
+                        const float *logits, size_t E)
 {
     const struct kernels *k = kernels();
     float sum = 0.0f;
@@ -109,6 +120,7 @@ static void softmax_row(float *probs, const float *b, const float *logits, size_
     memmove(probs, logits, E * sizeof(*probs)); /* they may overlap */
     for (size_t e = 0; e < E; e++)
         probs[e] += b ? b[e] : 0.0f;
+    score(probs, r, E);
     k->exp_sum(probs, k->max(probs, E), E);
     for (size_t e = 0; e < E; e++)
         sum += probs[e];
@@ -126,9 +138,9 @@ void gates_read_logits(struct gates *g, const struct router *r, const float *log
     float *probs = g->probs + F;
 
     for (size_t u = U; u-- > in_lanes;)
-        softmax_row(probs + u * E, r->b, logits + u * pitch, K);
+        softmax_row(probs + u * E, r, r->b, logits + u * pitch, K);
     for (size_t u = in_lanes; u; u -= LANES)
-        softmax_lanes(probs + (u - LANES) * E, E, r->b, logits + (u - LANES) * pitch,
+        softmax_lanes(probs + (u - LANES) * E, E, r, r->b, logits + (u - LANES) * pitch,
                       pitch, K);
     for (size_t u = 0; F && u < U; u++)
         memset(g->probs + u * E, 0, F * sizeof(*probs));

@@ -3,6 +3,7 @@
  * From router logits to gates, and back.
  *
  *     logits_u = W z_u + b      p = softmax(logits)      g = what the rule makes of p
+ *     or p = softmax(|logits| / temperature), which has no way back
  *
  *   U units that share a decision: the sequences of a block, or its rows
  *   T rows   E experts   D width of what the router reads

@@ -210,6 +210,10 @@ int artel_trainer_open(struct artel_trainer **out, struct artel_mixture *m,
     if (!m->mixture || !mixture->n_experts)
         return error_set(err, ARTEL_EUSAGE, "USE13", NULL,
                          "there is no expert to train");
+    if (method_traits(mixture->method)->made)
+        return error_set(err, ARTEL_EUSAGE, "USE13", mixture->method,
+                         "its routers are made of what its experts are now: train an "
+                         "expert alone, then make the mixture again");
     train_options_default(&to);
     to.learning_rate = o->learning_rate;
     to.router_learning_rate = o->router_learning_rate;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "experts/arrow.h"
 #include "files/write.h"
 #include "plan/grow_parts.h"
 #include "plan/job.h"
@@ -132,6 +133,28 @@ static int set_growth(struct add *a, struct artel_error *err)
     return a->file.universal && !a->growth.universal ? error_nomem(err, 256) : 0;
 }
 
+/* A folder of an adapter may stand where text would, and needs none where no router is
+ * taught. */
+static int check_text(struct newcomer *who, const struct mixture_file *f,
+                      struct artel_error *err)
+{
+    char *config =
+        !who->adapter && who->data ? path_join(who->data, "adapter_config.json") : NULL;
+
+    if (config && access(config, F_OK) == 0) {
+        who->adapter = who->data;
+        who->data = NULL;
+    }
+    free(config);
+    if (who->data || (who->adapter && !method_traits(f->mixture.method)->needs_text))
+        return 0;
+    return error_set(err, ARTEL_EUSAGE, "ADD03", "data",
+                     who->adapter ? "text of the new domain is needed: %s has a router "
+                                    "that it teaches"
+                                  : "text of the new domain is needed, or its adapter",
+                     f->mixture.method);
+}
+
 /* Description, names, recipe, lock: nothing is computed yet. */
 static int add_open(struct add *a, const char *path, struct artel_error *err)
 {
@@ -144,6 +167,8 @@ static int add_open(struct add *a, const char *path, struct artel_error *err)
         rc = check_method(&a->file, err);
     if (rc == 0)
         rc = check_name(&a->file, a->who.name, err);
+    if (rc == 0)
+        rc = check_text(&a->who, &a->file, err);
     if (rc == 0)
         rc = start_report(a->report, &a->file, a->who.name, err);
     if (rc < 0)
@@ -261,7 +286,9 @@ static int add_router(struct add *a, struct artel_error *err)
     int rc;
 
     if (!s)
-        return 0;
+        return a->file.mixture.rule.absolute
+                   ? arrow_rows(&a->file.mixture, a->file.mixture.n_experts - 1, err)
+                   : 0;
     rc = job_stage_ready(&a->job, s, &inputs, err);
     if (rc >= 0) {
         job_tell(&a->job, s, RUN_STAGE, NULL);
@@ -321,9 +348,6 @@ int run_add(const char *path, const char *name, const char *adapter, const char 
 
     *report = (struct grow_report){0};
     a.lock = RUN_LOCK_NONE;
-    if (!data)
-        return error_set(err, ARTEL_EUSAGE, "ADD03", "data",
-                         "text of the new domain is needed");
     rc = add_open(&a, path, err);
     if (rc == 0)
         rc = add_all(&a, err);

@@ -60,7 +60,7 @@ void grow_report_release(struct grow_report *r);
 
 /*
  * Add NAME to the mixture at PATH. ADAPTER: a PEFT folder instead of training, or NULL;
- * DATA: text of the domain. Killed or stopped, the same call continues.
+ * DATA: text of the domain; NULL, or that folder itself, where no router learns from it. Killed or stopped, the same call continues.
  */
 int run_add(const char *path, const char *name, const char *adapter, const char *data,
             const struct grow_options *o, struct grow_report *report,

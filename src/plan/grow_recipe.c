@@ -148,7 +148,7 @@ int grow_recipe(struct recipe **out, const struct mixture_file *f,
 
     *out = NULL;
     method_rule(&rule, f->mixture.method);
-    if (rc == 0 && rule.place != ROUTER_NONE)
+    if (rc == 0 && rule.place != ROUTER_NONE && !method_traits(f->mixture.method)->made)
         rc = add_old_domains(domains, f, report, err);
     if (rc == 0)
         rc = add_universal(root, f, report, err);

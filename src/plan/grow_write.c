@@ -99,7 +99,8 @@ static int add_notes(struct mixture_file *f, const struct job *job,
                      struct artel_error *err)
 {
     const struct recipe_domain *d = &job->r->domains[job->grow->domain];
-    const bool routed = f->mixture.n_routers > 0;
+    const bool taught =
+        f->mixture.n_routers > 0 && !method_traits(f->mixture.method)->made;
     struct domain_notes *notes =
         realloc(f->domains, (f->n_domains + 1) * sizeof(*notes));
     char name[EXPERT_NAME_MAX + 16], *path;
@@ -122,7 +123,7 @@ static int add_notes(struct mixture_file *f, const struct job *job,
         rc = copy(&notes->test, d->test, err);
     if (rc == 0)
         rc = copy(&notes->score, d->score, err);
-    if (rc < 0 || !routed || !job->r->store_sample)
+    if (rc < 0 || !taught || !job->r->store_sample)
         return rc;
     path = path_join(f->folder, "data");
     rc = path ? make_folder(path, err) : error_nomem(err, 256);

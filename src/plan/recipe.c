@@ -56,6 +56,7 @@ static const struct recipe_router router_defaults = {
     .pool = POOL_MEAN,
     .freeze_old = true,
     .init_std = 0.02,
+    .temperature = 1,
 };
 
 static int read_map(struct reader *in, const char *section, void *base,

@@ -100,6 +100,9 @@ struct recipe_router {
     double init_std;   /* of their weights at first, 0.02 */
     double token_rate; /* their learning rate; 0: train.learning_rate */
     size_t experts;    /* of methods whose experts are of no domain; 0: one a domain */
+    /* Of routers that are made of the experts: */
+    size_t top_k;       /* experts kept for a token; 0: as the method has it, 3 */
+    double temperature; /* that scores are divided by, 1 */
 };
 
 struct recipe {

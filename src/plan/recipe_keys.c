@@ -124,6 +124,8 @@ static const struct recipe_key keys[] = {
     {"router", "init_std", KEY_REAL, IN_ROUTER(init_std), 0, 100, 0, NULL},
     {"router", "token_learning_rate", KEY_REAL, IN_ROUTER(token_rate), 0, 1e4, 0, NULL},
     {"router", "experts", KEY_COUNT, IN_ROUTER(experts), 0, 1024, 0, NULL},
+    {"router", "top_k", KEY_COUNT, IN_ROUTER(top_k), 0, 1024, 0, NULL},
+    {"router", "temperature", KEY_REAL, IN_ROUTER(temperature), 1e-6, 1e6, 0, NULL},
 };
 
 /* Other spellings: what others call it, and where it may stand. */

@@ -4,7 +4,7 @@
  * a list here and a preset in experts/methods.c; what a row's fields mean is told where
  * struct stage_row is (stages.h).
  *
- *     expert-DOMAIN             --> single, moa-router, modula-flan-router
+ *     expert-DOMAIN             --> single, arrow, moa-router, modula-flan-router
  *     universal                 --> modula-flan-router
  *     universal, flan-DOMAIN    --> modula-flan-router   (universal.keep)
  *     universal, res-DOMAIN     --> modula-res-router
@@ -112,6 +112,14 @@ static const struct stage_row res_router = {.name = "modula-res-router",
                                             .lesson = LESSON_ANSWERS,
                                             .mix = BATCH_EVEN};
 
+static const struct stage_row arrow = {.name = "arrow",
+                                       .kind = STAGE_BUNDLE,
+                                       .method = "arrow",
+                                       .text = TEXT_DOMAINS,
+                                       .start = START_READ,
+                                       .experts = "experts",
+                                       .lesson = LESSON_NONE};
+
 /* KEPT: where the recipe says universal.keep. The first that fits is taken. */
 static const struct {
     const char *method;
@@ -125,6 +133,7 @@ static const struct {
     {"modula-flan", true, {&universal, &flan_expert, &kept_flan_router}},
     {"modula-flan", false, {&universal, &expert, &flan_router}},
     {"modula-res", false, {&universal, &res_expert, &res_router}},
+    {"arrow", false, {&expert, &arrow}},
 };
 
 const struct stage_row *method_row(const char *method, const struct recipe *r, size_t i)

@@ -20,11 +20,15 @@ static const char *const idle_keys[] = {"save_steps",    "save_total_limit", "pa
 
 /* Keys of the section router that a stage's weights do not depend on, by what teaches
  * its routers: labels, or the answers. */
-static const char *const idle_with_labels[] = {"freeze_old", "init_std",
-                                               "token_learning_rate", "experts"};
+static const char *const idle_with_labels[] = {
+    "freeze_old", "init_std", "token_learning_rate", "experts", "top_k", "temperature"};
 static const char *const idle_with_answers[] = {
-    "freeze_old", "eta",  "learning_rate",         "selector", "pool",   "router_only",
-    "label",      "init", "refresh_learning_rate", "refresh",  "experts"};
+    "freeze_old", "eta",  "learning_rate",         "selector", "pool",    "router_only",
+    "label",      "init", "refresh_learning_rate", "refresh",  "experts", "top_k",
+    "temperature"};
+
+/* And of routers that are made of the experts: what is read. */
+static const char *const read_by_none[] = {"top_k", "temperature"};
 
 #define N_OF(list) (sizeof(list) / sizeof(list[0]))
 
@@ -301,6 +305,17 @@ static void put_router(json_t *o, const struct job *job, const struct stage *s)
     }
 }
 
+/* What routers that nothing teaches depend on beside the experts. */
+static void put_made(json_t *o, const struct job *job, const char *const *keys,
+                     size_t n)
+{
+    json_t *values = recipe_section(job->r, "router");
+
+    for (size_t i = 0; i < n; i++)
+        put(o, "router.", keys[i], json_incref(json_object_get(values, keys[i])));
+    json_decref(values);
+}
+
 static void put_training(json_t *o, const struct job *job)
 {
     put(o, "", "precision",
@@ -345,6 +360,8 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
         rc = put_file(o, "", "adapter", job->r->domains[s->domain].adapter, err);
     if (routers)
         put_router(o, job, s);
+    if (s->row->lesson == LESSON_NONE)
+        put_made(o, job, read_by_none, N_OF(read_by_none));
     if (rc == 0 && (routers || s->kind == STAGE_BUNDLE || s->row->universal))
         rc = put_experts(o, job, s, experts, err);
     if (rc < 0) {

@@ -52,7 +52,8 @@ enum stage_moves {
 /* What routers are taught by; experts always learn from the answers' loss. */
 enum stage_lesson {
     LESSON_ANSWERS, /* the same loss, through gates that the routers themselves decide */
-    LESSON_LABELS /* the domains' labels (router.eta), rows run through their own expert */
+    LESSON_LABELS, /* the domains' labels (router.eta), rows run through their own expert */
+    LESSON_NONE /* nothing: they are made of the experts (experts/arrow.h) */
 };
 
 /*

@@ -10,6 +10,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "experts/arrow.h"
 #include "files/write.h"
 #include "plan/loop_state.h"
 #include "plan/results.h"
@@ -139,11 +140,17 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
     }
     if (stage_makes_expert(s) && s->row->universal)
         rule.n_fixed = 1;
+    if (rule.absolute) {
+        rule.temperature = (float)r->router.temperature;
+        rule.top_k = r->router.top_k ? r->router.top_k : rule.top_k;
+    }
     rc = mixture_init(out, method, &job->model->weights->config, &rule, err);
     if (rc == 0)
         rc = add_experts(out, job, s, read, err);
     if (rc == 0 && s->row->lesson == LESSON_ANSWERS)
         mixture_draw_routers(out, (float)r->router.init_std, r->train.seed);
+    if (rc == 0 && s->row->lesson == LESSON_NONE)
+        rc = arrow_rows(out, 0, err);
     if (rc < 0)
         mixture_release(out);
     return rc;

@@ -17,12 +17,18 @@ static const char *const selectors[] = {"last", "vote", NULL};
 
 json_t *gate_rule_new(const struct gate_rule *rule)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:s, s:I}", "place",
-                     places[rule->place], "decides", decisions[rule->decides], "pool",
-                     pools[rule->pool], "gate", kinds[rule->kind], "top_k",
-                     (json_int_t)rule->top_k, "bias", (int)rule->bias, "fix_expert",
-                     (int)rule->fix_expert, "selector", selectors[rule->selector],
-                     "fixed", (json_int_t)rule->n_fixed);
+    json_t *o = json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:s, s:I}", "place", places[rule->place],
+        "decides", decisions[rule->decides], "pool", pools[rule->pool], "gate",
+        kinds[rule->kind], "top_k", (json_int_t)rule->top_k, "bias", (int)rule->bias,
+        "fix_expert", (int)rule->fix_expert, "selector", selectors[rule->selector],
+        "fixed", (json_int_t)rule->n_fixed);
+
+    if (o && rule->absolute)
+        json_object_set_new(o, "absolute", json_true());
+    if (o && rule->temperature > 0)
+        json_object_set_new(o, "temperature", json_real((double)rule->temperature));
+    return o;
 }
 
 /* The index of KEY's word among WORDS, or -1 with the error told. */
@@ -41,6 +47,19 @@ static int word_of(const json_t *o, const char *key, const char *const *words,
                                 json_string_length(value))
                   : "");
     return -1;
+}
+
+/* What only some methods have, and older files do not. */
+static int read_scores(struct gate_rule *rule, const json_t *o, struct artel_error *err)
+{
+    const json_t *t = json_object_get(o, "temperature");
+    const double value = json_number_value(t);
+
+    if (t && !(json_is_number(t) && value >= 1e-6 && value <= 1e6))
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "temperature",
+                         "expected a number from 1e-6 to 1e6");
+    rule->temperature = t ? (float)value : 0.0f;
+    return json_want_bool(o, "absolute", &rule->absolute, err);
 }
 
 int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts,
@@ -64,9 +83,13 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
         rc = json_want_bool(value, "bias", &rule->bias, err);
     if (rc == 0)
         rc = json_want_bool(value, "fix_expert", &rule->fix_expert, err);
+    if (rc == 0)
+        rc = read_scores(rule, value, err);
     if (rc < 0)
         return rc;
-    if (kind == GATE_TOP_K && (top_k < 1 || top_k > n_experts - fixed))
+    /* Where scores are absolute a mixture may start with fewer experts than it keeps. */
+    if (kind == GATE_TOP_K &&
+        (top_k < 1 || (top_k > n_experts - fixed && !rule->absolute)))
         return error_set(err, ARTEL_EFORMAT, "MIX09", "top_k",
                          "%llu of %zu experts cannot be chosen",
                          (unsigned long long)top_k, n_experts - (size_t)fixed);

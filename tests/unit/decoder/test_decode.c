@@ -87,6 +87,12 @@ static const struct gate_rule rules[] = {
     {.place = ROUTER_LAYER, .decides = DECIDE_TOKEN, .kind = GATE_ONE_HOT},
     {.place = ROUTER_FFN, .decides = DECIDE_TOKEN, .kind = GATE_TOP_K, .top_k = 2},
     {.place = ROUTER_LINEAR, .decides = DECIDE_TOKEN, .kind = GATE_SOFTMAX},
+    {.place = ROUTER_LINEAR,
+     .decides = DECIDE_TOKEN,
+     .kind = GATE_TOP_K,
+     .top_k = 3,
+     .absolute = true,
+     .temperature = 0.7f},
     {.place = ROUTER_NONE},
 };
 

@@ -181,10 +181,16 @@ static void token_gates_are_found_at_every_step(void **state)
 {
     const struct gate_rule rules[] = {
         {.place = ROUTER_LINEAR, .decides = DECIDE_TOKEN, .kind = GATE_SOFTMAX},
-        {.place = ROUTER_FFN, .decides = DECIDE_TOKEN, .kind = GATE_TOP_K, .top_k = 2}};
+        {.place = ROUTER_FFN, .decides = DECIDE_TOKEN, .kind = GATE_TOP_K, .top_k = 2},
+        {.place = ROUTER_LINEAR,
+         .decides = DECIDE_TOKEN,
+         .kind = GATE_TOP_K,
+         .top_k = 2,
+         .absolute = true,
+         .temperature = 0.5f}};
 
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 3; i++) {
         struct fixture f;
         struct artel_session *steps, *whole;
         struct artel_error err;

@@ -343,11 +343,12 @@ static void one_hot_straight_through(void **state)
     both(&s);
 }
 
-static void losses_of(double *nll, struct artel_model *model, const struct mixture *m,
-                      const struct block *block, size_t max_rows)
+static void losses_by(enum routing_mode routing, double *nll, struct artel_model *model,
+                      const struct mixture *m, const struct block *block,
+                      size_t max_rows)
 {
     const struct pass_options o = {
-        .routing = ROUTE_GIVEN, .max_rows = max_rows, .max_seqs = TOY_SEQS};
+        .routing = routing, .max_rows = max_rows, .max_seqs = TOY_SEQS};
     struct decoder_pass *pass;
     struct block_loss loss;
     struct artel_error err;
@@ -356,6 +357,12 @@ static void losses_of(double *nll, struct artel_model *model, const struct mixtu
     decoder_forward(pass, block);
     decoder_loss(pass, &loss, nll);
     pass_close(pass);
+}
+
+static void losses_of(double *nll, struct artel_model *model, const struct mixture *m,
+                      const struct block *block, size_t max_rows)
+{
+    losses_by(ROUTE_GIVEN, nll, model, m, block, max_rows);
 }
 
 /* A forced expert in a mixture is the expert alone; a sequence alone is the sequence
@@ -441,6 +448,42 @@ static void prefill_is_the_float_one(void **state)
     assert_close(few, want, TOY_VOCAB, 0.02, "logits behind a few rows");
 }
 
+/* Where a router's score is |w . x|, what -w says is what w says. */
+static void absolute_scores_have_no_sign(void **state)
+{
+    const struct gate_rule rule = {.place = ROUTER_LINEAR,
+                                   .decides = DECIDE_TOKEN,
+                                   .kind = GATE_TOP_K,
+                                   .top_k = 2,
+                                   .absolute = true,
+                                   .temperature = 0.5f};
+    double nll[2][2][TOY_SEQS]; /* [absolute][turned] */
+
+    (void)state;
+    for (int p = 0; p < 1 + precision_native_bf16(); p++) {
+        struct artel_model *model = base_of(p ? PRECISION_BF16 : PRECISION_FP32);
+        struct toy_data data;
+
+        toy_fill(&data, 5);
+        for (int i = 0; i < 4; i++) {
+            struct scenario s = {.rule = rule, .routing = ROUTE_ROUTER};
+            struct mixture m;
+
+            s.rule.absolute = i / 2;
+            fill_mixture(&m, model, &s);
+            for (size_t k = 0; k < m.n_routers; k++)
+                for (size_t n = 0; i % 2 && n < m.routers[k].dim; n++)
+                    m.routers[k].w[n] *= -1.0f;
+            losses_by(ROUTE_ROUTER, nll[i / 2][i % 2], model, &m, &data.block, 40);
+            mixture_release(&m);
+        }
+        assert_memory_equal(nll[1][0], nll[1][1], sizeof(nll[1][0]));
+        assert_memory_not_equal(nll[0][0], nll[0][1], sizeof(nll[0][0]));
+        assert_memory_not_equal(nll[0][0], nll[1][0], sizeof(nll[0][0]));
+        toy_close(model);
+    }
+}
+
 /* Training packs the experts anew, for both directions, under a session's feet. */
 static void a_session_outlives_that_training_begins(void **state)
 {
@@ -518,6 +561,7 @@ int main(void)
         cmocka_unit_test(one_hot_straight_through),
         cmocka_unit_test(company_moves_no_bit),
         cmocka_unit_test(prefill_is_the_float_one),
+        cmocka_unit_test(absolute_scores_have_no_sign),
         cmocka_unit_test(a_session_outlives_that_training_begins),
         cmocka_unit_test(bytes_are_the_same_before_experts_are_packed),
     };

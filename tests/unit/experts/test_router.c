@@ -56,7 +56,10 @@ static void fill(struct room *r, size_t E, uint64_t seed)
 
 static void decide(struct room *r, const struct gate_rule *rule, bool biased)
 {
-    const struct router router = {r->gates.n_experts, 0, NULL, biased ? r->bias : NULL};
+    const struct router router = {.n_experts = r->gates.n_experts,
+                                  .b = biased ? r->bias : NULL,
+                                  .absolute = rule->absolute,
+                                  .temperature = rule->temperature};
     const struct gates_slope slope = {.rule = rule};
 
     gates_read_logits(&r->gates, &router, r->logits, PITCH);
@@ -84,24 +87,34 @@ static void check_unit(const struct room *all, size_t u, const struct gate_rule 
     free(one);
 }
 
-/* p = softmax(logits + bias); d_logit = g (d_gate - sum g d_gate) over the kept, whose
+/* What the softmax is taken of. */
+static double score(const struct room *r, size_t u, size_t e,
+                    const struct gate_rule *rule, bool biased)
+{
+    const double x =
+        (double)r->logits[u * PITCH + e] + (biased ? (double)r->bias[e] : 0);
+
+    return (rule->absolute ? fabs(x) : x) /
+           (rule->temperature > 0 ? (double)rule->temperature : 1);
+}
+
+/* p = softmax(score); d_score = g (d_gate - sum g d_gate) over the kept, whose
  * gates are g; nothing where the choice is one and hard. */
 static void check_formulas(const struct room *r, size_t u, const struct gate_rule *rule,
                            bool biased)
 {
     const size_t E = r->gates.n_experts;
-    const float *const logits = r->logits + u * PITCH, *const g = r->gates.gate + u * E;
-    const float *const d = r->gates.d_gate + u * E;
+    const float *const g = r->gates.gate + u * E, *const d = r->gates.d_gate + u * E;
     double sum = 0, most = -1e9, mean = 0;
 
     for (size_t e = 0; e < E; e++)
-        most = fmax(most, (double)logits[e] + (biased ? (double)r->bias[e] : 0));
+        most = fmax(most, score(r, u, e, rule, biased));
     for (size_t e = 0; e < E; e++) {
-        sum += exp((double)logits[e] + (biased ? (double)r->bias[e] : 0) - most);
+        sum += exp(score(r, u, e, rule, biased) - most);
         mean += (double)g[e] * (double)d[e];
     }
     for (size_t e = 0; e < E; e++) {
-        const double x = (double)logits[e] + (biased ? (double)r->bias[e] : 0);
+        const double x = score(r, u, e, rule, biased);
         const double slope =
             rule->kind == GATE_ONE_HOT ? 0 : (double)g[e] * ((double)d[e] - mean);
 
@@ -148,17 +161,19 @@ static void check_rule(const struct room *r, const struct gate_rule *rule)
 static void many_units_are_each_alone(void **state)
 {
     static const size_t experts[] = {1, 2, 8, 31, 32, 33, 40, 64, 100};
-    static const struct gate_rule rules[] = {{.kind = GATE_SOFTMAX},
-                                             {.kind = GATE_TOP_K, .top_k = 1},
-                                             {.kind = GATE_TOP_K, .top_k = 2},
-                                             {.kind = GATE_TOP_K, .top_k = 5},
-                                             {.kind = GATE_ONE_HOT}};
+    static const struct gate_rule rules[] = {
+        {.kind = GATE_SOFTMAX},
+        {.kind = GATE_TOP_K, .top_k = 1},
+        {.kind = GATE_TOP_K, .top_k = 2},
+        {.kind = GATE_TOP_K, .top_k = 5},
+        {.kind = GATE_ONE_HOT},
+        {.kind = GATE_TOP_K, .top_k = 3, .absolute = true, .temperature = 0.7f}};
     struct room *all = malloc(sizeof(*all));
 
     (void)state;
     assert_non_null(all);
     for (size_t i = 0; i < 9; i++)
-        for (size_t k = 0; k < 5; k++) {
+        for (size_t k = 0; k < 6; k++) {
             open_room(all, UNITS, experts[i]);
             fill(all, experts[i], i * 8 + k);
             decide(all, &rules[k], k % 2);

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Mixtures whose routers are computed, not trained: what their stages leave, which text
+ * they need, and that a new domain leaves the others' rows as they are.
+ */
+#include "run_fixture.h"
+
+#include "experts/arrow.h"
+#include "files/json.h"
+#include "plan/grow.h"
+#include "save/mixture_file.h"
+
+static void open_made(struct fixture *f)
+{
+    fixture_open(f);
+    write_dialect(f, "c.jsonl", "ghijkl", 24, 3);
+    write_text(f, "r.yaml", RECIPE("out"));
+}
+
+static int run_with(const struct fixture *f, const char *recipe, const char *set,
+                    const char *notes)
+{
+    return run(
+        f, &(struct child){.recipe = recipe, .set = &set, .n_set = 1, .notes = notes});
+}
+
+/* An adapter folder for "two" and no text: everything but "one" is brought. */
+static void write_brought(const struct fixture *f, const char *name, const char *method)
+{
+    char text[1024];
+
+    snprintf(text, sizeof(text),
+             "model: " TOY "\nmethod: %s\noutput: brought\n"
+             "domains:\n  one: {adapter: out/experts/one}\n"
+             "  two: {adapter: out/experts/two}\n"
+             "train: {precision: fp32}\n",
+             method);
+    write_text(f, name, text);
+}
+
+/* In a child, or models would be open where children are forked. */
+static int in_child(const struct fixture *f, int (*work)(const struct fixture *f))
+{
+    const pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct artel_error err = {0};
+
+        cpu_set_threads(1, &err);
+        exit(work(f));
+    }
+    return finish(pid);
+}
+
+static int tell(const struct artel_error *err)
+{
+    fprintf(stderr, "child: %s: %s: %s [%s]\n", err->file, err->where, err->reason,
+            err->code);
+    return 90;
+}
+
+/* Every row of every router of out/arrow is the prototype of its expert there. */
+static int rows_are_prototypes(const struct fixture *f)
+{
+    struct artel_error err = {0};
+    struct artel_model *model;
+    struct mixture_file m;
+    char path[256];
+    float v[256];
+
+    path_in(path, sizeof(path), f, "out/arrow");
+    if (model_open(&model, TOY, &err) < 0 ||
+        mixture_file_open(&m, path, model, false, &err) < 0)
+        return tell(&err);
+    if (!m.mixture.rule.absolute || m.mixture.rule.temperature != 0.5f ||
+        m.mixture.rule.top_k != 3)
+        return 70;
+    for (size_t r = 0; r < m.mixture.n_routers; r++)
+        for (size_t e = 0; e < m.mixture.n_experts; e++) {
+            const struct router *router = &m.mixture.routers[r];
+            double length = 0;
+
+            assert_true(router->dim <= 256);
+            if (arrow_prototype(v, &m.mixture.experts[e].lora[r], &err) < 0)
+                return tell(&err);
+            if (memcmp(v, router->w + e * router->dim, router->dim * sizeof(*v)))
+                return 71;
+            for (size_t i = 0; i < router->dim; i++)
+                length += (double)v[i] * (double)v[i];
+            if (fabs(length - 1) > 1e-5)
+                return 72;
+        }
+    mixture_file_release(&m);
+    model_close(model);
+    return 0;
+}
+
+static void arrow_is_made_of_experts_alone(void **state)
+{
+    struct fixture f;
+    char before[DIGEST_SIZE], after[DIGEST_SIZE];
+
+    (void)state;
+    open_made(&f);
+    assert_int_equal(run_with(&f, "r.yaml", "method=single", NULL), 0);
+    digest_of(before, &f, "out/experts/one/adapter_model.safetensors");
+    write_text(&f, "t.yaml", RECIPE("out") "method: arrow\n");
+    assert_int_equal(run_with(&f, "t.yaml", "router.temperature=0.5", "notes"), 0);
+    digest_of(after, &f, "out/experts/one/adapter_model.safetensors");
+    assert_string_equal(before, after);
+    assert_true(said(&f, "notes", "1 expert-one")); /* it was up to date */
+    assert_int_equal(in_child(&f, rows_are_prototypes), 0);
+    /* Adapters do as well, and leave the same rows; a setting that differs is told. */
+    write_brought(&f, "brought.yaml", "arrow");
+    assert_int_equal(run_with(&f, "brought.yaml", "router.temperature=0.5", NULL), 0);
+    same_bytes(&f, "out", "brought", "arrow/router.safetensors");
+    assert_int_equal(run_with(&f, "t.yaml", "router.temperature=0.25", "notes"),
+                     -ARTEL_ECONFLICT);
+    assert_true(said(&f, "notes", "router.temperature"));
+    fixture_close(&f);
+}
+
+struct addition {
+    const char *mixture, *adapter, *data;
+};
+
+static struct addition adding;
+
+/* "three" joins; the report says that the others stayed. */
+static int add_three(const struct fixture *f)
+{
+    struct grow_options o = {0};
+    struct artel_error err = {0};
+    struct grow_report r;
+    char path[256], data[256], adapter[256];
+    int rc;
+
+    path_in(path, sizeof(path), f, adding.mixture);
+    path_in(data, sizeof(data), f, adding.data ? adding.data : "");
+    path_in(adapter, sizeof(adapter), f, adding.adapter ? adding.adapter : "");
+    rc = run_add(path, "three", adding.adapter ? adapter : NULL,
+                 adding.data ? data : NULL, &o, &r, &err);
+    if (rc < 0) {
+        tell(&err);
+        return -rc;
+    }
+    if (!r.others_unchanged)
+        rc = 61;
+    for (size_t i = 0; rc == 0 && i < r.n_domains; i++)
+        if (!r.domains[i].unchanged)
+            rc = 62;
+    grow_report_release(&r);
+    return rc;
+}
+
+/* The first two rows of each router of out/arrow are those of brought/arrow, whose text
+ * never was there. */
+static int old_rows_stayed(const struct fixture *f)
+{
+    struct artel_error err = {0};
+    struct artel_model *model;
+    struct mixture_file m[2];
+    int rc = 0;
+
+    if (model_open(&model, TOY, &err) < 0)
+        return tell(&err);
+    for (int i = 0; i < 2; i++) {
+        char path[256];
+
+        path_in(path, sizeof(path), f, i ? "brought/arrow" : "out/arrow");
+        if (mixture_file_open(&m[i], path, model, false, &err) < 0)
+            return tell(&err);
+    }
+    if (m[0].mixture.n_experts != 2 || m[1].mixture.n_experts != 3)
+        rc = 80;
+    for (size_t r = 0; rc == 0 && r < m[0].mixture.n_routers; r++)
+        if (memcmp(m[0].mixture.routers[r].w, m[1].mixture.routers[r].w,
+                   2 * m[0].mixture.routers[r].dim * sizeof(float)))
+            rc = 81;
+    mixture_file_release(&m[0]);
+    mixture_file_release(&m[1]);
+    model_close(model);
+    return rc;
+}
+
+/* What the mixture answers is finite, and names an expert for every row. */
+static int answers_are_finite(const struct fixture *f)
+{
+    struct artel_error err = {0};
+    struct artel_mixture *m;
+    struct artel_score score;
+    char path[256], rows[256];
+    int rc = 0;
+
+    path_in(path, sizeof(path), f, "brought/arrow");
+    path_in(rows, sizeof(rows), f, "a-valid.jsonl");
+    if (artel_mixture_open(&m, path, NULL, NULL, &err) < 0)
+        return tell(&err);
+    if (artel_score(&score, m, rows,
+                    &(struct artel_score_options){.expert = ARTEL_AUTO}, &err) < 0)
+        return tell(&err);
+    for (size_t i = 0; i < score.n_rows; i++)
+        if (!isfinite(score.rows[i].nll) || score.rows[i].expert < 0)
+            rc = 85;
+    artel_score_release(&score);
+    artel_mixture_close(m);
+    return rc;
+}
+
+static void an_adapter_joins_arrow_without_any_text(void **state)
+{
+    struct artel_error err = {0};
+    struct mixture_file m;
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_made(&f);
+    assert_int_equal(run_with(&f, "r.yaml", "method=arrow", NULL), 0);
+    write_brought(&f, "brought.yaml", "arrow");
+    assert_int_equal(run_with(&f, "brought.yaml", "train.seed=1", NULL), 0);
+    /* An adapter of its own for "three". */
+    write_text(&f, "three.yaml",
+               "model: " TOY "\nmethod: single\noutput: other\nlora: {rank: 3}\n"
+               "domains: {three: {train: c.jsonl}}\n"
+               "train: {precision: fp32, batch_size: 4, learning_rate: 1e-2}\n");
+    assert_int_equal(run_with(&f, "three.yaml", "train.seed=2", NULL), 0);
+    adding = (struct addition){"brought/arrow", NULL, "other/experts/three"};
+    assert_int_equal(in_child(&f, add_three), 0);
+    assert_int_equal(in_child(&f, old_rows_stayed), 0);
+    assert_int_equal(in_child(&f, answers_are_finite), 0);
+    path_in(path, sizeof(path), &f, "brought/arrow");
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 3);
+    assert_null(m.domains[2].train);
+    assert_null(m.domains[2].sample);
+    mixture_file_release(&m);
+    /* Text alone trains the expert, and the others' text is not asked for. */
+    path_in(path, sizeof(path), &f, "a.jsonl");
+    assert_int_equal(unlink(path), 0);
+    adding = (struct addition){"out/arrow", NULL, "c.jsonl"};
+    assert_int_equal(in_child(&f, add_three), 0);
+    /* Where a router is taught, an adapter does not do. */
+    adding = (struct addition){"out/moa", "other/experts/three", NULL};
+    write_dialect(&f, "a.jsonl", "abcdef", 24, 1);
+    assert_int_equal(run_with(&f, "r.yaml", "method=moa", NULL), 0);
+    assert_int_equal(in_child(&f, add_three), -ARTEL_EUSAGE);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(arrow_is_made_of_experts_alone),
+        cmocka_unit_test(an_adapter_joins_arrow_without_any_text),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
