@@ -33,6 +33,8 @@ static void desk_carve(struct decode_desk *d, struct arena *a,
     for (size_t i = 0; m && i < 3; i++) {
         gates_carve(&d->gates[i], a, DECODE_ROWS, DECODE_ROWS, m->n_experts, 0, false);
         d->gates[i].n_fixed = m->rule.n_fixed;
+        if (m->rule.n_clusters)
+            gates_carve_yield(&d->gates[i], a, DECODE_ROWS, 0, 0);
     }
 }
 

@@ -57,6 +57,9 @@ static void decide(struct worker *w, struct gates *g, size_t r, const float *x)
     g->n_units = s->T;
     g->unit_of_row = s->room->row_self;
     if (r && s->reading) {
+        g->identity = m->identity;
+        for (size_t t = 0; g->yield && t < s->T; t++)
+            g->yield[t] = s->rows[t].yield ? s->rows[t].yield[r - 1] : 0.0f;
         gates_read(g, &m->routers[r - 1], m->rule.pool, NULL, x);
         gates_decide(g, &m->rule);
     }

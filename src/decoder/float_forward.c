@@ -164,3 +164,10 @@ void float_read_routers(struct decoder_pass *p, const struct step_routers *rs,
     for (size_t i = 0; i < rs->n; i++)
         gates_read(rs->gates[i], rs->router[i], p->mixture->rule.pool, p->pools, x);
 }
+
+void float_read_pools(struct decoder_pass *p, float *mean, size_t dim, size_t layer,
+                      enum step_group g)
+{
+    for (size_t s = 0; s < p->block->n_seqs; s++)
+        pool_read(mean + s * dim, input_of(p, layer, g), &p->pools[s], dim, POOL_MEAN);
+}

@@ -141,6 +141,7 @@ const struct step_ops float_ops = {
     .gate_up = float_gate_up,
     .down = float_down,
     .read_routers = float_read_routers,
+    .read_pools = float_read_pools,
     .down_backward = float_down_backward,
     .gate_up_backward = float_gate_up_backward,
     .output_backward = float_output_backward,

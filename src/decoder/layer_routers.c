@@ -51,6 +51,32 @@ void routers_find(struct step_routers *rs, const struct decoder_pass *p, size_t 
     }
 }
 
+/* By how much each row yields: all rows of a sequence as its pool lies from what was seen
+ * in training. */
+static void find_yield(struct decoder_pass *p, struct gates *gates, size_t router,
+                       size_t layer, enum step_group g)
+{
+    const struct mixture *m = p->mixture;
+    const struct cluster_options *o = &m->rule.clusters;
+    const size_t D = m->routers[router].dim;
+    struct clusters c;
+    size_t row = 0;
+
+    mixture_clusters(&c, m, router);
+    gates->identity = m->identity;
+    p->ops->read_pools(p, gates->seen, D, layer, g);
+    for (size_t s = 0; s < p->block->n_seqs; s++) {
+        const float d = p->pools[s].n
+                            ? clusters_distance(&c, gates->seen + s * D, o->distance)
+                            : 0.0f;
+        const float by =
+            o->beta * clusters_yield(&c, d, o->momentum, p->options.backward);
+
+        for (size_t i = 0; i < p->block->seqs[s].n; i++)
+            gates->yield[row++] = by;
+    }
+}
+
 void routers_run(struct decoder_pass *p, const struct step_routers *rs, size_t layer,
                  enum step_group g)
 {
@@ -62,6 +88,9 @@ void routers_run(struct decoder_pass *p, const struct step_routers *rs, size_t l
         rs->gates[i]->n_units = by_sequence ? p->block->n_seqs : p->T;
         rs->gates[i]->unit_of_row = by_sequence ? p->seq_of_row : p->row_self;
     }
+    for (size_t i = 0; i < rs->n && p->mixture->rule.n_clusters; i++)
+        find_yield(p, rs->gates[i], (size_t)(rs->router[i] - p->mixture->routers),
+                   layer, g);
     p->ops->read_routers(p, rs, layer, g);
     for (size_t i = 0; p->options.routing == ROUTE_ROUTER && i < rs->n; i++)
         gates_decide(rs->gates[i], rule);

@@ -91,6 +91,8 @@ struct gates *pass_gates_carve(struct gates *given, struct arena *a,
         gates_carve(&g, a, n_rows, by_sequence ? n_seqs : n_rows, m->n_experts,
                     by_sequence ? m->routers[r].dim : 0, backward);
         g.n_fixed = m->rule.n_fixed;
+        if (m->rule.n_clusters)
+            gates_carve_yield(&g, a, n_rows, n_seqs, m->routers[r].dim);
         if (gates)
             gates[r] = g;
     }

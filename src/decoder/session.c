@@ -43,6 +43,7 @@ struct artel_session {
     bool
         by_router; /* no fixed expert: the routers' gates, as they decided at the prefill */
     bool by_token;    /* or as they decide for every token: */
+    float *yield;     /* (n_routers) found at the prefill, where routers yield */
     double *gate_sum; /* (n_routers, E) over the rows that predicted a token */
     size_t n_summed;
 };
@@ -67,6 +68,8 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
     if (s->mixture) {
         s->probs = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
         s->held = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
+        if (s->mixture->rule.n_clusters)
+            s->yield = arena_f32(a, s->mixture->n_routers);
         s->gate_sum = arena_take(a, s->mixture->n_routers * s->mixture->n_experts *
                                         sizeof(*s->gate_sum));
     }
@@ -208,11 +211,12 @@ static struct decoder_pass *extend_in_chunks(struct artel_session *s,
     return p;
 }
 
-/* The whole prompt with each layer obeying its own router. */
-static int prefill_routed(struct artel_session *s, const int32_t *ids, size_t n,
-                          size_t pool_first, size_t pool_n, struct artel_error *err)
+/* The whole prompt at once with each layer obeying its own router; *OUT is the pass that
+ * took it. */
+static int extend_routed(struct decoder_pass **out, struct artel_session *s,
+                         const int32_t *ids, size_t n, size_t pool_first,
+                         size_t pool_n, struct artel_error *err)
 {
-    const size_t E = s->mixture->n_experts;
     const struct sequence how = {
         .expert = -1, .pool_first = pool_first, .pool_n = pool_n};
     struct decoder_pass *p = n <= PASS_FEW_ROWS ? s->few : s->pass;
@@ -235,6 +239,19 @@ static int prefill_routed(struct artel_session *s, const int32_t *ids, size_t n,
     }
     pass_set_routing(p, ROUTE_ROUTER);
     extend(s, p, ids, n, &how, true);
+    *out = p;
+    return 0;
+}
+
+static int prefill_routed(struct artel_session *s, const int32_t *ids, size_t n,
+                          size_t pool_first, size_t pool_n, struct artel_error *err)
+{
+    const size_t E = s->mixture->n_experts;
+    struct decoder_pass *p;
+    const int rc = extend_routed(&p, s, ids, n, pool_first, pool_n, err);
+
+    if (rc < 0)
+        return rc;
     for (size_t r = 0; r < s->mixture->n_routers; r++) {
         memcpy(s->probs + r * E, pass_router_probs(p, r, 0), E * sizeof(*s->probs));
         memcpy(s->held + r * E, p->gates[r].gate, E * sizeof(*s->held));
@@ -272,19 +289,45 @@ static size_t held_already(const struct artel_session *s, const int32_t *ids, si
     return same;
 }
 
+/* Where routers yield, by how much hangs on a whole user turn and holds until the next. */
+static int prefill_yielding(const struct decoder_pass **last, struct artel_session *s,
+                            const int32_t *ids, size_t n, size_t pool_first,
+                            size_t pool_n, struct artel_error *err)
+{
+    struct decoder_pass *p;
+    int rc;
+
+    s->kv.n = 0;
+    rc = extend_routed(&p, s, ids, n, pool_first, pool_n, err);
+    if (rc < 0)
+        return rc;
+    for (size_t r = 0; r < s->mixture->n_routers; r++)
+        s->yield[r] = p->gates[r].yield[0];
+    *last = p;
+    return 0;
+}
+
 /* Where every token decides for itself, a prompt goes in chunks like any other and what
- * the cache holds stays true. */
-static int prefill_by_token(struct artel_session *s, const int32_t *ids, size_t n)
+ * the cache holds stays true, unless routers yield. */
+static int prefill_by_token(struct artel_session *s, const int32_t *ids, size_t n,
+                            size_t pool_first, size_t pool_n, struct artel_error *err)
 {
     const size_t cells = s->mixture->n_routers * s->mixture->n_experts;
     const struct decoder_pass *last;
+    int rc = 0;
 
-    s->kv.n = s->by_token ? held_already(s, ids, n) : 0;
+    if (s->mixture->rule.n_clusters) {
+        rc = prefill_yielding(&last, s, ids, n, pool_first, pool_n, err);
+    } else {
+        s->kv.n = s->by_token ? held_already(s, ids, n) : 0;
+        last = extend_in_chunks(s, ids + s->kv.n, n - s->kv.n, ROUTE_ROUTER, -1);
+    }
+    if (rc < 0)
+        return rc;
     s->by_token = true;
     s->by_router = true;
     s->routed = NULL;
     s->agreeing = 0;
-    last = extend_in_chunks(s, ids + s->kv.n, n - s->kv.n, ROUTE_ROUTER, -1);
     memset(s->gate_sum, 0, cells * sizeof(*s->gate_sum));
     s->n_summed = pass_add_gates(last, 0, NULL, s->gate_sum);
     return 0;
@@ -303,7 +346,7 @@ int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int e
         return error_set(err, ARTEL_EUSAGE, "CTX04", "prompt", "it has no tokens");
     if (expert == EXPERT_AUTO && s->mixture && s->mixture->n_routers)
         return s->mixture->rule.decides == DECIDE_TOKEN
-                   ? prefill_by_token(s, ids, n)
+                   ? prefill_by_token(s, ids, n, pool_first, pool_n, err)
                    : prefill_auto(s, ids, n, pool_first, pool_n, err);
     if (expert == EXPERT_AUTO)
         expert = s->mixture && s->mixture->n_experts == 1 ? 0 : EXPERT_BASE;
@@ -346,6 +389,7 @@ static struct decode_row row_of(struct artel_session *s, int32_t id)
                                .expert = s->by_router ? EXPERT_BASE : s->expert,
                                .routed = s->by_router,
                                .held = hold ? s->held : NULL,
+                               .yield = s->by_token ? s->yield : NULL,
                                .gate_sum = s->by_token ? s->gate_sum : NULL,
                                .logits = s->logits};
 }

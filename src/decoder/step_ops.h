@@ -101,6 +101,10 @@ struct step_ops {
     void (*read_routers)(struct decoder_pass *p, const struct step_routers *rs,
                          size_t layer, enum step_group g);
 
+    /* MEAN (S, dim): of each sequence's pool, the input of group G; one thread. */
+    void (*read_pools)(struct decoder_pass *p, float *mean, size_t dim, size_t layer,
+                       enum step_group g);
+
     /*
      * ---- backward, all rows by one thread ----
      *

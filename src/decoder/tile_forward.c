@@ -199,3 +199,13 @@ void tile_read_routers(struct decoder_pass *p, const struct step_routers *rs,
     routers_read(&p->tiles->routers, &routers, p->mixture->rule.pool, p->pools,
                  input_of(p, layer, g), p->rows);
 }
+
+void tile_read_pools(struct decoder_pass *p, float *mean, size_t dim, size_t layer,
+                     enum step_group g)
+{
+    const struct tile_map *map = &p->tiles->model->shape.in[g];
+
+    for (size_t s = 0; s < p->block->n_seqs; s++)
+        routers_pool(mean + s * dim, &p->pools[s], POOL_MEAN, input_of(p, layer, g),
+                     map, dim);
+}

@@ -223,6 +223,7 @@ const struct step_ops tile_ops = {
     .gate_up = tile_gate_up,
     .down = tile_down,
     .read_routers = tile_read_routers,
+    .read_pools = tile_read_pools,
     .down_backward = tile_down_backward,
     .gate_up_backward = tile_gate_up_backward,
     .output_backward = tile_output_backward,

@@ -69,6 +69,8 @@ void tile_gate_up(struct decoder_pass *p, const struct step_part *part, size_t l
 void tile_down(struct decoder_pass *p, const struct step_part *part, size_t layer);
 void tile_read_routers(struct decoder_pass *p, const struct step_routers *rs,
                        size_t layer, enum step_group g);
+void tile_read_pools(struct decoder_pass *p, float *mean, size_t dim, size_t layer,
+                     enum step_group g);
 
 void tile_down_backward(struct decoder_pass *p, size_t layer,
                         const struct step_slopes *to);

@@ -20,6 +20,13 @@ enum mask_kind {
     MASK_NONE      /* nothing dropped */
 };
 
+struct mask_rule {
+    float drop;          /* p, 0 to below 1; 0: no masks */
+    bool rescale;        /* what is kept is weighed by 1 / (1 - p) */
+    enum mask_kind kind; /* at inference */
+    uint64_t seed;
+};
+
 struct mask {
     float drop;   /* p, 0 to below 1 */
     bool rescale; /* what is kept is weighed by 1 / (1 - p) */

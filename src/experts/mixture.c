@@ -81,6 +81,8 @@ static int lay_routers(struct mixture *m, size_t n_experts, const int *from,
 int mixture_init(struct mixture *m, const char *method, const struct model_config *c,
                  const struct gate_rule *rule, struct artel_error *err)
 {
+    size_t n_floats;
+
     *m = (struct mixture){.rule = *rule, .n_layers = c->n_layers};
     snprintf(m->method, sizeof(m->method), "%s", method);
     m->n_routers = count_routers(rule, c->n_layers);
@@ -93,17 +95,30 @@ int mixture_init(struct mixture *m, const char *method, const struct model_confi
         m->routers[i] = (struct router){.dim = mixture_router_dim(rule, c, i),
                                         .absolute = rule->absolute,
                                         .temperature = rule->temperature};
+    if (!rule->n_clusters)
+        return 0;
+    assert(rule->place == ROUTER_LAYER || rule->place == ROUTER_FFN);
+    assert(rule->decides == DECIDE_TOKEN && rule->n_clusters <= CLUSTERS_MOST);
+    n_floats = m->n_routers * clusters_floats(rule->n_clusters, c->dim);
+    m->cluster_state = calloc(n_floats, sizeof(*m->cluster_state));
+    if (!m->cluster_state) {
+        mixture_release(m);
+        return error_nomem(err, n_floats * sizeof(*m->cluster_state));
+    }
     return 0;
 }
 
 void mixture_release(struct mixture *m)
 {
     mixture_unstack(m);
+    mixture_bare(m);
     for (size_t i = 0; i < m->n_experts; i++)
         expert_release(&m->experts[i]);
     free(m->experts);
     free(m->routers);
     free(m->router_params);
+    free(m->identity);
+    free(m->cluster_state);
     *m = (struct mixture){0};
 }
 
@@ -232,6 +247,7 @@ int mixture_add(struct mixture *m, struct expert *e, const struct model_config *
 {
     const size_t n = m->n_experts, rows = rows_for(m, n);
     struct expert *experts;
+    bool *identity;
     int *from;
     int rc;
 
@@ -241,10 +257,15 @@ int mixture_add(struct mixture *m, struct expert *e, const struct model_config *
     if (rc < 0)
         return rc;
     mixture_unstack(m);
+    mixture_bare(m);
     experts = realloc(m->experts, (n + 1) * sizeof(*experts));
     if (!experts)
         return error_nomem(err, (n + 1) * sizeof(*experts));
     m->experts = experts;
+    identity = realloc(m->identity, (n + 1) * sizeof(*identity));
+    if (!identity)
+        return error_nomem(err, (n + 1) * sizeof(*identity));
+    m->identity = identity;
     from = malloc((rows + 1) * sizeof(*from));
     if (!from)
         return error_nomem(err, (rows + 1) * sizeof(*from));
@@ -256,6 +277,7 @@ int mixture_add(struct mixture *m, struct expert *e, const struct model_config *
     if (rc < 0)
         return rc;
     experts[n] = *e;
+    identity[n] = e->kind == EXPERT_IDENTITY;
     *e = (struct expert){0};
     m->n_experts = n + 1;
     if (experts[n].kind == EXPERT_RES)
@@ -278,10 +300,13 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
     for (size_t i = 0; fixed + i + 1 < n; i++)
         from[i] = (int)(fixed + i < index ? i : i + 1);
     mixture_unstack(m);
+    mixture_bare(m);
     rc = lay_routers(m, rows_for(m, n - 1), from, err);
     free(from);
     if (rc < 0)
         return rc;
+    memmove(m->identity + index, m->identity + index + 1,
+            (n - 1 - index) * sizeof(*m->identity));
     expert_release(&m->experts[index]);
     memmove(&m->experts[index], &m->experts[index + 1],
             (n - 1 - index) * sizeof(*m->experts));
@@ -312,6 +337,13 @@ void mixture_draw_routers(struct mixture *m, float std, uint64_t seed)
         for (size_t k = 0; r->b && k < r->n_experts; k++)
             r->b[k] = 0.0f;
     }
+}
+
+void mixture_clusters(struct clusters *c, const struct mixture *m, size_t router_idx)
+{
+    const size_t n = m->rule.n_clusters, dim = m->routers[router_idx].dim;
+
+    clusters_view(c, m->cluster_state + router_idx * clusters_floats(n, dim), n, dim);
 }
 
 int mixture_router_of(const struct mixture *m, size_t layer, enum site s)

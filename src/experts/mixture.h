@@ -13,7 +13,8 @@
 
 #include <stdatomic.h>
 
-#include "experts/expert.h"
+#include "experts/clusters.h"
+#include "experts/masks.h"
 
 /* Which places share one router, and what it reads there. */
 enum router_place {
@@ -53,6 +54,11 @@ struct gate_rule {
                        one of its own there (whole_ffn.h); fixed ones stand elsewhere */
     bool absolute;  /* a logit counts without its sign */
     float temperature; /* that logits are divided by; 0: 1 */
+    /* Identities take weight from LoRAs where an input lies far from what was seen in
+     * training; 0 clusters: nothing yields. For rows that decide. */
+    size_t n_clusters;
+    struct cluster_options clusters;
+    struct mask_rule masks; /* of the LoRAs */
 };
 
 /* One router: logits = W z + b. */
@@ -76,6 +82,12 @@ struct mixture {
     struct router *routers; /* (n_routers); owned */
     float *router_params;   /* (n_router_params) every W and b in order; owned */
     size_t n_router_params;
+    bool *identity;       /* (E) which experts are; owned */
+    float *cluster_state; /* (n_routers) blocks for clusters_view, NULL: nothing yields;
+                             owned */
+    float **bare; /* (E) params as they are learnt and written, while the experts' own
+                     are masked (mixture_wear); NULL: those are they; owned */
+    void *mask_room;
     struct expert_stack
         *stack;            /* the experts for the bf16 step (stack.h), or NULL; owned */
     atomic_size_t n_users; /* sessions and trainers laid out for these experts */
@@ -104,6 +116,17 @@ int mixture_find(const struct mixture *m, const char *name);
 void mixture_draw_routers(struct mixture *m, float std, uint64_t seed);
 /* Can the bf16 step compute it? ARTEL_ELIMIT (MIX16) with the reason where it cannot. */
 int mixture_check_tiles(const struct mixture *m, struct artel_error *err);
+/* What router ROUTER_IDX has seen; only where the rule yields. */
+void mixture_clusters(struct clusters *c, const struct mixture *m, size_t router_idx);
+/*
+ * The experts' params become those masked for training step STEP, or by the rule for use
+ * (MASK_INFERENCE); what was learnt waits in BARE. Only the first call may fail, for want
+ * of memory. Does nothing where the rule has no masks. A stack is to be packed anew.
+ */
+int mixture_wear(struct mixture *m, const struct model_config *c, uint64_t step,
+                 struct artel_error *err);
+/* Undoes it: params are what was learnt. */
+void mixture_bare(struct mixture *m);
 /* Router of a linear: index into routers, or -1. */
 int mixture_router_of(const struct mixture *m, size_t layer, enum site s);
 /* Some expert stands where that router is asked. */

@@ -21,6 +21,7 @@ void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units
     const size_t UE = n_units * n_experts;
 
     g->n_experts = n_experts;
+    g->yield = g->seen = NULL;
     g->z = dim ? arena_f32(a, n_units * dim) : NULL;
     g->probs = arena_f32(a, UE);
     g->gate = arena_f32(a, UE);
@@ -47,6 +48,13 @@ void gates_give_fixed(struct gates *g)
     gates_index(g);
 }
 
+void gates_carve_yield(struct gates *g, struct arena *a, size_t n_units, size_t n_seqs,
+                       size_t dim)
+{
+    g->yield = arena_f32(a, n_units);
+    g->seen = n_seqs ? arena_f32(a, n_seqs * dim) : NULL;
+}
+
 void gates_give(struct gates *g, const int *expert_of_unit)
 {
     for (size_t u = 0; u < g->n_units; u++)
@@ -54,8 +62,8 @@ void gates_give(struct gates *g, const int *expert_of_unit)
     gates_index(g);
 }
 
-static void read_pool(float *z, const float *src, const struct pool *pool, size_t D,
-                      enum router_pool kind)
+void pool_read(float *z, const float *src, const struct pool *pool, size_t D,
+               enum router_pool kind)
 {
     const struct kernels *k = kernels();
     const size_t last = pool->first + pool->n - 1;
@@ -128,16 +136,37 @@ static void softmax_row(float *probs, const struct router *r, const float *b,
         probs[e] *= 1.0f / sum;
 }
 
+/* The softmax of logits where identities gain what the others lose. */
+static void yield_rows(float *probs, const struct gates *g, const struct router *r,
+                       const float *logits, size_t pitch)
+{
+    const size_t E = g->n_experts, K = r->n_experts;
+
+    for (size_t u = g->n_units; u-- > 0;) {
+        float *p = probs + u * E;
+
+        for (size_t e = K; e-- > 0;) {
+            const float by =
+                g->identity[g->n_fixed + e] ? g->yield[u] : -g->yield[u];
+
+            p[e] = logits[u * pitch + e] + (r->b ? r->b[e] : 0.0f) + by;
+        }
+        softmax_row(p, r, NULL, p, K);
+    }
+}
+
 /* From the last unit to the first: where LOGITS are PROBS, those of fixed experts push a
  * unit's numbers to higher places. */
 void gates_read_logits(struct gates *g, const struct router *r, const float *logits,
                        size_t pitch)
 {
     const size_t U = g->n_units, E = g->n_experts, K = r->n_experts, F = g->n_fixed;
-    const size_t in_lanes = K <= FEW_EXPERTS ? U / LANES * LANES : 0;
+    const size_t in_lanes = K <= FEW_EXPERTS && !g->yield ? U / LANES * LANES : 0;
     float *probs = g->probs + F;
 
-    for (size_t u = U; u-- > in_lanes;)
+    if (g->yield)
+        yield_rows(probs, g, r, logits, pitch);
+    for (size_t u = U; !g->yield && u-- > in_lanes;)
         softmax_row(probs + u * E, r, r->b, logits + u * pitch, K);
     for (size_t u = in_lanes; u; u -= LANES)
         softmax_lanes(probs + (u - LANES) * E, E, r, r->b, logits + (u - LANES) * pitch,
@@ -154,7 +183,7 @@ void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
 
     if (g->z) {
         for (size_t u = 0; u < U; u++)
-            read_pool(g->z + u * D, src, &pools[u], D, pool);
+            pool_read(g->z + u * D, src, &pools[u], D, pool);
         z = g->z;
     }
     gemm_nt(g->probs, 0.0f, z, r->w, U, K, D);

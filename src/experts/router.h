@@ -31,7 +31,11 @@ struct gates {
     size_t n_fixed;                    /* experts whose gate is 1 wherever one serves */
     const uint32_t *unit_of_row;       /* (T); borrowed */
     float *z;      /* (U, D) pooled inputs; NULL: units are rows and read their own */
-    float *probs;  /* (U, E) 0 of fixed experts */
+    /* Where the rule yields (clusters.h), else NULL: */
+    float *seen;          /* (S, D) mean input of each sequence's pool */
+    float *yield;         /* (U) what identities gain and the others lose */
+    const bool *identity; /* (E); borrowed */
+    float *probs;         /* (U, E) 0 of fixed experts */
     float *gate;   /* (U, E) */
     float *d_gate; /* (U, E), NULL: gates carry no gradient */
     uint32_t
@@ -42,6 +46,14 @@ struct gates {
 /* Lay out gates for up to T rows and U units, or measure. DIM 0: no Z is kept. */
 void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units,
                  size_t n_experts, size_t dim, bool backward);
+/* And what yielding takes, for S sequences; 0: the session's own YIELD is held, nothing is
+ * seen. */
+void gates_carve_yield(struct gates *g, struct arena *a, size_t n_units, size_t n_seqs,
+                       size_t dim);
+
+/* Z (D): the mean of POOL's rows of SRC (T, D), or its last row. */
+void pool_read(float *z, const float *src, const struct pool *pool, size_t D,
+               enum router_pool kind);
 
 /* One expert a unit from outside, the fixed ones with it; -1 serves none. Probabilities
  * are left alone. */

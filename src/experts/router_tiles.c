@@ -92,9 +92,8 @@ static void read_rows(struct routers_room *r, const struct tile_routers *rs,
         gates_read_logits(rs->gates[i], rs->router[i], r->logits + i * E, pitch);
 }
 
-/* Z of one unit: the mean or the last of its pool's rows. */
-static void read_pool(float *z, const struct pool *pool, enum router_pool kind,
-                      struct tiles x, const struct tile_map *map, size_t dim)
+void routers_pool(float *z, const struct pool *pool, enum router_pool kind,
+                  struct tiles x, const struct tile_map *map, size_t dim)
 {
     const size_t n = kind == POOL_LAST ? 1 : pool->n;
     const float share = 1.0f / (float)n;
@@ -129,7 +128,7 @@ void routers_read(struct routers_room *r, const struct tile_routers *rs,
         struct gates *g = rs->gates[i];
 
         for (size_t u = 0; i == 0 && u < g->n_units; u++)
-            read_pool(g->z + u * own->dim, &pools[u], pool, x, rs->map, own->dim);
+            routers_pool(g->z + u * own->dim, &pools[u], pool, x, rs->map, own->dim);
         if (i)
             memcpy(g->z, first->z, g->n_units * own->dim * sizeof(*g->z));
         gemm_nt(g->probs, 0.0f, g->z, own->w, g->n_units, own->n_experts, own->dim);

@@ -57,6 +57,10 @@ void routers_read(struct routers_room *r, const struct tile_routers *rs,
                   enum router_pool pool, const struct pool *pools, struct tiles x,
                   size_t rows);
 
+/* pool_read from rows of tiles, places in MAP. */
+void routers_pool(float *z, const struct pool *pool, enum router_pool kind,
+                  struct tiles x, const struct tile_map *map, size_t dim);
+
 /* gates_backward of all of them. What rides in the product for d_x, valid until the next
  * call; NULL where not WANTS_D_X. */
 const struct tile_low *routers_backward(struct routers_room *r,
