@@ -35,8 +35,8 @@ struct decode_row {
     const float
         *held; /* (n_routers, E) gates found at the prefill, or NULL: every row's own */
     const float *yield; /* (n_routers) found at the prefill, or NULL: 0 */
-    double *gate_sum; /* (n_routers, E) the token's gates are added; or NULL */
-    float *logits;    /* (V) overwritten */
+    double *gate_sum;   /* (n_routers, E) the token's gates are added; or NULL */
+    float *logits;      /* (V) overwritten */
 };
 
 /* One thread's own part of the room. */

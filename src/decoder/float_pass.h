@@ -74,7 +74,7 @@ void float_down(struct decoder_pass *p, const struct step_part *part, size_t lay
 void float_read_routers(struct decoder_pass *p, const struct step_routers *rs,
                         size_t layer, enum step_group g);
 void float_read_pools(struct decoder_pass *p, float *mean, size_t dim, size_t layer,
-                     enum step_group g);
+                      enum step_group g);
 
 void float_down_backward(struct decoder_pass *p, size_t layer,
                          const struct step_slopes *to);

@@ -214,8 +214,8 @@ static struct decoder_pass *extend_in_chunks(struct artel_session *s,
 /* The whole prompt at once with each layer obeying its own router; *OUT is the pass that
  * took it. */
 static int extend_routed(struct decoder_pass **out, struct artel_session *s,
-                         const int32_t *ids, size_t n, size_t pool_first,
-                         size_t pool_n, struct artel_error *err)
+                         const int32_t *ids, size_t n, size_t pool_first, size_t pool_n,
+                         struct artel_error *err)
 {
     const struct sequence how = {
         .expert = -1, .pool_first = pool_first, .pool_n = pool_n};

@@ -32,6 +32,20 @@ static size_t n_centers(const struct clusters *c)
     return (size_t)c->counts[CENTRES];
 }
 
+bool clusters_valid(const struct clusters *c)
+{
+    const float n = c->counts[CENTRES], seen = c->counts[SAMPLES];
+
+    if (!(n >= 0.0f && n <= (float)c->n && n == floorf(n)) ||
+        !(seen >= 0.0f && seen <= CLUSTERS_FIRST) || (seen > 0.0f && n < 1.0f) ||
+        !(c->counts[RUNNING] >= 0.0f))
+        return false;
+    for (size_t i = 0; i < c->n * c->dim; i++)
+        if (!(c->variance[i] >= 0.0f))
+            return false;
+    return true;
+}
+
 bool clusters_ready(const struct clusters *c)
 {
     return c->counts[SAMPLES] >= CLUSTERS_FIRST;

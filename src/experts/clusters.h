@@ -50,6 +50,8 @@ struct clusters {
 size_t clusters_floats(size_t n, size_t dim);
 /* STATE: a block, borrowed. All zero: nothing has been seen. */
 void clusters_view(struct clusters *c, float *state, size_t n, size_t dim);
+/* Could these numbers, which are finite, come from training? */
+bool clusters_valid(const struct clusters *c);
 /* Have 64 samples been seen? */
 bool clusters_ready(const struct clusters *c);
 /* How far X (D) is from the nearest cluster, in its sigmas; 0 until ready. */

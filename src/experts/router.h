@@ -30,14 +30,14 @@ struct gates {
     size_t n_rows, n_units, n_experts; /* T, U, E */
     size_t n_fixed;                    /* experts whose gate is 1 wherever one serves */
     const uint32_t *unit_of_row;       /* (T); borrowed */
-    float *z;      /* (U, D) pooled inputs; NULL: units are rows and read their own */
+    float *z; /* (U, D) pooled inputs; NULL: units are rows and read their own */
     /* Where the rule yields (clusters.h), else NULL: */
     float *seen;          /* (S, D) mean input of each sequence's pool */
     float *yield;         /* (U) what identities gain and the others lose */
     const bool *identity; /* (E); borrowed */
     float *probs;         /* (U, E) 0 of fixed experts */
-    float *gate;   /* (U, E) */
-    float *d_gate; /* (U, E), NULL: gates carry no gradient */
+    float *gate;          /* (U, E) */
+    float *d_gate;        /* (U, E), NULL: gates carry no gradient */
     uint32_t
         *first;    /* (E + 1) expert e serves row[first[e]] .. row[first[e + 1] - 1] */
     uint32_t *row; /* (T * E at most) ascending for each expert */

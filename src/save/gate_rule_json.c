@@ -15,8 +15,13 @@ static const char *const pools[] = {"mean", "last", NULL};
 static const char *const kinds[] = {"one-hot", "softmax", "top-k", NULL};
 static const char *const selectors[] = {"last", "vote", NULL};
 
+static const char *const distances[] = {"mean", "max", NULL};
+static const char *const masks[] = {"fixed", "expected", "none", NULL};
+
 json_t *gate_rule_new(const struct gate_rule *rule)
 {
+    const struct cluster_options *c = &rule->clusters;
+    const struct mask_rule *m = &rule->masks;
     json_t *o = json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:s, s:I}", "place", places[rule->place],
         "decides", decisions[rule->decides], "pool", pools[rule->pool], "gate",
@@ -28,6 +33,17 @@ json_t *gate_rule_new(const struct gate_rule *rule)
         json_object_set_new(o, "absolute", json_true());
     if (o && rule->temperature > 0)
         json_object_set_new(o, "temperature", json_real((double)rule->temperature));
+    if (o && rule->n_clusters)
+        json_object_set_new(o, "clusters",
+                            json_pack("{s:I, s:f, s:s, s:f}", "n",
+                                      (json_int_t)rule->n_clusters, "momentum",
+                                      (double)c->momentum, "distance",
+                                      distances[c->distance], "beta", (double)c->beta));
+    if (o && m->drop > 0.0f)
+        json_object_set_new(o, "masks",
+                            json_pack("{s:f, s:b, s:s, s:I}", "drop", (double)m->drop,
+                                      "rescale", (int)m->rescale, "inference",
+                                      masks[m->kind], "seed", (json_int_t)m->seed));
     return o;
 }
 
@@ -60,6 +76,61 @@ static int read_scores(struct gate_rule *rule, const json_t *o, struct artel_err
                          "expected a number from 1e-6 to 1e6");
     rule->temperature = t ? (float)value : 0.0f;
     return json_want_bool(o, "absolute", &rule->absolute, err);
+}
+
+/* A number from LOW to HIGH. */
+static int want_real(const json_t *o, const char *key, double low, double high,
+                     float *out, struct artel_error *err)
+{
+    const json_t *value = json_object_get(o, key);
+    const double x = json_number_value(value);
+
+    if (!json_is_number(value) || !(x >= low && x <= high))
+        return error_set(err, ARTEL_EFORMAT, "MIX05", key,
+                         "expected a number from %g to %g", low, high);
+    *out = (float)x;
+    return 0;
+}
+
+static int read_clusters(struct gate_rule *rule, const json_t *o,
+                         struct artel_error *err)
+{
+    const int distance = word_of(o, "distance", distances, err);
+    uint64_t n = 0;
+    int rc = distance < 0 ? ARTEL_EFORMAT
+                          : json_want_uint(o, "n", 1, CLUSTERS_MOST, &n, err);
+
+    if (rc == 0)
+        rc = want_real(o, "momentum", 0, 1, &rule->clusters.momentum, err);
+    if (rc == 0)
+        rc = want_real(o, "beta", 0, 1e6, &rule->clusters.beta, err);
+    if (rc < 0)
+        return rc;
+    if (!n)
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "clusters", "n is missing");
+    if (rule->decides != DECIDE_TOKEN ||
+        (rule->place != ROUTER_LAYER && rule->place != ROUTER_FFN))
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "clusters",
+                         "only a layer's or an FFN's routers that decide for tokens "
+                         "have clusters");
+    rule->n_clusters = (size_t)n;
+    rule->clusters.distance = (enum distance_kind)distance;
+    return 0;
+}
+
+static int read_masks(struct gate_rule *rule, const json_t *o, struct artel_error *err)
+{
+    const int kind = word_of(o, "inference", masks, err);
+    int rc = kind < 0 ? ARTEL_EFORMAT
+                      : want_real(o, "drop", 0, 0.99, &rule->masks.drop, err);
+
+    if (rc == 0)
+        rc = json_want_bool(o, "rescale", &rule->masks.rescale, err);
+    if (rc == 0)
+        rc = json_want_uint(o, "seed", 0, INT64_MAX, &rule->masks.seed, err);
+    if (rc == 0)
+        rule->masks.kind = (enum mask_kind)kind;
+    return rc;
 }
 
 int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts,
@@ -100,5 +171,9 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
     rule->selector = (enum selector)selector;
     rule->top_k = (size_t)top_k;
     rule->n_fixed = (size_t)fixed;
-    return 0;
+    if (json_object_get(value, "clusters"))
+        rc = read_clusters(rule, json_object_get(value, "clusters"), err);
+    if (rc == 0 && json_object_get(value, "masks"))
+        rc = read_masks(rule, json_object_get(value, "masks"), err);
+    return rc;
 }

@@ -5,6 +5,7 @@
  *
  *   router.LAYER.weight (E, D)        router.LAYER.bias (E)        one router a layer
  *   router.LAYER.SITE.weight (E, N)   router.LAYER.SITE.bias (E)   one a linear
+ *   router.LAYER.clusters (n)   where the rule yields: a block as experts/clusters.h lays it
  *   __metadata__   format "pt", method, experts "a,b,c"
  *
  * mixture.json holds the digest of the file it goes with, and the file it replaces
@@ -29,6 +30,7 @@
 #include "save/beneath.h"
 
 #define ROUTER_NAME_SIZE 64
+#define PARTS            3 /* most tensors of a router */
 
 static const char *router_tensor(char out[ROUTER_NAME_SIZE], const struct mixture *m,
                                  size_t i, const char *part)
@@ -53,11 +55,32 @@ static char *expert_list(const struct mixture *m)
     return list;
 }
 
+static struct tensor flat(const char *name, float *data, size_t n)
+{
+    return (struct tensor){.name = name,
+                           .dtype = DTYPE_F32,
+                           .n_dims = 1,
+                           .shape = {n},
+                           .data = data,
+                           .bytes = n * sizeof(*data)};
+}
+
+/* What a router has seen, as one block. */
+static size_t cluster_size(const struct mixture *m, size_t router)
+{
+    return clusters_floats(m->rule.n_clusters, m->routers[router].dim);
+}
+
+static float *clusters_of(const struct mixture *m, size_t router)
+{
+    return m->cluster_state + router * cluster_size(m, router);
+}
+
 static int write_tensors(const char *path, const struct mixture *m,
                          struct artel_error *err)
 {
-    struct tensor *tensors = calloc(2 * m->n_routers + 1, sizeof(*tensors));
-    char(*names)[ROUTER_NAME_SIZE] = calloc(2 * m->n_routers + 1, sizeof(*names));
+    struct tensor *tensors = calloc(PARTS * m->n_routers + 1, sizeof(*tensors));
+    char(*names)[ROUTER_NAME_SIZE] = calloc(PARTS * m->n_routers + 1, sizeof(*names));
     char *experts = expert_list(m);
     const struct key_value metadata[] = {
         {"format", "pt"}, {"method", m->method}, {"experts", experts}};
@@ -74,19 +97,20 @@ static int write_tensors(const char *path, const struct mixture *m,
                                      .data = r->w,
                                      .bytes = r->n_experts * r->dim * sizeof(float)};
         n++;
-        if (!r->b)
-            continue;
-        tensors[n] = (struct tensor){.name = router_tensor(names[n], m, i, "bias"),
-                                     .dtype = DTYPE_F32,
-                                     .n_dims = 1,
-                                     .shape = {r->n_experts},
-                                     .data = r->b,
-                                     .bytes = r->n_experts * sizeof(float)};
-        n++;
+        if (r->b) {
+            tensors[n] =
+                flat(router_tensor(names[n], m, i, "bias"), r->b, r->n_experts);
+            n++;
+        }
+        if (m->cluster_state) {
+            tensors[n] = flat(router_tensor(names[n], m, i, "clusters"),
+                              clusters_of(m, i), cluster_size(m, i));
+            n++;
+        }
     }
     rc = tensors && names && experts
              ? safetensors_write(path, tensors, n, metadata, 3, err)
-             : error_nomem(err, 2 * m->n_routers * sizeof(*tensors));
+             : error_nomem(err, PARTS * m->n_routers * sizeof(*tensors));
     free(tensors);
     free(names);
     free(experts);
@@ -169,8 +193,8 @@ static int read_tensor(float *to, const struct safetensors *s, const char *name,
     if (t->n_dims != (n_cols ? 2 : 1) || t->shape[0] != n_rows ||
         (n_cols && t->shape[1] != n_cols))
         return error_set(err, ARTEL_EFORMAT, "MIX07", name,
-                         "expected %zu experts x %zu, found %zu axes: %zu x %zu",
-                         n_rows, n_cols, t->n_dims, t->n_dims > 0 ? t->shape[0] : 0,
+                         "expected %zu x %zu, found %zu axes: %zu x %zu", n_rows,
+                         n_cols, t->n_dims, t->n_dims > 0 ? t->shape[0] : 0,
                          t->n_dims > 1 ? t->shape[1] : 0);
     kernels_ref()->dequant[t->dtype](to, t->data, n);
     for (size_t i = 0; i < n; i++)
@@ -196,6 +220,19 @@ static int check_order(const struct safetensors *s, const struct mixture *m,
     return rc;
 }
 
+/* Counts that index centres are not taken on trust. */
+static int check_clusters(const struct mixture *m, size_t router, const char *name,
+                          struct artel_error *err)
+{
+    struct clusters c;
+
+    mixture_clusters(&c, m, router);
+    if (clusters_valid(&c))
+        return 0;
+    return error_set(err, ARTEL_EFORMAT, "MIX08", name,
+                     "its counts or variances are none that training leaves");
+}
+
 static int read_routers(struct mixture *m, const struct safetensors *s,
                         struct artel_error *err)
 {
@@ -211,7 +248,13 @@ static int read_routers(struct mixture *m, const struct safetensors *s,
         if (rc == 0 && r->b)
             rc = read_tensor(r->b, s, router_tensor(name, m, i, "bias"), r->n_experts,
                              0, err);
-        n += r->b ? 2 : 1;
+        if (rc == 0 && m->cluster_state)
+            rc =
+                read_tensor(clusters_of(m, i), s, router_tensor(name, m, i, "clusters"),
+                            cluster_size(m, i), 0, err);
+        if (rc == 0 && m->cluster_state)
+            rc = check_clusters(m, i, name, err);
+        n += 1 + (r->b != NULL) + (m->cluster_state != NULL);
     }
     if (rc == 0 && safetensors_count(s) != n)
         rc = error_set(err, ARTEL_EFORMAT, "MIX07", NULL, "%zu tensors, expected %zu",
