@@ -128,6 +128,8 @@ size_t pass_add_gates(const struct decoder_pass *p, size_t seq,
 int mixture_heaviest(const struct mixture *m, const double *sum);
 /* Pooled router inputs of a sequence-deciding router: (D of the router). */
 const float *pass_router_input(const struct decoder_pass *p, size_t router, size_t seq);
+/* Mean router input over the pool of a sequence, where routers yield: (D of the router). */
+const float *pass_router_seen(const struct decoder_pass *p, size_t router, size_t seq);
 /* Output of the last layer before the final norm, row T. */
 const float *pass_hidden(const struct decoder_pass *p, size_t row);
 /* Logits (V) of one row of the last forward. */

@@ -27,6 +27,11 @@ const float *pass_router_input(const struct decoder_pass *p, size_t router, size
     return p->gates[router].z + seq * p->mixture->routers[router].dim;
 }
 
+const float *pass_router_seen(const struct decoder_pass *p, size_t router, size_t seq)
+{
+    return p->gates[router].seen + seq * p->mixture->routers[router].dim;
+}
+
 /* Votes of all routers; ties go to the larger summed probability, then the lower index. */
 static size_t vote(const struct decoder_pass *p, size_t unit)
 {

@@ -84,6 +84,22 @@ int trainer_input_room(struct artel_trainer *t, size_t n_rows, struct artel_erro
     return rc;
 }
 
+static int seen_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err)
+{
+    const size_t floats = seen_floats(t);
+    int rc;
+
+    t->n_seen = 0;
+    if (!floats || n_rows <= t->room_seen)
+        return 0;
+    rc = grow(&t->seen, n_rows, floats * sizeof(*t->seen), err);
+    if (rc == 0)
+        rc = grow(&t->saw, n_rows, sizeof(*t->saw), err);
+    if (rc == 0)
+        t->room_seen = n_rows;
+    return rc;
+}
+
 /* Blocks of whole rows, in the order of the batch. */
 int trainer_lay_blocks(struct artel_trainer *t, size_t *n_blocks,
                        const struct example *const *rows, size_t n_rows,
@@ -229,6 +245,7 @@ static size_t block_grads(struct artel_trainer *t, size_t n_blocks, size_t micro
 
         pass_set_dropout_seed(p, trainer_block_seed(t, micro, b));
         decoder_forward(p, &t->blocks[b]);
+        trainer_see(t, p, &t->blocks[b]);
         decoder_loss(p, &loss, NULL);
         finite = isfinite(loss.nll) && isfinite(loss.router_ce);
         find_grads(t, p, &t->part[thread], b, finite);
@@ -346,15 +363,18 @@ static int all_grads(struct artel_trainer *t, const struct batch *micro, size_t 
         out->n_loss += micro[i].n_loss;
         n_rows += micro[i].n_rows;
     }
+    rc = seen_room(t, n_rows, err);
     loss_scale = out->n_loss ? 1.0f / (float)out->n_loss : 0.0f;
     if (t->mixture->n_routers)
         router_ce = (t->options.lm_loss ? t->options.eta : 1.0f) /
                     (float)(t->mixture->n_routers * n_rows);
-    for (size_t i = 0; rc == 0 && i < n_micro; i++)
+    for (size_t i = 0; rc == 0 && i < n_micro; i++) {
         rc = t->options.lm_loss
                  ? gather_grads(t, &micro[i], i, loss_scale, router_ce, total, err)
                  : router_only_step(t, micro[i].rows, micro[i].n_rows, router_ce, total,
                                     err);
+        t->n_seen += micro[i].n_rows;
+    }
     return rc;
 }
 
@@ -370,6 +390,16 @@ static void fill_report(struct step_report *out, const struct artel_trainer *t,
     }
     out->grad_norm = (float)norm;
     out->rate = t->options.learning_rate * factor;
+}
+
+/* Behind an update: the next step's masks, or what was changed as operands. */
+static void renew_operands(struct artel_trainer *t)
+{
+    mixture_fold(t->mixture, t->sum.touched);
+    if (t->mixture->bare)
+        trainer_wear(t, t->step);
+    else if (t->mixture->stack)
+        expert_stack_pack(t->mixture->stack, t->sum.touched);
 }
 
 int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_micro,
@@ -388,6 +418,8 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
     if (rc < 0)
         return rc;
     unfold(t);
+    trainer_unmask_slopes(t);
+    out->penalty = trainer_add_l1(t);
     touch_groups(t);
     norm = adamw_norm(t->groups, t->n_groups);
     if (!isfinite(norm))
@@ -397,12 +429,11 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
         (double)(t->options.lm_loss ? out->loss : out->router_loss) > t->loss_limit;
     if (!out->left_out) {
         adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
-        mixture_fold(t->mixture, t->sum.touched);
-        if (t->mixture->stack)
-            expert_stack_pack(t->mixture->stack, t->sum.touched);
+        out->step = ++t->step;
+        renew_operands(t);
         memset(t->sum.touched, 0, t->mixture->n_experts * sizeof(*t->sum.touched));
         t->unclean = false;
-        out->step = ++t->step;
+        trainer_learn_seen(t);
     }
     out->seconds = now() - began;
     return 0;
@@ -438,6 +469,7 @@ int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
     *out = (struct eval_report){.n_rows = n_rows};
     if (rc < 0)
         return rc;
+    trainer_wear(t, MASK_INFERENCE);
     for (size_t i = 0; i < t->n_threads; i++)
         pass_set_training(t->pass[i], false);
     if (t->staged)
@@ -446,6 +478,7 @@ int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
         block_eval(t, n_blocks, &total);
     for (size_t i = 0; i < t->n_threads; i++)
         pass_set_training(t->pass[i], true);
+    trainer_wear(t, t->step);
     out->nll = total.nll;
     out->n_tokens = total.n_tokens;
     out->router_accuracy =

@@ -33,6 +33,7 @@ struct train_options {
     int forced_expert; /* >= 0: every row trains this expert; -1: expert = row's domain */
     bool unlabelled;   /* rows have no expert: the routers decide, by the loss alone */
     bool straight, detach_router;
+    float l1;              /* weight of the L1 term of experts; 0: none */
     float eta;             /* weight of the router's cross entropy; 0: none */
     bool lm_loss;          /* false: only the routers' cross entropy (experts frozen) */
     size_t max_row_tokens; /* longest row there will be */
@@ -62,6 +63,7 @@ struct step_report {
     float loss;            /* mean over loss tokens, before the update */
     float router_loss;     /* mean cross entropy over routers and sequences, or 0 */
     float router_accuracy; /* of the last router, or 0 */
+    float penalty;         /* the L1 term */
     float grad_norm;       /* before clipping */
     float rate;            /* learning rate of the experts used */
     size_t n_tokens, n_loss;

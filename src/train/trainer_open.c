@@ -124,7 +124,7 @@ static void expert_carve(struct artel_trainer *t, struct arena *a, size_t e)
 
     if (t->own)
         t->own[e] = own;
-    group_carve(t, a, x->name, x->params,
+    group_carve(t, a, x->name, t->mixture->bare ? t->mixture->bare[e] : x->params,
                 own             ? own
                 : t->sum.expert ? t->sum.expert[e]
                                 : NULL,
@@ -181,7 +181,9 @@ static void describe(struct artel_trainer *t, const struct artel_model *model,
                                 .train_routers = train_routers,
                                 .n_threads = cpu_threads(),
                                 .staged = model->use & MATRIX_STAGED,
-                                .relayed = model->has_tiles && o->lm_loss};
+                                .relayed = model->has_tiles && o->lm_loss,
+                                .learns_clusters = train_routers && o->lm_loss &&
+                                                   mixture->cluster_state};
     t->pass_options = pass_options_of(model, mixture, trained, train_routers, o);
     t->adamw = (struct adamw){.beta1 = o->beta1,
                               .beta2 = o->beta2,
@@ -204,6 +206,8 @@ size_t trainer_bytes(const struct artel_model *model, const struct mixture *mixt
         measure.used += expert_stack_bytes(mixture, &model->tiles.shape, o->lm_loss);
     if (t.staged)
         measure.used += wave_bytes(model, mixture, &t.pass_options, o);
+    for (size_t e = 0; mixture->rule.masks.drop > 0.0f && e < mixture->n_experts; e++)
+        measure.used += mixture->experts[e].n_params * sizeof(float);
     return measure.used + t.n_threads * pass_bytes(model, mixture, &t.pass_options);
 }
 
@@ -237,10 +241,16 @@ int trainer_open(struct artel_trainer **out, const struct artel_model *model,
     *out = NULL;
     if (!t)
         return error_nomem(err, sizeof(*t));
+    rc = mixture_wear(mixture, &model->weights->config, 0, err);
+    if (rc < 0) {
+        free(t);
+        return rc;
+    }
     describe(t, model, mixture, trained, train_routers, o);
     carve(t, &measure, trained);
     rc = arena_init(&t->arena, measure.used, err);
     if (rc < 0) {
+        mixture_bare(mixture);
         free(t);
         return rc;
     }
@@ -280,6 +290,13 @@ void trainer_close(struct artel_trainer *t)
     free(t->fresh_z);
     free(t->spill);
     relay_destroy(&t->relay);
+    free(t->seen);
+    free(t->saw);
+    if (t->mixture->bare) { /* what was learnt remains */
+        mixture_bare(t->mixture);
+        if (t->mixture->stack)
+            expert_stack_pack(t->mixture->stack, NULL);
+    }
     arena_release(&t->wave);
     arena_release(&t->arena);
     free(t);
@@ -304,9 +321,17 @@ size_t trainer_state(const struct artel_trainer *t, struct tensor *out)
         for (size_t k = 0; k < 3; k++)
             out[g * 3 + k] = state_tensor(t->state_names[g * 3 + k], data[k], group->n);
     }
+    size_t n = t->n_groups * 3;
+
     if (out)
-        out[t->n_groups * 3] = state_tensor("adamw.steps", t->adam_steps, t->n_groups);
-    return t->n_groups * 3 + 1;
+        out[n] = state_tensor("adamw.steps", t->adam_steps, t->n_groups);
+    n++;
+    if (out && t->learns_clusters)
+        out[n] = state_tensor("router.clusters", t->mixture->cluster_state,
+                              t->mixture->n_routers *
+                                  clusters_floats(t->mixture->rule.n_clusters,
+                                                  t->mixture->routers[0].dim));
+    return n + t->learns_clusters;
 }
 
 int trainer_restore(struct artel_trainer *t, const struct tensor *tensors, size_t n,
@@ -335,9 +360,11 @@ int trainer_restore(struct artel_trainer *t, const struct tensor *tensors, size_
     free(own);
     if (rc == 0)
         mixture_fold(t->mixture, NULL);
-    if (rc == 0 && t->mixture->stack)
-        expert_stack_pack(t->mixture->stack, NULL);
     if (rc == 0)
         t->step = step;
+    if (rc == 0 && t->mixture->bare)
+        trainer_wear(t, t->step);
+    else if (rc == 0 && t->mixture->stack)
+        expert_stack_pack(t->mixture->stack, NULL);
     return rc;
 }

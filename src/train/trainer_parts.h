@@ -64,7 +64,27 @@ struct artel_trainer {
     float *spill;  /* (room_inputs, L * D) inputs that the cache has no room for */
     char (*state_names)[EXPERT_NAME_MAX + 24]; /* (3 * n_groups) names in checkpoints */
     struct router_cache cache;
+
+    /* Where routers have clusters (seen.c): */
+    bool learns_clusters;
+    size_t room_seen, n_seen; /* rows of the step */
+    float *seen; /* (room_seen, n_routers, D) what routers saw of each, and */
+    bool *saw;   /* (room_seen) whether they saw anything */
 };
+
+/* Floats of SEEN a row. */
+size_t seen_floats(const struct artel_trainer *t);
+/* Keep what a forward over BLOCK, one of T's, let the routers see. */
+void trainer_see(struct artel_trainer *t, const struct decoder_pass *p,
+                 const struct block *block);
+/* Behind a step: clusters learn from its rows. */
+void trainer_learn_seen(struct artel_trainer *t);
+/* Experts put on the masks of STEP (mixture_wear); where there are none, nothing. */
+void trainer_wear(struct artel_trainer *t, uint64_t step);
+/* Slopes of masked numbers become those of what lies beneath. */
+void trainer_unmask_slopes(struct artel_trainer *t);
+/* Adds the L1 term's slopes; returns the term. */
+float trainer_add_l1(struct artel_trainer *t);
 
 /* Room for N_ROWS in the lists of a step, and in those of router inputs. */
 int trainer_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err);

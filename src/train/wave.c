@@ -119,6 +119,8 @@ static void ends(struct artel_trainer *t, const struct wave *w)
 #pragma omp for schedule(dynamic, 1)
     for (size_t b = 0; b < w->n; b++) {
         staged_enter(own_pass(t), t->states[b]);
+        if (w->backward)
+            trainer_see(t, own_pass(t), &t->blocks[w->first + b]);
         if (w->z)
             read_inputs(t, own_pass(t), w, b);
         else
