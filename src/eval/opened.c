@@ -159,6 +159,9 @@ static int open_mixture(struct artel_mixture *m, const char *path, const char *b
     if (rc == 0)
         rc = mixture_file_open(&m->file, path, m->model, force, err);
     if (rc == 0)
+        rc = mixture_wear(&m->file.mixture, &m->model->weights->config, MASK_INFERENCE,
+                          err);
+    if (rc == 0)
         m->mixture = &m->file.mixture;
     return rc;
 }

@@ -64,6 +64,17 @@ static const struct method {
       .absolute = true,
       .temperature = 1},
      {.grows = true, .made = true}},
+    {"slim",
+     "SLIM: LoRAs and identities in the FFN, two of them a token; what lies far from "
+     "training goes to the identities",
+     {.place = ROUTER_FFN,
+      .decides = DECIDE_TOKEN,
+      .kind = GATE_TOP_K,
+      .top_k = 2,
+      .n_clusters = 8,
+      .clusters = {DISTANCE_MEAN, 0.99f, 1.0f},
+      .masks = {.drop = 0.5f}},
+     {.needs_text = true, .ffn_only = true, .identities = true}},
 };
 
 #define N_METHODS (sizeof(methods) / sizeof(methods[0]))

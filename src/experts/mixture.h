@@ -125,6 +125,10 @@ void mixture_clusters(struct clusters *c, const struct mixture *m, size_t router
  */
 int mixture_wear(struct mixture *m, const struct model_config *c, uint64_t step,
                  struct artel_error *err);
+/* OUT: expert INDEX as it was learnt, whatever it wears; borrowed but for OUT->lora, which
+ * the caller frees. */
+int mixture_learnt(struct expert *out, const struct mixture *m, size_t index,
+                   struct artel_error *err);
 /* Undoes it: params are what was learnt. */
 void mixture_bare(struct mixture *m);
 /* Router of a linear: index into routers, or -1. */
@@ -144,6 +148,8 @@ struct method_traits {
     bool labelled;    /* its routers are taught by the domains' labels */
     bool universal;   /* its first expert is of no domain */
     bool own_experts; /* its domain experts are no LoRAs that others could use */
+    bool ffn_only;    /* its experts stand at gate, up and down alone */
+    bool identities;  /* some of its experts add nothing */
     bool scale_one;   /* alpha is the rank unless the recipe says otherwise */
     bool grows;       /* takes a domain more while the other experts stay as they are */
     bool

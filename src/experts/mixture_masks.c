@@ -60,6 +60,28 @@ int mixture_wear(struct mixture *m, const struct model_config *c, uint64_t step,
     return 0;
 }
 
+int mixture_learnt(struct expert *out, const struct mixture *m, size_t index,
+                   struct artel_error *err)
+{
+    const struct expert *x = &m->experts[index];
+    const size_t n = x->n_layers * N_SITES;
+
+    *out = *x;
+    out->lora = malloc(n * sizeof(*out->lora));
+    if (!out->lora)
+        return error_nomem(err, n * sizeof(*out->lora));
+    memcpy(out->lora, x->lora, n * sizeof(*out->lora));
+    if (!m->bare)
+        return 0;
+    out->params = m->bare[index];
+    for (size_t i = 0; i < n; i++)
+        if (x->lora[i].rank) {
+            out->lora[i].a = out->params + (x->lora[i].a - x->params);
+            out->lora[i].b = out->params + (x->lora[i].b - x->params);
+        }
+    return 0;
+}
+
 void mixture_bare(struct mixture *m)
 {
     for (size_t e = 0; m->bare && e < m->n_experts; e++) {

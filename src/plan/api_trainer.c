@@ -123,12 +123,12 @@ static int save_experts(struct mixture_file *f, const struct artel_mixture *m,
                         struct artel_error *err)
 {
     const struct mixture *const mix = m->mixture;
+    struct domain_notes *d;
     int rc = 0;
 
     f->domains = calloc(mix->n_experts + 1, sizeof(*f->domains));
     if (!f->domains)
         return error_nomem(err, mix->n_experts * sizeof(*f->domains));
-    f->n_domains = mix->n_experts;
     for (size_t e = 0; rc == 0 && e < mix->n_experts; e++) {
         const struct adapter_notes notes = {
             .domain = mix->experts[e].name,
@@ -136,15 +136,23 @@ static int save_experts(struct mixture_file *f, const struct artel_mixture *m,
             .base_digest = f->base_digest,
             .tokenizer_digest = f->tokenizer_digest,
             .chat_digest = *f->chat_digest ? f->chat_digest : NULL};
+        struct expert learnt;
         char *path = NULL;
 
-        strcpy(f->domains[e].name, mix->experts[e].name);
-        f->domains[e].folder = path_join("experts", mix->experts[e].name);
-        if (f->domains[e].folder)
-            path = path_join(f->folder, f->domains[e].folder);
-        rc = path ? adapter_write(path, &mix->experts[e], &m->model->weights->config,
-                                  NULL, &notes, err)
+        if (mix->experts[e].kind == EXPERT_IDENTITY)
+            continue; /* mixture.json says all there is of it */
+        d = &f->domains[f->n_domains++];
+        strcpy(d->name, mix->experts[e].name);
+        d->folder = path_join("experts", mix->experts[e].name);
+        if (d->folder)
+            path = path_join(f->folder, d->folder);
+        rc = path ? mixture_learnt(&learnt, mix, e, err)
                   : error_nomem(err, EXPERT_NAME_MAX);
+        if (rc == 0) {
+            rc = adapter_write(path, &learnt, &m->model->weights->config, NULL, &notes,
+                               err);
+            free(learnt.lora);
+        }
         free(path);
     }
     return rc;

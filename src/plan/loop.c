@@ -592,6 +592,7 @@ int loop_run(const struct loop_input *in, struct loop_result *out,
 done:
     steplog_close(&l.log);
     trainer_close(l.trainer);
+    mixture_bare(in->mixture);
     order_release(&l.order);
     if (rc < 0 && err)
         *err = own;

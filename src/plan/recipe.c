@@ -59,6 +59,18 @@ static const struct recipe_router router_defaults = {
     .temperature = 1,
 };
 
+static const struct recipe_slim slim_defaults = {
+    .identities = 2,
+    .top_k = 2,
+    .clusters = 8,
+    .momentum = 0.99,
+    .distance = DISTANCE_MEAN,
+    .beta = 1,
+    .drop = 0.5,
+    .mask = MASK_FIXED,
+    .l1 = 1e-4,
+};
+
 static int read_map(struct reader *in, const char *section, void *base,
                     const struct yaml_node *map, bool once);
 
@@ -67,6 +79,7 @@ static void *section_base(struct recipe *r, const char *section)
     return !strcmp(section, "lora")     ? (void *)&r->lora
            : !strcmp(section, "train")  ? (void *)&r->train
            : !strcmp(section, "router") ? (void *)&r->router
+           : !strcmp(section, "slim")   ? (void *)&r->slim
                                         : (void *)r;
 }
 
@@ -407,6 +420,7 @@ static int recipe_from_tree(struct recipe **out, struct yaml_node *root,
         return error_nomem(err, sizeof(*r));
     r->train = train_defaults;
     r->router = router_defaults;
+    r->slim = slim_defaults;
     r->store_sample = 200;
     lora_options_default(&r->lora);
     rc = root->kind == YAML_MAP

@@ -105,6 +105,20 @@ struct recipe_router {
     double temperature; /* that scores are divided by, 1 */
 };
 
+/* SLIM's own settings. */
+struct recipe_slim {
+    size_t identities;           /* experts that add nothing, 2 */
+    size_t top_k;                /* 2 */
+    size_t clusters;             /* a router, 8 */
+    double momentum;             /* of clusters and of the mean distance, 0.99 */
+    enum distance_kind distance; /* mean */
+    double beta;                 /* how strongly routers yield, 1; 0: not at all */
+    double drop;                 /* share of B A that masks drop, 0.5; 0: no masks */
+    bool rescale;        /* what masks keep is weighed by 1 / (1 - drop), false */
+    enum mask_kind mask; /* at inference, fixed */
+    double l1;           /* 1e-4 */
+};
+
 struct recipe {
     char *path;   /* of the file, absolute; owned */
     char *model;  /* absolute; owned */
@@ -119,6 +133,7 @@ struct recipe {
     struct recipe_general *general; /* owned */
     struct recipe_train train;
     struct recipe_router router;
+    struct recipe_slim slim;
     size_t general_rows; /* of each general set; 0: all */
     size_t max_rows;     /* of domains that do not give their own; 0: all */
     size_t store_sample; /* rows a domain kept beside a mixture for add, 200; 0: none */
@@ -143,7 +158,7 @@ int recipe_print(char **out, const struct recipe *r, struct artel_error *err);
 /* The same as a JSON object in the recipe's own words; recipe_parse() reads it back. NULL
  * when there is no memory. */
 json_t *recipe_json(const struct recipe *r);
-/* One section of it: "lora", "train", "router" or, where there is one, "universal". */
+/* One section of it: "lora", "train", "router", "slim" or, where there is one, "universal". */
 json_t *recipe_section(const struct recipe *r, const char *section);
 
 #endif

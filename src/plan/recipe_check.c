@@ -77,9 +77,23 @@ static int check_universal(const struct recipe *r, struct artel_error *err)
 {
     const struct yaml_node at = {.line = r->universal ? r->universal->text.line : 1,
                                  .column = 1};
+    const size_t experts = r->router.experts ? r->router.experts : r->n_domains;
 
     for (size_t i = 0; i < r->n_methods; i++) {
         const struct method_traits *t = method_traits(r->methods[i]);
+
+        if (t->identities && r->slim.top_k > experts + r->slim.identities)
+            return recipe_fault(err, &at, "RCP06",
+                                "slim.top_k is %zu, but %s has %zu experts and %zu "
+                                "identities",
+                                r->slim.top_k, r->methods[i], experts,
+                                r->slim.identities);
+        if (t->ffn_only && !r->lora.targets[SITE_GATE] && !r->lora.targets[SITE_UP] &&
+            !r->lora.targets[SITE_DOWN])
+            return recipe_fault(err, &at, "RCP06",
+                                "the experts of %s stand in the FFN: lora.target has "
+                                "none of gate_proj, up_proj, down_proj",
+                                r->methods[i]);
 
         if (t->universal && (!r->universal || !r->universal->text.train))
             return recipe_fault(err, &at, "RCP04",

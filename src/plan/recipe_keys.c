@@ -15,6 +15,7 @@
 #define IN_DOMAIN(f)    offsetof(struct recipe_domain, f)
 #define IN_TRAIN(f)     offsetof(struct recipe_train, f)
 #define IN_ROUTER(f)    offsetof(struct recipe_router, f)
+#define IN_SLIM(f)      offsetof(struct recipe_slim, f)
 #define IN_UNIVERSAL(f) offsetof(struct recipe_universal, f)
 
 static const struct key_choice schedules[] = {
@@ -39,6 +40,11 @@ static const struct key_choice labels[] = {
 static const struct key_choice inits[] = {
     {"stage1", INIT_STAGE1}, {"fresh", INIT_FRESH}, {NULL, 0}};
 
+static const struct key_choice distances[] = {
+    {"mean", DISTANCE_MEAN}, {"max", DISTANCE_MAX}, {NULL, 0}};
+static const struct key_choice masks[] = {
+    {"fixed", MASK_FIXED}, {"expected", MASK_EXPECTED}, {"none", MASK_NONE}, {NULL, 0}};
+
 #define MANY 1e9
 
 /* clang-format off */
@@ -52,6 +58,7 @@ static const struct recipe_key keys[] = {
     {"", "general", KEY_GENERAL, 0, 0, 0, 0, NULL},
     {"", "train", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "router", KEY_SECTION, 0, 0, 0, 0, NULL},
+    {"", "slim", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "general_rows", KEY_COUNT, IN_TOP(general_rows), 0, MANY, 0, NULL},
     {"", "max_rows", KEY_COUNT, IN_TOP(max_rows), 0, MANY, 0, NULL},
     {"", "store_sample", KEY_COUNT, IN_TOP(store_sample), 0, MANY, 0, NULL},
@@ -126,6 +133,17 @@ static const struct recipe_key keys[] = {
     {"router", "experts", KEY_COUNT, IN_ROUTER(experts), 0, 1024, 0, NULL},
     {"router", "top_k", KEY_COUNT, IN_ROUTER(top_k), 0, 1024, 0, NULL},
     {"router", "temperature", KEY_REAL, IN_ROUTER(temperature), 1e-6, 1e6, 0, NULL},
+
+    {"slim", "identities", KEY_COUNT, IN_SLIM(identities), 0, 1024, 0, NULL},
+    {"slim", "top_k", KEY_COUNT, IN_SLIM(top_k), 1, 1024, 0, NULL},
+    {"slim", "clusters", KEY_COUNT, IN_SLIM(clusters), 1, CLUSTERS_MOST, 0, NULL},
+    {"slim", "momentum", KEY_REAL, IN_SLIM(momentum), 0, 1, KEY_BELOW, NULL},
+    {"slim", "distance", KEY_CHOICE, IN_SLIM(distance), 0, 0, 0, distances},
+    {"slim", "beta", KEY_REAL, IN_SLIM(beta), 0, 1e6, 0, NULL},
+    {"slim", "drop", KEY_REAL, IN_SLIM(drop), 0, 0.99, 0, NULL},
+    {"slim", "rescale", KEY_BOOL, IN_SLIM(rescale), 0, 0, 0, NULL},
+    {"slim", "mask", KEY_CHOICE, IN_SLIM(mask), 0, 0, 0, masks},
+    {"slim", "l1", KEY_REAL, IN_SLIM(l1), 0, 1e6, 0, NULL},
 };
 
 /* Other spellings: what others call it, and where it may stand. */

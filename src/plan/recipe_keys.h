@@ -32,7 +32,8 @@ struct key_choice {
 };
 
 struct recipe_key {
-    const char *section; /* "", "lora", "domain", "universal", "train", "router" */
+    const char
+        *section; /* "", "lora", "domain", "universal", "train", "router", "slim" */
     const char *name;
     enum key_kind kind;
     size_t offset;   /* in the section's struct */

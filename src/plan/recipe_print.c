@@ -105,6 +105,7 @@ json_t *recipe_section(const struct recipe *r, const char *section)
                         !strcmp(section, "lora")     ? (const void *)&r->lora
                         : !strcmp(section, "train")  ? (const void *)&r->train
                         : !strcmp(section, "router") ? (const void *)&r->router
+                        : !strcmp(section, "slim")   ? (const void *)&r->slim
                                                      : (const void *)r->universal);
 }
 
@@ -131,6 +132,7 @@ json_t *recipe_json(const struct recipe *r)
     }
     json_object_set_new(o, "train", recipe_section(r, "train"));
     json_object_set_new(o, "router", recipe_section(r, "router"));
+    json_object_set_new(o, "slim", recipe_section(r, "slim"));
     return o;
 }
 

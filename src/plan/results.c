@@ -244,9 +244,12 @@ static int write_own_experts(const struct job *job, const struct stage *s,
     int rc = 0;
 
     for (size_t e = first; rc == 0 && e < m->n_experts; e++) {
-        char *experts = output_path(job, s->row->method, "experts");
-        char *folder = experts ? path_join(experts, m->experts[e].name) : NULL;
+        char *experts, *folder;
 
+        if (m->experts[e].kind == EXPERT_IDENTITY)
+            continue;
+        experts = output_path(job, s->row->method, "experts");
+        folder = experts ? path_join(experts, m->experts[e].name) : NULL;
         rc = folder ? write_expert(folder, job, s, &m->experts[e],
                                    by_domain ? (int)(e - first) : -1, summary, err)
                     : error_nomem(err, 256);

@@ -61,6 +61,15 @@ static const struct stage_row molora = {.name = "molora",
                                         .lesson = LESSON_ANSWERS,
                                         .mix = BATCH_EACH};
 
+static const struct stage_row slim = {.name = "slim",
+                                      .kind = STAGE_MIXTURE,
+                                      .method = "slim",
+                                      .text = TEXT_ALL,
+                                      .start = START_POOL,
+                                      .moves = MOVES_BOTH,
+                                      .lesson = LESSON_ANSWERS,
+                                      .mix = BATCH_EACH};
+
 static const struct stage_row flan_router = {.name = "modula-flan-router",
                                              .kind = STAGE_MIXTURE,
                                              .method = "modula-flan",
@@ -134,6 +143,7 @@ static const struct {
     {"modula-flan", false, {&universal, &expert, &flan_router}},
     {"modula-res", false, {&universal, &res_expert, &res_router}},
     {"arrow", false, {&expert, &arrow}},
+    {"slim", false, {&slim}},
 };
 
 const struct stage_row *method_row(const char *method, const struct recipe *r, size_t i)

@@ -106,6 +106,9 @@ struct lora_options stage_lora(const struct job *job, const struct stage *s)
         o.rank = u->rank;
         o.alpha = u->alpha > 0 ? u->alpha : (float)u->rank;
     }
+    if (s->row->method && method_traits(s->row->method)->ffn_only)
+        for (int site = 0; site < SITE_GATE; site++)
+            o.targets[site] = false;
     return o;
 }
 
@@ -297,6 +300,8 @@ static void put_router(json_t *o, const struct job *job, const struct stage *s)
         put_section(o, r, "router", idle_with_labels, N_OF(idle_with_labels));
     else
         put_section(o, r, "router", idle_with_answers, N_OF(idle_with_answers));
+    if (method_traits(s->row->method)->identities)
+        put_section(o, r, "slim", NULL, 0);
     if (s->row->start == START_POOL)
         put(o, "router.", "experts", json_integer((json_int_t)pool_size(r)));
     if (job->grow) {

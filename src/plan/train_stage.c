@@ -20,8 +20,9 @@
 /* Kept router inputs: 69 kB a row for a model of 30 layers of 576. */
 #define KEPT_INPUT_BYTES ((size_t)1 << 30)
 
-#define MIXED_NAME "mixed"   /* of the one expert of that method */
-#define POOL_NAME  "expert-" /* of experts of no domain, a number after it */
+#define MIXED_NAME    "mixed"   /* of the one expert of that method */
+#define POOL_NAME     "expert-" /* of experts of no domain, a number after it */
+#define IDENTITY_NAME "identity-"
 
 /* FNV-1a: an expert starts the same wherever its domain stands in the recipe. */
 uint64_t name_stream(const char *name)
@@ -87,6 +88,25 @@ static int add_universal(struct mixture *m, const struct job *job,
                 : add_fresh(m, job, &shape, UNIVERSAL_NAME, err);
 }
 
+static int add_identities(struct mixture *m, const struct job *job,
+                          struct artel_error *err)
+{
+    const struct model_config *c = &job->model->weights->config;
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < job->r->slim.identities; i++) {
+        struct expert e = {0};
+        char name[32];
+
+        snprintf(name, sizeof(name), IDENTITY_NAME "%zu", i + 1);
+        rc = expert_init_identity(&e, name, c->n_layers, err);
+        if (rc == 0)
+            rc = mixture_add(m, &e, c, err);
+        expert_release(&e);
+    }
+    return rc;
+}
+
 static int add_pool(struct mixture *m, const struct job *job, const struct stage *s,
                     struct artel_error *err)
 {
@@ -98,6 +118,8 @@ static int add_pool(struct mixture *m, const struct job *job, const struct stage
         snprintf(name, sizeof(name), POOL_NAME "%zu", i + 1);
         rc = add_fresh(m, job, s, name, err);
     }
+    if (rc == 0 && method_traits(s->row->method)->identities)
+        rc = add_identities(m, job, err);
     return rc;
 }
 
@@ -123,6 +145,22 @@ static int add_experts(struct mixture *m, const struct job *job, const struct st
     return rc;
 }
 
+/* What the recipe says of a rule that yields. */
+static void set_slim(struct gate_rule *rule, const struct recipe *r)
+{
+    const struct recipe_slim *s = &r->slim;
+
+    rule->top_k = s->top_k;
+    rule->n_clusters = s->clusters;
+    rule->clusters = (struct cluster_options){.distance = s->distance,
+                                              .momentum = (float)s->momentum,
+                                              .beta = (float)s->beta};
+    rule->masks = (struct mask_rule){.drop = (float)s->drop,
+                                     .rescale = s->rescale,
+                                     .kind = s->mask,
+                                     .seed = r->train.seed};
+}
+
 int stage_mixture(struct mixture *out, const struct job *job, const struct stage *s,
                   bool read, struct artel_error *err)
 {
@@ -144,6 +182,8 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
         rule.temperature = (float)r->router.temperature;
         rule.top_k = r->router.top_k ? r->router.top_k : rule.top_k;
     }
+    if (rule.n_clusters)
+        set_slim(&rule, r);
     rc = mixture_init(out, method, &job->model->weights->config, &rule, err);
     if (rc == 0)
         rc = add_experts(out, job, s, read, err);
@@ -225,6 +265,8 @@ static void set_train_options(struct train_options *t, const struct job *job,
         teach_labels(t, job);
     else
         teach_answers(t, job);
+    if (m->rule.n_clusters)
+        t->l1 = (float)job->r->slim.l1;
 }
 
 static bool expert_moves(const struct job *job, const struct stage *s, size_t expert)

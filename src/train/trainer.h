@@ -52,6 +52,7 @@ void train_options_default(struct train_options *o);
 int trainer_open(struct artel_trainer **out, const struct artel_model *model,
                  struct mixture *mixture, const bool *trained, bool train_routers,
                  const struct train_options *o, struct artel_error *err);
+/* A mixture with masks keeps them on, those for use: mixture_bare() before it is written. */
 void trainer_close(struct artel_trainer *t);
 /* Bytes that a trainer would take beside the prepared model. */
 size_t trainer_bytes(const struct artel_model *model, const struct mixture *mixture,

@@ -292,11 +292,7 @@ void trainer_close(struct artel_trainer *t)
     relay_destroy(&t->relay);
     free(t->seen);
     free(t->saw);
-    if (t->mixture->bare) { /* what was learnt remains */
-        mixture_bare(t->mixture);
-        if (t->mixture->stack)
-            expert_stack_pack(t->mixture->stack, NULL);
-    }
+    trainer_wear(t, MASK_INFERENCE);
     arena_release(&t->wave);
     arena_release(&t->arena);
     free(t);
