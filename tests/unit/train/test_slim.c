@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SLIM in the engine: what is far goes to the identities, which are the base; without
+ * distance and masks it is a top-2 mixture; slopes through yielding gates; training with
+ * masks, clusters and the L1 term repeats itself to the bit, and asking changes nothing.
+ */
+#include "support/toy_decoder.h"
+
+#include "base/cpu.h"
+#include "train/trainer.h"
+
+#define N_LORAS      3
+#define N_IDENTITIES 2
+#define ROWS         12
+#define ROW_TOKENS   12
+
+struct fixture {
+    struct artel_model *model;
+    struct mixture mixture;
+    struct toy_data data;
+};
+
+static struct gate_rule slim_rule(float drop)
+{
+    struct gate_rule rule;
+
+    assert_int_equal(method_rule(&rule, "slim"), 0);
+    rule.n_clusters = 3;
+    rule.masks.drop = drop;
+    rule.masks.seed = 7;
+    return rule;
+}
+
+static void open_with(struct fixture *f, const struct gate_rule *rule,
+                      size_t identities)
+{
+    struct artel_error err;
+
+    f->model = toy_open(7);
+    assert_int_equal(
+        mixture_init(&f->mixture, "slim", &f->model->weights->config, rule, &err), 0);
+    for (size_t e = 0; e < N_LORAS; e++)
+        toy_expert(&f->mixture, f->model,
+                   e == 0   ? "a"
+                   : e == 1 ? "b"
+                            : "c",
+                   3 + e, "456", e + 1);
+    for (size_t e = 0; e < identities; e++)
+        toy_identity(&f->mixture, f->model, e ? "i2" : "i1");
+    mixture_draw_routers(&f->mixture, 0.4f, 9);
+    toy_fill(&f->data, 5);
+}
+
+static void close_it(struct fixture *f)
+{
+    mixture_release(&f->mixture);
+    toy_close(f->model);
+}
+
+/* Clusters that have seen samples about MEAN with deviation SPREAD. */
+static void teach(struct fixture *f, float mean, float spread)
+{
+    struct rng rng;
+    float x[TOY_DIM];
+
+    rng_init(&rng, 31, 0);
+    for (size_t r = 0; r < f->mixture.n_routers; r++) {
+        struct clusters c;
+
+        mixture_clusters(&c, &f->mixture, r);
+        for (size_t i = 0; i < 200; i++) {
+            for (size_t j = 0; j < TOY_DIM; j++)
+                x[j] = mean + spread * rng_normal(&rng);
+            clusters_add(&c, x, &f->mixture.rule.clusters);
+        }
+    }
+}
+
+static struct decoder_pass *pass_over(const struct fixture *f,
+                                      const struct mixture *mixture, bool backward)
+{
+    const struct pass_options o = {
+        .routing = ROUTE_ROUTER, .backward = backward, .max_rows = 32, .max_seqs = 4};
+    struct decoder_pass *p;
+    struct artel_error err;
+
+    assert_int_equal(pass_open(&p, f->model, mixture, &o, &err), 0);
+    decoder_forward(p, &f->data.block);
+    return p;
+}
+
+static void assert_same_hidden(const struct decoder_pass *a,
+                               const struct decoder_pass *b, size_t n_rows)
+{
+    for (size_t t = 0; t < n_rows; t++)
+        assert_memory_equal(pass_hidden(a, t), pass_hidden(b, t),
+                            TOY_DIM * sizeof(float));
+}
+
+static void what_is_far_is_the_base_bit_for_bit(void **state)
+{
+    const struct gate_rule rule = slim_rule(0.5f);
+    struct decoder_pass *near, *far, *base;
+    struct fixture f;
+
+    (void)state;
+    open_with(&f, &rule, N_IDENTITIES);
+    base = pass_over(&f, NULL, false);
+    near = pass_over(&f, &f.mixture, false); /* clusters have seen nothing: no yield */
+    assert_memory_not_equal(pass_hidden(near, 3), pass_hidden(base, 3),
+                            TOY_DIM * sizeof(float));
+    teach(&f, 1e4f, 1e-3f);
+    far = pass_over(&f, &f.mixture, false);
+    assert_same_hidden(far, base, f.data.block.n_rows);
+    pass_close(base);
+    pass_close(near);
+    pass_close(far);
+    close_it(&f);
+}
+
+/* No masks, no identities, beta 0, clusters or none: the same bits as a top-2 mixture. */
+static void without_its_parts_it_is_a_top_2_mixture(void **state)
+{
+    struct gate_rule rule = slim_rule(0.0f), plain;
+    struct fixture f, g;
+    struct decoder_pass *a, *b;
+
+    (void)state;
+    rule.clusters.beta = 0.0f;
+    plain = rule;
+    plain.n_clusters = 0;
+    open_with(&f, &rule, 0);
+    open_with(&g, &plain, 0);
+    teach(&f, 1e4f, 1e-3f);
+    a = pass_over(&f, &f.mixture, false);
+    b = pass_over(&g, &g.mixture, false);
+    assert_same_hidden(a, b, f.data.block.n_rows);
+    pass_close(a);
+    pass_close(b);
+    close_it(&f);
+    close_it(&g);
+}
+
+/* The share of the LoRAs falls as the clusters move away. */
+static void weight_goes_to_identities_with_the_distance(void **state)
+{
+    const struct gate_rule rule = slim_rule(0.0f);
+    float before = 2.0f;
+
+    (void)state;
+    for (float away = 0.0f; away < 40.0f; away += 8.0f) {
+        struct decoder_pass *p;
+        struct fixture f;
+        double sums[2 * (N_LORAS + N_IDENTITIES)] = {0.0}, loras = 0.0;
+        size_t rows = 0;
+
+        open_with(&f, &rule, N_IDENTITIES);
+        teach(&f, away, 1.0f);
+        p = pass_over(&f, &f.mixture, false);
+        for (size_t s = 0; s < TOY_SEQS; s++)
+            rows += pass_add_gates(p, s, f.data.seqs[s].loss, sums);
+        for (size_t e = 0; e < N_LORAS; e++)
+            loras += sums[e] / (double)rows;
+        assert_true((float)loras <= before);
+        before = (float)loras;
+        pass_close(p);
+        close_it(&f);
+    }
+    assert_true(before < 0.01f);
+}
+
+static double loss_of(struct decoder_pass *p, const struct fixture *f)
+{
+    struct block_loss loss;
+
+    decoder_forward(p, &f->data.block);
+    decoder_loss(p, &loss, NULL);
+    return loss.scaled;
+}
+
+/* PARAMS along GRAD: the loss moves as the gradient says. Bound: test_gradients.c. */
+static void check_along(struct decoder_pass *p, const struct fixture *f, float *params,
+                        const float *grad, size_t n)
+{
+    float *kept = malloc(n * sizeof(*kept));
+    double norm = 0.0, above, below;
+
+    memcpy(kept, params, n * sizeof(*kept));
+    for (size_t i = 0; i < n; i++)
+        norm += (double)grad[i] * (double)grad[i];
+    norm = sqrt(norm);
+    assert_true(norm > 1e-4);
+    for (size_t i = 0; i < n; i++)
+        params[i] = kept[i] + 1e-2f * grad[i] / (float)norm;
+    above = loss_of(p, f);
+    for (size_t i = 0; i < n; i++)
+        params[i] = kept[i] - 1e-2f * grad[i] / (float)norm;
+    below = loss_of(p, f);
+    memcpy(params, kept, n * sizeof(*kept));
+    free(kept);
+    assert_near((above - below) / 2e-2, norm, 5e-4 + 0.01 * norm);
+}
+
+/* In the last layer, where no number of the layer moves what a router sees: the distance
+ * carries no gradient. */
+static void slopes_pass_through_yielding_gates(void **state)
+{
+    const struct gate_rule rule = slim_rule(0.0f);
+    struct fixture f;
+    struct mixture_grads g;
+    struct block_loss loss;
+    struct decoder_pass *p;
+    const size_t last = TOY_LAYERS - 1;
+    struct router *r;
+
+    (void)state;
+    open_with(&f, &rule, N_IDENTITIES);
+    teach(&f, 1.5f, 1.0f);
+    g = toy_grads(&f.mixture);
+    p = pass_over(&f, &f.mixture, true);
+    decoder_loss(p, &loss, NULL);
+    decoder_backward(p, &g);
+    for (size_t e = 0; e < N_LORAS; e++) {
+        const struct expert *x = &f.mixture.experts[e];
+        const struct lora *l = expert_lora(x, last, SITE_DOWN);
+
+        if (!g.touched[e])
+            continue;
+        check_along(p, &f, l->b, g.expert[e] + (l->b - x->params), l->rank * l->n_out);
+    }
+    r = &f.mixture.routers[last];
+    check_along(p, &f, r->w, g.routers + (r->w - f.mixture.router_params),
+                r->n_experts * r->dim);
+    toy_grads_free(&g);
+    pass_close(p);
+    close_it(&f);
+}
+
+/* ---- training ---- */
+
+struct training {
+    struct fixture f;
+    struct artel_trainer *trainer;
+    int32_t ids[ROWS][ROW_TOKENS];
+    unsigned char loss[ROW_TOKENS];
+    struct example row[ROWS];
+    const struct example *rows[ROWS];
+    struct batch batch;
+};
+
+static void open_training(struct training *t, size_t threads, float drop, float l1)
+{
+    static const bool trained[] = {true, true, true, false, false};
+    const struct gate_rule rule = slim_rule(drop);
+    struct train_options o;
+    struct artel_error err;
+    struct rng r;
+
+    memset(t, 0, sizeof(*t));
+    open_with(&t->f, &rule, N_IDENTITIES);
+    rng_init(&r, 11, 0);
+    for (size_t k = 0; k < ROW_TOKENS; k++)
+        t->loss[k] = k >= 6;
+    for (size_t i = 0; i < ROWS; i++) {
+        for (size_t k = 0; k < ROW_TOKENS; k++)
+            t->ids[i][k] = (int32_t)(i % 2 * 16 + rng_below(&r, 16));
+        t->row[i] = (struct example){.ids = t->ids[i],
+                                     .n = ROW_TOKENS - i % 3,
+                                     .n_prompt = 6,
+                                     .loss = t->loss,
+                                     .pool_first = 1,
+                                     .pool_n = 5,
+                                     .n_loss = 6 - i % 3,
+                                     .row = i + 1};
+        t->rows[i] = &t->row[i];
+        t->batch.n_tokens += t->row[i].n;
+        t->batch.n_loss += t->row[i].n_loss;
+    }
+    t->batch.rows = t->rows;
+    t->batch.n_rows = ROWS;
+    train_options_default(&o);
+    o.learning_rate = o.router_learning_rate = 1e-2f;
+    o.routing = ROUTE_ROUTER;
+    o.unlabelled = true;
+    o.l1 = l1;
+    o.max_row_tokens = 24;
+    o.block_rows = 24;
+    assert_int_equal(cpu_set_threads(threads, &err), 0);
+    assert_int_equal(
+        trainer_open(&t->trainer, t->f.model, &t->f.mixture, trained, true, &o, &err),
+        0);
+}
+
+static void close_training(struct training *t)
+{
+    trainer_close(t->trainer);
+    close_it(&t->f);
+}
+
+static struct step_report steps(struct training *t, size_t n)
+{
+    struct step_report report = {0};
+    struct artel_error err;
+
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(trainer_step(t->trainer, &t->batch, 1, &report, &err), 0);
+    return report;
+}
+
+static size_t state_of(struct training *t, struct tensor *out)
+{
+    const size_t n = trainer_state(t->trainer, NULL);
+
+    assert_true(n <= 32);
+    return trainer_state(t->trainer, out);
+}
+
+/* All that a checkpoint would hold is the same bits. */
+static void assert_same_state(struct training *a, struct training *b)
+{
+    struct tensor one[32], two[32];
+    const size_t n = state_of(a, one);
+
+    assert_int_equal(state_of(b, two), n);
+    assert_string_equal(one[n - 1].name, "router.clusters");
+    for (size_t i = 0; i < n; i++)
+        assert_memory_equal(one[i].data, two[i].data, one[i].bytes);
+}
+
+static void threads_and_restarts_change_no_bit(void **state)
+{
+    struct training one, many, again;
+    struct tensor kept[32];
+    struct artel_error err;
+    size_t n;
+
+    (void)state;
+    open_training(&one, 1, 0.5f, 1e-3f);
+    steps(&one, 6);
+    open_training(&many, 3, 0.5f, 1e-3f);
+    steps(&many, 6);
+    assert_same_state(&one, &many);
+    n = state_of(&many, kept);
+    open_training(&again, 2, 0.5f, 1e-3f);
+    assert_int_equal(trainer_restore(again.trainer, kept, n, 6, &err), 0);
+    steps(&again, 4);
+    steps(&one, 4);
+    assert_same_state(&one, &again);
+    close_training(&one);
+    close_training(&many);
+    close_training(&again);
+}
+
+static void it_learns_under_masks(void **state)
+{
+    struct training t;
+    float before, after;
+
+    (void)state;
+    open_training(&t, 2, 0.3f, 0.0f);
+    before = steps(&t, 1).loss;
+    after = steps(&t, 150).loss;
+    assert_true(after < 0.8f * before);
+    close_training(&t);
+}
+
+/* 12 samples a step: the clusters are ready in the sixth. */
+static void an_evaluation_changes_nothing(void **state)
+{
+    struct training t;
+    struct tensor kept[32];
+    struct eval_report report;
+    struct artel_error err;
+    float *clusters, *params;
+    size_t n;
+
+    (void)state;
+    open_training(&t, 2, 0.5f, 0.0f);
+    steps(&t, 7);
+    n = state_of(&t, kept);
+    clusters = malloc(kept[n - 1].bytes);
+    params = malloc(t.f.mixture.experts[0].n_params * sizeof(*params));
+    memcpy(clusters, kept[n - 1].data, kept[n - 1].bytes);
+    memcpy(params, t.f.mixture.experts[0].params,
+           t.f.mixture.experts[0].n_params * sizeof(*params));
+    assert_int_equal(trainer_eval(t.trainer, t.rows, ROWS, &report, &err), 0);
+    assert_memory_equal(clusters, kept[n - 1].data, kept[n - 1].bytes);
+    assert_memory_equal(params, t.f.mixture.experts[0].params,
+                        t.f.mixture.experts[0].n_params * sizeof(*params));
+    free(clusters);
+    free(params);
+    close_training(&t);
+}
+
+/* The term is lambda times the mean sizes, and it alone pulls every number to zero. */
+static void the_l1_term_is_told_and_pulls(void **state)
+{
+    struct training with, without;
+    double expected = 0.0, size[2] = {0.0, 0.0};
+
+    (void)state;
+    open_training(&with, 1, 0.0f, 0.5f);
+    open_training(&without, 1, 0.0f, 0.0f);
+    for (size_t e = 0; e < N_LORAS; e++)
+        for (size_t i = 0; i < TOY_LAYERS * N_SITES; i++) {
+            const struct lora *l = &with.f.mixture.experts[e].lora[i];
+            double a = 0.0, b = 0.0;
+
+            if (!l->rank)
+                continue;
+            for (size_t k = 0; k < l->rank * l->n_in; k++)
+                a += fabs((double)l->a[k]);
+            for (size_t k = 0; k < l->rank * l->n_out; k++)
+                b += fabs((double)l->b[k]);
+            expected += 0.5 * (a / (double)(l->rank * l->n_in) +
+                               b / (double)(l->rank * l->n_out));
+        }
+    assert_near(steps(&with, 1).penalty, expected, 1e-4 * expected);
+    assert_true(steps(&without, 1).penalty == 0.0f);
+    steps(&with, 30);
+    steps(&without, 30);
+    for (size_t i = 0; i < with.f.mixture.experts[0].n_params; i++) {
+        size[0] += fabs((double)with.f.mixture.experts[0].params[i]);
+        size[1] += fabs((double)without.f.mixture.experts[0].params[i]);
+    }
+    assert_true(size[0] < size[1]);
+    close_training(&with);
+    close_training(&without);
+}
+
+/* What is worn for use is masked; what was learnt is not lost beneath. */
+static void masks_come_off(void **state)
+{
+    struct gate_rule rule = slim_rule(0.5f);
+    struct fixture f;
+    struct artel_error err;
+    struct expert learnt;
+    float *before;
+    size_t n, zeros = 0;
+
+    (void)state;
+    open_with(&f, &rule, N_IDENTITIES);
+    n = f.mixture.experts[1].n_params;
+    before = malloc(n * sizeof(*before));
+    memcpy(before, f.mixture.experts[1].params, n * sizeof(*before));
+    assert_int_equal(
+        mixture_wear(&f.mixture, &f.model->weights->config, MASK_INFERENCE, &err), 0);
+    for (size_t i = 0; i < n; i++)
+        zeros += f.mixture.experts[1].params[i] == 0.0f;
+    assert_near((double)zeros / (double)n, 1.0 - sqrt(0.5), 0.03);
+    assert_int_equal(mixture_learnt(&learnt, &f.mixture, 1, &err), 0);
+    assert_memory_equal(learnt.params, before, n * sizeof(*before));
+    assert_true(learnt.lora[SITE_GATE].a[0] == before[0]);
+    free(learnt.lora);
+    mixture_bare(&f.mixture);
+    assert_memory_equal(f.mixture.experts[1].params, before, n * sizeof(*before));
+    free(before);
+    close_it(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_far_is_the_base_bit_for_bit),
+        cmocka_unit_test(without_its_parts_it_is_a_top_2_mixture),
+        cmocka_unit_test(weight_goes_to_identities_with_the_distance),
+        cmocka_unit_test(slopes_pass_through_yielding_gates),
+        cmocka_unit_test(threads_and_restarts_change_no_bit),
+        cmocka_unit_test(it_learns_under_masks),
+        cmocka_unit_test(an_evaluation_changes_nothing),
+        cmocka_unit_test(the_l1_term_is_told_and_pulls),
+        cmocka_unit_test(masks_come_off),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
