@@ -269,6 +269,8 @@ static void log_step(struct loop *l, const struct step_report *r)
         json_object_set_new(line, "router_accuracy",
                             json_real((double)r->router_accuracy));
     }
+    if (l->in->train.l1 > 0)
+        json_object_set_new(line, "l1", json_real((double)r->penalty));
     json_object_set_new(line, "learning_rate", json_real((double)r->rate));
     json_object_set_new(line, "grad_norm", json_real((double)r->grad_norm));
     json_object_set_new(line, "tokens", json_integer((json_int_t)r->n_tokens));

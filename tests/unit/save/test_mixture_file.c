@@ -133,6 +133,57 @@ static void routers_with_bias_at_every_linear_read_back(void **state)
     run_close(r);
 }
 
+static void what_routers_have_seen_reads_back(void **state)
+{
+    struct run *r = run_open("single");
+    struct gate_rule rule;
+    struct mixture_file f, back;
+    float x[TOY_DIM];
+    size_t n;
+
+    (void)state;
+    assert_int_equal(method_rule(&rule, "slim"), 0);
+    rule.n_clusters = 2;
+    rule.clusters.beta = 0.75f;
+    rule.masks = (struct mask_rule){0.25f, true, MASK_EXPECTED, 77};
+    run_fill(&f, r, "single");
+    mixture_release(&f.mixture);
+    assert_int_equal(
+        mixture_init(&f.mixture, "slim", &r->base.weights.config, &rule, NULL), 0);
+    add_expert(&f, r, "law", "../experts/law");
+    add_expert(&f, r, "math", "experts/math");
+    for (size_t i = 0; i < 70; i++) {
+        struct clusters c;
+
+        mixture_clusters(&c, &f.mixture, i % f.mixture.n_routers);
+        for (size_t j = 0; j < TOY_DIM; j++)
+            x[j] = (float)(i * j % 17);
+        clusters_add(&c, x, &rule.clusters);
+    }
+    assert_int_equal(mixture_file_write(&f, &r->err), 0);
+    open_ok(r, &back, r->folder);
+    check_same(&back.mixture, &f.mixture);
+    n = f.mixture.n_routers * clusters_floats(2, TOY_DIM);
+    assert_memory_equal(back.mixture.cluster_state, f.mixture.cluster_state,
+                        n * sizeof(float));
+    assert_int_equal(back.mixture.rule.n_clusters, 2);
+    assert_true(back.mixture.rule.clusters.beta == 0.75f);
+    assert_true(back.mixture.rule.masks.drop == 0.25f);
+    assert_true(back.mixture.rule.masks.rescale);
+    assert_int_equal(back.mixture.rule.masks.kind, MASK_EXPECTED);
+    assert_int_equal(back.mixture.rule.masks.seed, 77);
+    mixture_file_release(&back);
+    /* counts that would index centres that are not there */
+    f.mixture.cluster_state[clusters_floats(2, TOY_DIM) - 3] = 9.0f;
+    assert_int_equal(mixture_file_write(&f, &r->err), 0);
+    assert_int_equal(
+        mixture_file_open(&back, r->folder, &r->base.model, false, &r->err),
+        ARTEL_EFORMAT);
+    assert_string_equal(r->err.code, "MIX08");
+    mixture_file_release(&f);
+    run_close(r);
+}
+
 static void identities_have_no_folder(void **state)
 {
     struct run *r = run_open("moa");
@@ -224,6 +275,7 @@ int main(void)
         cmocka_unit_test(a_folder_with_one_mixture_may_be_named),
         cmocka_unit_test(methods_without_routers_have_no_router_file),
         cmocka_unit_test(routers_with_bias_at_every_linear_read_back),
+        cmocka_unit_test(what_routers_have_seen_reads_back),
         cmocka_unit_test(identities_have_no_folder),
         cmocka_unit_test(a_crash_between_the_files_leaves_the_old_mixture),
         cmocka_unit_test(an_expert_that_is_not_there_stops_the_write),
