@@ -144,6 +144,7 @@ static bool block_q4_1(uint8_t *out, const float *x)
 {
     float min, max, d, id;
     uint8_t q[BLOCK];
+    bool fits;
 
     range(x, &min, &max);
     d = (max - min) / 15.0f;
@@ -151,13 +152,15 @@ static bool block_q4_1(uint8_t *out, const float *x)
     for (size_t i = 0; i < BLOCK; i++)
         q[i] = at_most((x[i] - min) * id + 0.5f, 15);
     put_nibbles(out + 4, q);
-    return put_half(out, d) & put_half(out + 2, min);
+    fits = put_half(out, d);
+    return put_half(out + 2, min) && fits;
 }
 
 static bool block_q5_1(uint8_t *out, const float *x)
 {
     float min, max, d, id;
     uint8_t q[BLOCK];
+    bool fits;
 
     range(x, &min, &max);
     d = (max - min) / 31.0f;
@@ -166,7 +169,8 @@ static bool block_q5_1(uint8_t *out, const float *x)
         q[i] = at_most((x[i] - min) * id + 0.5f, 31);
     put_fifth_bits(out + 4, q);
     put_nibbles(out + 8, q);
-    return put_half(out, d) & put_half(out + 2, min);
+    fits = put_half(out, d);
+    return put_half(out + 2, min) && fits;
 }
 
 static bool plain_f16(uint8_t *out, const float *x)

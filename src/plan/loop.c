@@ -255,30 +255,11 @@ static int resume(struct loop *l, struct artel_error *err)
 
 static void log_step(struct loop *l, const struct step_report *r)
 {
-    json_t *line;
-
-    if (l->s.position % l->in->settings->logging_steps)
-        return;
-    line = json_object();
-    json_object_set_new(line, "step", json_integer((json_int_t)l->s.position));
-    json_object_set_new(line, "epoch",
-                        json_real(order_epoch(&l->order, l->s.position)));
-    json_object_set_new(line, "loss", json_real((double)r->loss));
-    if (l->in->train_routers && !l->in->train.unlabelled) {
-        json_object_set_new(line, "router_loss", json_real((double)r->router_loss));
-        json_object_set_new(line, "router_accuracy",
-                            json_real((double)r->router_accuracy));
-    }
-    if (l->in->train.l1 > 0)
-        json_object_set_new(line, "l1", json_real((double)r->penalty));
-    json_object_set_new(line, "learning_rate", json_real((double)r->rate));
-    json_object_set_new(line, "grad_norm", json_real((double)r->grad_norm));
-    json_object_set_new(line, "tokens", json_integer((json_int_t)r->n_tokens));
-    json_object_set_new(line, "seconds", json_real(r->seconds));
-    json_object_set_new(
-        line, "tokens_per_second",
-        json_real(r->seconds > 0 ? (double)r->n_tokens / r->seconds : 0.0));
-    steplog_line(&l->log, line);
+    if (l->s.position % l->in->settings->logging_steps == 0)
+        steplog_line(&l->log,
+                     step_line(r, l->s.position, order_epoch(&l->order, l->s.position),
+                               l->in->train_routers && !l->in->train.unlabelled,
+                               l->in->train.l1 > 0));
 }
 
 static void tell_step(struct loop *l, const struct step_report *r)

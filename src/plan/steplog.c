@@ -116,6 +116,31 @@ void steplog_line(struct steplog *l, json_t *line)
     free(text);
 }
 
+json_t *step_line(const struct step_report *r, uint64_t step, double epoch,
+                  bool routers, bool l1)
+{
+    json_t *line = json_object();
+
+    json_object_set_new(line, "step", json_integer((json_int_t)step));
+    json_object_set_new(line, "epoch", json_real(epoch));
+    json_object_set_new(line, "loss", json_real((double)r->loss));
+    if (routers) {
+        json_object_set_new(line, "router_loss", json_real((double)r->router_loss));
+        json_object_set_new(line, "router_accuracy",
+                            json_real((double)r->router_accuracy));
+    }
+    if (l1)
+        json_object_set_new(line, "l1", json_real((double)r->penalty));
+    json_object_set_new(line, "learning_rate", json_real((double)r->rate));
+    json_object_set_new(line, "grad_norm", json_real((double)r->grad_norm));
+    json_object_set_new(line, "tokens", json_integer((json_int_t)r->n_tokens));
+    json_object_set_new(line, "seconds", json_real(r->seconds));
+    json_object_set_new(
+        line, "tokens_per_second",
+        json_real(r->seconds > 0 ? (double)r->n_tokens / r->seconds : 0.0));
+    return line;
+}
+
 void steplog_sync(struct steplog *l)
 {
     struct stat open_one, at_path;

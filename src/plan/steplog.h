@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 #include "plan/events.h"
+#include "train/trainer.h"
 
 struct steplog {
     FILE *f; /* NULL: not open */
@@ -31,6 +32,9 @@ void steplog_open(struct steplog *l, const char *folder, uint64_t last_step,
                   void *user);
 /* Takes LINE over. Numbers that are not finite are left out of it by the caller. */
 void steplog_line(struct steplog *l, json_t *line);
+/* The line of a step, new: with what labels teach the routers, with the L1 term. */
+json_t *step_line(const struct step_report *r, uint64_t step, double epoch,
+                  bool routers, bool l1);
 /* At a checkpoint: what is in the log is on disk; a log that was moved away starts anew. */
 void steplog_sync(struct steplog *l);
 void steplog_close(struct steplog *l);
