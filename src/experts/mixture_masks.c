@@ -76,7 +76,8 @@ int mixture_learnt(struct expert *out, const struct mixture *m, size_t index,
     out->params = m->bare[index];
     for (size_t i = 0; i < n; i++)
         if (x->lora[i].rank) {
-            out->lora[i].a = out->params + (x->lora[i].a - x->params);
+            out->lora[i].down = out->lora[i].a =
+                out->params + (x->lora[i].a - x->params);
             out->lora[i].b = out->params + (x->lora[i].b - x->params);
         }
     return 0;

@@ -146,8 +146,7 @@ static void yield_rows(float *probs, const struct gates *g, const struct router 
         float *p = probs + u * E;
 
         for (size_t e = K; e-- > 0;) {
-            const float by =
-                g->identity[g->n_fixed + e] ? g->yield[u] : -g->yield[u];
+            const float by = g->identity[g->n_fixed + e] ? g->yield[u] : -g->yield[u];
 
             p[e] = logits[u * pitch + e] + (r->b ? r->b[e] : 0.0f) + by;
         }

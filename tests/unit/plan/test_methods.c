@@ -270,7 +270,7 @@ static void res_experts_are_refused_where_they_do_not_fit(void **state)
     fixture_close(&f);
 }
 
-#define ALL_METHODS "method: [molora, modula-flan, modula-res]\n"
+#define ALL_METHODS "method: [molora, slim, modula-flan, modula-res]\n"
 
 static void every_method_continues_to_the_same_bytes(void **state)
 {
@@ -279,12 +279,17 @@ static void every_method_continues_to_the_same_bytes(void **state)
         uint64_t step;
     } stops[] = {{"res-two", 3},
                  {"molora", 3},
+                 {"slim", 3},
                  {"modula-flan-router", 2},
                  {"modula-res-router", 5}};
     static const char *const results[] = {
         "molora/experts/expert-1/adapter_model.safetensors",
-        "molora/router.safetensors", "modula-flan/router.safetensors",
-        "modula-res/router.safetensors", "experts-res/two/adapter_model.safetensors"};
+        "molora/router.safetensors",
+        "slim/experts/expert-1/adapter_model.safetensors",
+        "slim/router.safetensors",
+        "modula-flan/router.safetensors",
+        "modula-res/router.safetensors",
+        "experts-res/two/adapter_model.safetensors"};
     struct fixture f;
 
     (void)state;
