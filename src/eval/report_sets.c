@@ -54,7 +54,7 @@ static void sheet_head(const struct report *r, const char *first)
 /* The best value of a row, where not all are the same. */
 static double best_of(const struct report *r, const struct sheet *s, const char *set)
 {
-    double low = INFINITY, high = -INFINITY;
+    double low = (double)INFINITY, high = -(double)INFINITY;
 
     for (size_t i = 0; i < r->c->n; i++) {
         const double v = compared_number(compared_set(r->c, i, s->group, set), s->key);
@@ -165,8 +165,8 @@ static void range_of(const struct report *r, const struct sheet *s, double *low,
 {
     const json_t *const sets = sets_of(r, s->group);
 
-    *low = INFINITY;
-    *high = -INFINITY;
+    *low = (double)INFINITY;
+    *high = -(double)INFINITY;
     for (size_t k = 0; k < json_array_size(sets); k++)
         for (size_t i = 0; i < r->c->n; i++) {
             const double v = compared_number(

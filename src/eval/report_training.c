@@ -87,7 +87,7 @@ static void draw_box(FILE *f, const struct curve *a, const struct curve *b,
 static void chart(FILE *f, const char *stage, const char *what, const struct series *a,
                   const struct series *b, bool share)
 {
-    double low = INFINITY, high = -INFINITY, last = 1;
+    double low = (double)INFINITY, high = -(double)INFINITY, last = 1;
     struct curve *curves = calloc(2, sizeof(*curves));
     struct scale x, y;
 
