@@ -135,7 +135,7 @@ static void carve(struct decoder_pass *p, struct arena *a)
 static int stack_experts(const struct artel_model *m, const struct mixture *mixture,
                          bool training, struct artel_error *err)
 {
-    int rc = mixture ? mixture_check_tiles(mixture, err) : 0;
+    int rc = mixture ? rule_check_tiles(&mixture->rule, mixture->method, err) : 0;
 
     if (rc < 0 || !mixture || !mixture->n_experts)
         return rc;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "experts/expert.h"
 #include "files/json.h"
 #include "files/write.h"
@@ -166,6 +167,23 @@ static int open_mixture(struct artel_mixture *m, const char *path, const char *b
     return rc;
 }
 
+/* A mixture that bf16 cannot compute is done in fp32 unless bf16 was asked for. */
+static int suit_precision(enum precision *p, const struct mixture *m, const char *asked,
+                          struct artel_error *err)
+{
+    struct artel_error why;
+
+    if (!m || *p == PRECISION_FP32 || rule_check_tiles(&m->rule, m->method, &why) == 0)
+        return 0;
+    if (asked && !strcmp(asked, "bf16")) {
+        *err = why;
+        return ARTEL_ELIMIT;
+    }
+    *p = PRECISION_FP32;
+    log_info("precision fp32: %s", why.reason);
+    return 0;
+}
+
 static int prepare(struct artel_mixture *m, const struct artel_open_options *o,
                    struct artel_error *err)
 {
@@ -175,6 +193,8 @@ static int prepare(struct artel_mixture *m, const struct artel_open_options *o,
     size_t needed;
     int rc = precision_choose(&precision, o->precision, err);
 
+    if (rc == 0)
+        rc = suit_precision(&precision, m->mixture, o->precision, err);
     if (rc < 0)
         return rc;
     needed = model_prepared_bytes(m->model, precision, use, n_positions);

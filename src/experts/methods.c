@@ -75,6 +75,16 @@ static const struct method {
       .clusters = {DISTANCE_MEAN, 0.99f, 1.0f},
       .masks = {.drop = 0.5f}},
      {.needs_text = true, .ffn_only = true, .identities = true}},
+    {"mixlora",
+     "MixLoRA: experts that each make a whole FFN, two of them a token, beside one LoRA "
+     "in attention",
+     {.place = ROUTER_FFN,
+      .decides = DECIDE_TOKEN,
+      .kind = GATE_TOP_K,
+      .top_k = 2,
+      .n_fixed = 1,
+      .whole_ffn = true},
+     {.needs_text = true}},
 };
 
 #define N_METHODS (sizeof(methods) / sizeof(methods[0]))

@@ -314,14 +314,15 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
     return 0;
 }
 
-int mixture_check_tiles(const struct mixture *m, struct artel_error *err)
+int rule_check_tiles(const struct gate_rule *rule, const char *method,
+                     struct artel_error *err)
 {
-    return !m->rule.whole_ffn
-               ? 0
-               : error_set(err, ARTEL_ELIMIT, "MIX16", "precision",
-                           "bf16 cannot compute %s: its experts each make a whole FFN, "
-                           "which is done in fp32 alone",
-                           m->method);
+    if (!rule->whole_ffn)
+        return 0;
+    return error_set(err, ARTEL_ELIMIT, "MIX16", "precision",
+                     "the experts of %s make whole FFNs, which bf16 cannot compute "
+                     "here: use fp32, or auto",
+                     method);
 }
 
 void mixture_draw_routers(struct mixture *m, float std, uint64_t seed)

@@ -114,8 +114,6 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err);
 int mixture_find(const struct mixture *m, const char *name);
 /* Router weights N(0, std); std 0 leaves zeros. */
 void mixture_draw_routers(struct mixture *m, float std, uint64_t seed);
-/* Can the bf16 step compute it? ARTEL_ELIMIT (MIX16) with the reason where it cannot. */
-int mixture_check_tiles(const struct mixture *m, struct artel_error *err);
 /* What router ROUTER_IDX has seen; only where the rule yields. */
 void mixture_clusters(struct clusters *c, const struct mixture *m, size_t router_idx);
 /*
@@ -131,6 +129,10 @@ int mixture_learnt(struct expert *out, const struct mixture *m, size_t index,
                    struct artel_error *err);
 /* Undoes it: params are what was learnt. */
 void mixture_bare(struct mixture *m);
+/* Can the bf16 step compute what METHOD's rule says? ARTEL_ELIMIT (MIX16) with the reason
+ * where it cannot. */
+int rule_check_tiles(const struct gate_rule *rule, const char *method,
+                     struct artel_error *err);
 /* Router of a linear: index into routers, or -1. */
 int mixture_router_of(const struct mixture *m, size_t layer, enum site s);
 /* Some expert stands where that router is asked. */

@@ -218,7 +218,7 @@ static enum expert_kind kind_in(const json_t *root)
     const char *type = json_string_value(
         json_object_get(json_object_get(root, "adapter_config"), "peft_type"));
 
-    return type && !strcmp(type, PEFT_TYPE_RES) ? EXPERT_RES : EXPERT_LORA;
+    return peft_type_kind(type);
 }
 
 int inspect_adapter(json_t *root, const char *path,

@@ -164,9 +164,10 @@ static int parse_gates(struct gated *parts, size_t *n, const struct mixture *m,
     return rc == 0 && !*n ? refuse_gates("", "no gate is given", err) : rc;
 }
 
-/* The only expert, or the one that is named. */
-static int choose_one(struct gated *part, const struct mixture *m, const char *name,
-                      struct artel_error *err)
+/* The only expert, or the one that is named, last; what is shared by experts that make
+ * whole FFNs goes with it. */
+static int choose_one(struct gated *parts, size_t *n, const struct mixture *m,
+                      const char *name, struct artel_error *err)
 {
     int i = m->n_experts == 1 ? 0 : -1;
 
@@ -179,7 +180,10 @@ static int choose_one(struct gated *part, const struct mixture *m, const char *n
                               : "the mixture has several experts: name one, or give "
                                 "--gates",
                          m->n_experts, m->n_experts ? m->experts[0].name : "");
-    *part = (struct gated){.expert = &m->experts[i], .gate = 1.0f};
+    *n = 0;
+    for (size_t e = 0; m->rule.whole_ffn && e < m->rule.n_fixed && (int)e != i; e++)
+        parts[(*n)++] = (struct gated){.expert = &m->experts[e], .gate = 1.0f};
+    parts[(*n)++] = (struct gated){.expert = &m->experts[i], .gate = 1.0f};
     return 0;
 }
 
@@ -196,10 +200,11 @@ static int join(struct conversion *c, const struct mixture *m, struct artel_erro
     else if (text)
         rc = parse_gates(parts, &n, m, text, err);
     else
-        rc = choose_one(parts, m, c->o->expert, err);
+        rc = choose_one(parts, &n, m, c->o->expert, err);
     if (rc == 0)
-        rc = experts_join(&c->expert, n == 1 ? parts[0].expert->name : "joined", config,
-                          parts, n, err);
+        rc = experts_join(&c->expert,
+                          n == 1 || !text ? parts[n - 1].expert->name : "joined",
+                          config, parts, n, err);
     if (rc == 0 && !(c->gates = json_object()))
         rc = error_nomem(err, 0);
     for (size_t i = 0; rc == 0 && i < n; i++)

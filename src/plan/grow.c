@@ -228,7 +228,7 @@ static int add_begin(struct add *a, struct artel_error *err)
     if (rc == 0)
         rc = job_begin(&a->job, err);
     if (rc == 0)
-        rc = job_prepare(&a->job, err);
+        rc = job_prepare(&a->job, a->job.precision, err);
     if (rc == 0)
         find_stages(a);
     return rc;

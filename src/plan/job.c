@@ -121,11 +121,26 @@ static int check_rank(const struct job *job, size_t rank, const char *key,
     return 0;
 }
 
+/* A method that bf16 cannot compute is done in fp32 unless bf16 is asked for. */
+static int check_precision(const struct job *job, const char *method,
+                           struct artel_error *err)
+{
+    struct gate_rule rule;
+
+    if (job->r->train.precision != RECIPE_BF16 || method_rule(&rule, method) < 0 ||
+        rule_check_tiles(&rule, method, err) == 0)
+        return 0;
+    return error_in(err, ARTEL_ELIMIT, job->r->path);
+}
+
 static int open_inputs(struct job *job, struct artel_error *err)
 {
     static const char *const precisions[] = {"auto", "fp32", "bf16"};
     const struct recipe *r = job->r;
     int rc = precision_choose(&job->precision, precisions[r->train.precision], err);
+
+    for (size_t i = 0; rc == 0 && i < r->n_methods; i++)
+        rc = check_precision(job, r->methods[i], err);
 
     if (rc == 0)
         rc = model_open(&job->model, r->model, err);
@@ -412,7 +427,9 @@ static int watch_inputs(struct job *job, struct artel_error *err)
 /* What "auto" came to is said before the work begins. */
 static void tell_precision(const struct job *job)
 {
-    char text[160];
+    struct artel_error why;
+    struct gate_rule rule;
+    char text[512];
     const struct run_progress p = {
         .event = RUN_NOTE, .stage = "", .seconds_left = -1, .message = text};
 
@@ -421,10 +438,22 @@ static void tell_precision(const struct job *job)
              cpu_isa_name(cpu_isa()), memory_mode_name(job->memory));
     if (job->o->progress)
         job->o->progress(job->o->user, &p);
+    for (size_t i = 0; i < job->n_stages; i++) {
+        const struct stage *s = &job->stages[i];
+
+        if (!s->pending || stage_precision(job, s) == job->precision)
+            continue;
+        method_rule(&rule, s->row->method);
+        rule_check_tiles(&rule, s->row->method, &why);
+        snprintf(text, sizeof(text), "%s: precision fp32, for %s", s->name, why.reason);
+        if (job->o->progress)
+            job->o->progress(job->o->user, &p);
+    }
 }
 
 int job_begin(struct job *job, struct artel_error *err)
 {
+    enum precision precision = job->precision;
     bool trains = false;
     int rc = job->lock.fd >= 0 ? 0 : run_lock_take(&job->lock, job->r->output, err);
 
@@ -432,11 +461,13 @@ int job_begin(struct job *job, struct artel_error *err)
         rc = write_recipe(job, err);
     if (rc == 0)
         rc = watch_inputs(job, err);
-    for (size_t i = 0; i < job->n_stages; i++)
-        trains = trains || (job->stages[i].pending && stage_trains(&job->stages[i]));
+    for (size_t i = 0; i < job->n_stages && !trains; i++) {
+        trains = job->stages[i].pending && stage_trains(&job->stages[i]);
+        precision = stage_precision(job, &job->stages[i]);
+    }
     if (rc == 0 && trains) {
         tell_precision(job);
-        rc = job_prepare(job, err);
+        rc = job_prepare(job, precision, err);
     }
     return rc;
 }

@@ -54,14 +54,23 @@ static size_t positions(const struct job *job)
                                                  : job->n_positions;
 }
 
-int job_prepare(const struct job *job, struct artel_error *err)
+enum precision stage_precision(const struct job *job, const struct stage *s)
+{
+    struct gate_rule rule;
+
+    if (s->row->method && method_rule(&rule, s->row->method) == 0 && rule.whole_ffn)
+        return PRECISION_FP32;
+    return job->precision;
+}
+
+int job_prepare(const struct job *job, enum precision p, struct artel_error *err)
 {
     const int rc = job->o->nonfinite ? 0 : model_check_finite(job->model, err);
 
     if (rc < 0)
         return rc;
-    return model_prepare(job->model, job->precision, memory_mode_use(job->memory),
-                         positions(job), err);
+    return model_prepare(job->model, p, memory_mode_use(job->memory), positions(job),
+                         err);
 }
 
 /* Ids and loss marks of all rows, and what stands for a row. */
@@ -80,24 +89,23 @@ static size_t text_bytes(const struct job *job)
     return bytes;
 }
 
-/* What all of the run takes at once, were memory used in this MODE. */
-static int measure(const struct job *job, enum memory_mode mode, size_t *memory,
-                   uint64_t *disk, struct artel_error *err)
+/* What those of the stages take that are computed in P. */
+static int measure_in(const struct job *job, enum precision p, enum memory_mode mode,
+                      size_t *memory, uint64_t *disk, struct artel_error *err)
 {
     const int use = memory_mode_use(mode);
     struct job planned = *job;
     struct artel_model model;
     size_t most = 0;
-    int rc = model_plan(&model, job->model, job->precision, use, positions(job), err);
+    int rc = model_plan(&model, job->model, p, use, positions(job), err);
 
     planned.model = &model;
     planned.memory = mode;
-    *disk = 0;
     for (size_t i = 0; rc == 0 && i < job->n_stages; i++) {
         size_t bytes = 0;
         uint64_t more = 0;
 
-        if (!job->stages[i].pending)
+        if (!job->stages[i].pending || stage_precision(job, &job->stages[i]) != p)
             continue;
         rc = measure_stage(&planned, &job->stages[i], &bytes, &more, err);
         if (bytes > most)
@@ -105,9 +113,26 @@ static int measure(const struct job *job, enum memory_mode mode, size_t *memory,
         *disk += more;
     }
     model_plan_release(&model);
-    *memory = model_prepared_bytes(job->model, job->precision, use, positions(job)) +
-              most + text_bytes(job) + PROCESS_BYTES;
+    most += model_prepared_bytes(job->model, p, use, positions(job)) + text_bytes(job) +
+            PROCESS_BYTES;
+    *memory = most > *memory ? most : *memory;
     return rc;
+}
+
+/* What all of the run takes at once, were memory used in this MODE. */
+static int measure(const struct job *job, enum memory_mode mode, size_t *memory,
+                   uint64_t *disk, struct artel_error *err)
+{
+    bool other = false;
+    int rc;
+
+    *memory = 0;
+    *disk = 0;
+    rc = measure_in(job, job->precision, mode, memory, disk, err);
+    for (size_t i = 0; i < job->n_stages; i++)
+        other |= stage_precision(job, &job->stages[i]) != job->precision;
+    return rc == 0 && other ? measure_in(job, PRECISION_FP32, mode, memory, disk, err)
+                            : rc;
 }
 
 int job_memory(struct job *job, size_t *needed, uint64_t *disk, struct artel_error *err)

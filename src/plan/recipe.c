@@ -71,16 +71,19 @@ static const struct recipe_slim slim_defaults = {
     .l1 = 1e-4,
 };
 
+static const struct recipe_mixlora mixlora_defaults = {.top_k = 2, .balance = 1e-2};
+
 static int read_map(struct reader *in, const char *section, void *base,
                     const struct yaml_node *map, bool once);
 
 static void *section_base(struct recipe *r, const char *section)
 {
-    return !strcmp(section, "lora")     ? (void *)&r->lora
-           : !strcmp(section, "train")  ? (void *)&r->train
-           : !strcmp(section, "router") ? (void *)&r->router
-           : !strcmp(section, "slim")   ? (void *)&r->slim
-                                        : (void *)r;
+    return !strcmp(section, "lora")      ? (void *)&r->lora
+           : !strcmp(section, "train")   ? (void *)&r->train
+           : !strcmp(section, "router")  ? (void *)&r->router
+           : !strcmp(section, "slim")    ? (void *)&r->slim
+           : !strcmp(section, "mixlora") ? (void *)&r->mixlora
+                                         : (void *)r;
 }
 
 static int unknown_key(struct reader *in, const char *section,
@@ -421,6 +424,7 @@ static int recipe_from_tree(struct recipe **out, struct yaml_node *root,
     r->train = train_defaults;
     r->router = router_defaults;
     r->slim = slim_defaults;
+    r->mixlora = mixlora_defaults;
     r->store_sample = 200;
     lora_options_default(&r->lora);
     rc = root->kind == YAML_MAP

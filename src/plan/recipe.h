@@ -119,6 +119,13 @@ struct recipe_slim {
     double l1;           /* 1e-4 */
 };
 
+/* MixLoRA's own settings. */
+struct recipe_mixlora {
+    size_t top_k;   /* experts a token, 2 */
+    double top_p;   /* > 0: as many as reach this share of probability instead; 0 */
+    double balance; /* weight of the balance loss, 1e-2 */
+};
+
 struct recipe {
     char *path;   /* of the file, absolute; owned */
     char *model;  /* absolute; owned */
@@ -134,6 +141,7 @@ struct recipe {
     struct recipe_train train;
     struct recipe_router router;
     struct recipe_slim slim;
+    struct recipe_mixlora mixlora;
     size_t general_rows; /* of each general set; 0: all */
     size_t max_rows;     /* of domains that do not give their own; 0: all */
     size_t store_sample; /* rows a domain kept beside a mixture for add, 200; 0: none */
@@ -158,7 +166,8 @@ int recipe_print(char **out, const struct recipe *r, struct artel_error *err);
 /* The same as a JSON object in the recipe's own words; recipe_parse() reads it back. NULL
  * when there is no memory. */
 json_t *recipe_json(const struct recipe *r);
-/* One section of it: "lora", "train", "router", "slim" or, where there is one, "universal". */
+/* One section of it: "lora", "train", "router", "slim", "mixlora" or, where there is
+ * one, "universal". */
 json_t *recipe_section(const struct recipe *r, const char *section);
 
 #endif

@@ -109,11 +109,32 @@ static int check_universal(const struct recipe *r, struct artel_error *err)
     return 0;
 }
 
+/* Where experts make whole FFNs each must stand there. */
+static int check_whole_ffn(const struct recipe *r, struct artel_error *err)
+{
+    const struct yaml_node at = {.line = 1, .column = 1};
+    const bool *targets = r->lora.targets;
+
+    for (size_t i = 0; i < r->n_methods; i++) {
+        struct gate_rule rule;
+
+        if (method_rule(&rule, r->methods[i]) == 0 && rule.whole_ffn &&
+            !targets[SITE_GATE] && !targets[SITE_UP] && !targets[SITE_DOWN])
+            return recipe_fault(err, &at, "RCP06",
+                                "the experts of %s make whole FFNs: lora.target must "
+                                "name gate_proj, up_proj or down_proj",
+                                r->methods[i]);
+    }
+    return 0;
+}
+
 int recipe_check_texts(const struct recipe *r, struct artel_error *err)
 {
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < r->n_domains; i++)
         rc = check_domain(r, &r->domains[i], err);
-    return rc < 0 ? rc : check_universal(r, err);
+    if (rc == 0)
+        rc = check_universal(r, err);
+    return rc < 0 ? rc : check_whole_ffn(r, err);
 }

@@ -33,7 +33,8 @@ struct key_choice {
 
 struct recipe_key {
     const char
-        *section; /* "", "lora", "domain", "universal", "train", "router", "slim" */
+        *section; /* "", "lora", "domain", "universal", "train", "router", "slim",
+                     "mixlora" */
     const char *name;
     enum key_kind kind;
     size_t offset;   /* in the section's struct */

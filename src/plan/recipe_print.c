@@ -102,11 +102,12 @@ static json_t *section_json(const struct recipe *r, const char *section,
 json_t *recipe_section(const struct recipe *r, const char *section)
 {
     return section_json(r, section,
-                        !strcmp(section, "lora")     ? (const void *)&r->lora
-                        : !strcmp(section, "train")  ? (const void *)&r->train
-                        : !strcmp(section, "router") ? (const void *)&r->router
-                        : !strcmp(section, "slim")   ? (const void *)&r->slim
-                                                     : (const void *)r->universal);
+                        !strcmp(section, "lora")      ? (const void *)&r->lora
+                        : !strcmp(section, "train")   ? (const void *)&r->train
+                        : !strcmp(section, "router")  ? (const void *)&r->router
+                        : !strcmp(section, "slim")    ? (const void *)&r->slim
+                        : !strcmp(section, "mixlora") ? (const void *)&r->mixlora
+                                                      : (const void *)r->universal);
 }
 
 json_t *recipe_json(const struct recipe *r)
@@ -133,6 +134,7 @@ json_t *recipe_json(const struct recipe *r)
     json_object_set_new(o, "train", recipe_section(r, "train"));
     json_object_set_new(o, "router", recipe_section(r, "router"));
     json_object_set_new(o, "slim", recipe_section(r, "slim"));
+    json_object_set_new(o, "mixlora", recipe_section(r, "mixlora"));
     return o;
 }
 

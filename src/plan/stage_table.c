@@ -70,6 +70,16 @@ static const struct stage_row slim = {.name = "slim",
                                       .lesson = LESSON_ANSWERS,
                                       .mix = BATCH_EACH};
 
+static const struct stage_row mixlora = {.name = "mixlora",
+                                         .kind = STAGE_MIXTURE,
+                                         .method = "mixlora",
+                                         .text = TEXT_ALL,
+                                         .start = START_POOL,
+                                         .domain_kind = EXPERT_FFN,
+                                         .moves = MOVES_BOTH,
+                                         .lesson = LESSON_ANSWERS,
+                                         .mix = BATCH_EACH};
+
 static const struct stage_row flan_router = {.name = "modula-flan-router",
                                              .kind = STAGE_MIXTURE,
                                              .method = "modula-flan",
@@ -139,6 +149,7 @@ static const struct {
     {"mixed", false, {&mixed}},
     {"moa", false, {&expert, &moa_router}},
     {"molora", false, {&molora}},
+    {"mixlora", false, {&mixlora}},
     {"modula-flan", true, {&universal, &flan_expert, &kept_flan_router}},
     {"modula-flan", false, {&universal, &expert, &flan_router}},
     {"modula-res", false, {&universal, &res_expert, &res_router}},

@@ -295,6 +295,7 @@ static int put_experts(json_t *o, const struct job *job, const struct stage *s,
 static void put_router(json_t *o, const struct job *job, const struct stage *s)
 {
     const struct recipe *r = job->r;
+    struct gate_rule rule;
 
     if (s->row->lesson == LESSON_LABELS)
         put_section(o, r, "router", idle_with_labels, N_OF(idle_with_labels));
@@ -304,6 +305,9 @@ static void put_router(json_t *o, const struct job *job, const struct stage *s)
         put_section(o, r, "slim", NULL, 0);
     if (s->row->start == START_POOL)
         put(o, "router.", "experts", json_integer((json_int_t)pool_size(r)));
+    method_rule(&rule, s->row->method);
+    if (rule.whole_ffn)
+        put_section(o, r, "mixlora", NULL, 0);
     if (job->grow) {
         put(o, "", "grow.joint", json_boolean(job->grow->joint));
         put(o, "", "grow.routers", json_string(job->grow->digest));
@@ -321,10 +325,10 @@ static void put_made(json_t *o, const struct job *job, const char *const *keys,
     json_decref(values);
 }
 
-static void put_training(json_t *o, const struct job *job)
+static void put_training(json_t *o, const struct job *job, const struct stage *s)
 {
     put(o, "", "precision",
-        json_string(job->precision == PRECISION_BF16 ? "bf16" : "fp32"));
+        json_string(stage_precision(job, s) == PRECISION_BF16 ? "bf16" : "fp32"));
     put_section(o, job->r, "train", idle_keys, N_OF(idle_keys));
     /* What was made before there was such a key is still up to date. */
     if (job->r->train.spike_z == 0)
@@ -355,7 +359,7 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
     put(o, "", "tokenizer", json_string(job->model->tokenizer_digest));
     put(o, "", "template", json_string(job->model->chat_digest));
     if (stage_trains(s))
-        put_training(o, job);
+        put_training(o, job, s);
     if (draws_experts(job, s))
         put_lora(o, job, s);
     stage_texts(job, s, &first, &end);

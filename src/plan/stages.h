@@ -72,7 +72,7 @@ struct stage_row {
         *experts; /* folder beneath OUTPUT: where an expert goes, where a mixture's
                             domain experts are read; NULL: neither */
     enum expert_kind
-        domain_kind; /* of the domains' experts, EXPERT_LORA or EXPERT_RES */
+        domain_kind; /* of experts that are neither universal nor shared by all */
     bool
         universal; /* the universal expert is the first of the mixture, and stays; beside
                        one domain's expert alone both have gate 1 */
@@ -127,8 +127,10 @@ struct job {
     struct stage *stages; /* owned */
 };
 
-/* Make the base ready for training; quick where it is. */
-int job_prepare(const struct job *job, struct artel_error *err);
+/* What S is computed in: the job's, unless its method is done in fp32 alone. */
+enum precision stage_precision(const struct job *job, const struct stage *s);
+/* Make the base ready for training in P; quick where it is. */
+int job_prepare(const struct job *job, enum precision p, struct artel_error *err);
 /* In the order they run; the stages are part of JOB. */
 int stages_list(struct job *job, struct artel_error *err);
 /* A flat object, new. With EXPERTS the digests of the experts that the stage starts from. */

@@ -131,6 +131,8 @@ json_t *step_line(const struct step_report *r, uint64_t step, double epoch,
     }
     if (l1)
         json_object_set_new(line, "l1", json_real((double)r->penalty));
+    if (r->balance > 0)
+        json_object_set_new(line, "balance", json_real((double)r->balance));
     json_object_set_new(line, "learning_rate", json_real((double)r->rate));
     json_object_set_new(line, "grad_norm", json_real((double)r->grad_norm));
     json_object_set_new(line, "tokens", json_integer((json_int_t)r->n_tokens));

@@ -23,6 +23,7 @@
 #define MIXED_NAME    "mixed"   /* of the one expert of that method */
 #define POOL_NAME     "expert-" /* of experts of no domain, a number after it */
 #define IDENTITY_NAME "identity-"
+#define SHARED_NAME   "shared" /* of the one that is always on beside those */
 
 /* FNV-1a: an expert starts the same wherever its domain stands in the recipe. */
 uint64_t name_stream(const char *name)
@@ -34,15 +35,18 @@ uint64_t name_stream(const char *name)
     return h;
 }
 
-static int add_fresh(struct mixture *m, const struct job *job, const struct stage *s,
-                     const char *name, struct artel_error *err)
+static int add_fresh_kind(struct mixture *m, const struct job *job,
+                          const struct stage *s, enum expert_kind kind,
+                          const char *name, struct artel_error *err)
 {
     const struct model_config *c = &job->model->weights->config;
     struct lora_options lora = stage_lora(job, s);
     struct expert e = {0};
     int rc;
 
-    lora.kind = s->row->domain_kind;
+    lora.kind = kind;
+    for (enum site i = SITE_Q; m->rule.whole_ffn && i < N_SITES; i++)
+        lora.targets[i] &= (i >= SITE_GATE) == (kind == EXPERT_FFN);
     rc = expert_init_uniform(&e, name, c, &lora, err);
 
     if (rc == 0) {
@@ -51,6 +55,12 @@ static int add_fresh(struct mixture *m, const struct job *job, const struct stag
     }
     expert_release(&e);
     return rc;
+}
+
+static int add_fresh(struct mixture *m, const struct job *job, const struct stage *s,
+                     const char *name, struct artel_error *err)
+{
+    return add_fresh_kind(m, job, s, s->row->domain_kind, name, err);
 }
 
 /* The expert of DOMAIN, or the universal one, as its own stage left it. */
@@ -110,7 +120,8 @@ static int add_identities(struct mixture *m, const struct job *job,
 static int add_pool(struct mixture *m, const struct job *job, const struct stage *s,
                     struct artel_error *err)
 {
-    int rc = 0;
+    int rc =
+        m->rule.n_fixed ? add_fresh_kind(m, job, s, EXPERT_LORA, SHARED_NAME, err) : 0;
 
     for (size_t i = 0; rc == 0 && i < pool_size(job->r); i++) {
         char name[32];
@@ -161,6 +172,21 @@ static void set_slim(struct gate_rule *rule, const struct recipe *r)
                                      .seed = r->train.seed};
 }
 
+/* What the recipe says of a rule whose experts make whole FFNs. */
+static void set_whole_ffn(struct gate_rule *rule, const struct recipe *r)
+{
+    const size_t n = pool_size(r);
+
+    rule->top_k = r->mixlora.top_k < n ? r->mixlora.top_k : n;
+    if (r->mixlora.top_p > 0) {
+        rule->kind = GATE_TOP_P;
+        rule->top_p = (float)r->mixlora.top_p;
+    }
+    rule->n_fixed = 0; /* without a linear of attention nothing is shared */
+    for (enum site i = SITE_Q; i < SITE_GATE; i++)
+        rule->n_fixed |= r->lora.targets[i];
+}
+
 int stage_mixture(struct mixture *out, const struct job *job, const struct stage *s,
                   bool read, struct artel_error *err)
 {
@@ -184,6 +210,8 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
     }
     if (rule.n_clusters)
         set_slim(&rule, r);
+    if (rule.whole_ffn)
+        set_whole_ffn(&rule, r);
     rc = mixture_init(out, method, &job->model->weights->config, &rule, err);
     if (rc == 0)
         rc = add_experts(out, job, s, read, err);
@@ -267,6 +295,8 @@ static void set_train_options(struct train_options *t, const struct job *job,
         teach_answers(t, job);
     if (m->rule.n_clusters)
         t->l1 = (float)job->r->slim.l1;
+    if (m->rule.whole_ffn)
+        t->balance = (float)job->r->mixlora.balance;
 }
 
 static bool expert_moves(const struct job *job, const struct stage *s, size_t expert)
@@ -343,7 +373,7 @@ static json_t *loop_summary(const struct job *job, const struct loop_input *in,
                   real_or_null(l->first_loss), "last_loss", real_or_null(l->last_loss),
                   "skipped_steps", (json_int_t)l->skipped, "clipped_steps",
                   (json_int_t)l->clipped, "early_stopped", l->early_stopped,
-                  "precision", job->precision == PRECISION_BF16 ? "bf16" : "fp32",
+                  "precision", in->model->precision == PRECISION_BF16 ? "bf16" : "fp32",
                   "threads", (json_int_t)cpu_threads(), "data", data);
     if (o && in->n_valid)
         json_object_set_new(o, "valid_loss", real_or_null(l->valid_loss));
@@ -422,7 +452,8 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
     stage_loop_input(&in, job, s, m, trained);
     in.inputs = inputs;
     in.watch = &job->watch;
-    rc = job_prepare(job, err); /* an evaluation may have wanted another form */
+    rc = job_prepare(job, stage_precision(job, s),
+                     err); /* an evaluation may have wanted another form */
     if (rc == 0)
         rc = loop_run(&in, &result, err);
     if (rc == 0 && stage_refreshes(job, s))

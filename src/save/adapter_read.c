@@ -470,14 +470,16 @@ static int check_kind(const struct source *s, enum expert_kind kind,
     if (s->config.kind == kind)
         return 0;
     if (kind == EXPERT_LORA)
-        rc = error_set(
-            err, ARTEL_EFORMAT, "ADP12", "peft_type",
-            "an expert of modula-res acts on what the universal expert of its "
-            "mixture adds; alone it is no adapter");
+        rc = error_set(err, ARTEL_EFORMAT, "ADP22", "peft_type", "%s",
+                       s->config.kind == EXPERT_RES
+                           ? "an expert of modula-res acts on what the universal "
+                             "expert of its mixture adds; alone it is no adapter"
+                           : "an expert of mixlora makes a whole FFN beside what its "
+                             "mixture shares; alone it is no adapter");
     else
         rc = error_set(err, ARTEL_EFORMAT, "ADP22", "peft_type",
-                       "this is a LoRA; an expert that acts on what a universal expert "
-                       "adds (" PEFT_TYPE_RES ") is expected here");
+                       "this is of type %s, an expert of type %s is expected here",
+                       peft_type_of(s->config.kind), peft_type_of(kind));
     return error_in(err, rc, s->config_path);
 }
 

@@ -12,7 +12,7 @@
 static const char *const places[] = {"none", "layer", "ffn", "linear", NULL};
 static const char *const decisions[] = {"sequence", "token", NULL};
 static const char *const pools[] = {"mean", "last", NULL};
-static const char *const kinds[] = {"one-hot", "softmax", "top-k", NULL};
+static const char *const kinds[] = {"one-hot", "softmax", "top-k", "top-p", NULL};
 static const char *const selectors[] = {"last", "vote", NULL};
 
 static const char *const distances[] = {"mean", "max", NULL};
@@ -44,6 +44,10 @@ json_t *gate_rule_new(const struct gate_rule *rule)
                             json_pack("{s:f, s:b, s:s, s:I}", "drop", (double)m->drop,
                                       "rescale", (int)m->rescale, "inference",
                                       masks[m->kind], "seed", (json_int_t)m->seed));
+    if (o && rule->kind == GATE_TOP_P)
+        json_object_set_new(o, "top_p", json_real((double)rule->top_p));
+    if (o && rule->whole_ffn)
+        json_object_set_new(o, "whole_ffn", json_true());
     return o;
 }
 
@@ -141,6 +145,7 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
     const int pool = decides < 0 ? -1 : word_of(value, "pool", pools, err);
     const int kind = pool < 0 ? -1 : word_of(value, "gate", kinds, err);
     const int selector = kind < 0 ? -1 : word_of(value, "selector", selectors, err);
+    const double top_p = json_number_value(json_object_get(value, "top_p"));
     uint64_t top_k = 0, fixed = 0;
     int rc;
 
@@ -153,6 +158,8 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
     if (rc == 0)
         rc = json_want_bool(value, "bias", &rule->bias, err);
     if (rc == 0)
+        rc = json_want_bool(value, "whole_ffn", &rule->whole_ffn, err);
+    if (rc == 0)
         rc = json_want_bool(value, "fix_expert", &rule->fix_expert, err);
     if (rc == 0)
         rc = read_scores(rule, value, err);
@@ -164,6 +171,14 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
         return error_set(err, ARTEL_EFORMAT, "MIX09", "top_k",
                          "%llu of %zu experts cannot be chosen",
                          (unsigned long long)top_k, n_experts - (size_t)fixed);
+    if (kind == GATE_TOP_P && !(top_p > 0 && top_p <= 1))
+        return error_set(err, ARTEL_EFORMAT, "MIX09", "top_p",
+                         "expected a number above 0 and up to 1");
+    if (rule->whole_ffn && (place != ROUTER_FFN || decides != DECIDE_TOKEN ||
+                            (kind != GATE_TOP_K && kind != GATE_TOP_P)))
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "whole_ffn",
+                         "experts make whole FFNs by top-k or top-p gates of an FFN's "
+                         "router, a token at a time");
     rule->place = (enum router_place)place;
     rule->decides = (enum router_decides)decides;
     rule->pool = (enum router_pool)pool;
@@ -171,6 +186,7 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
     rule->selector = (enum selector)selector;
     rule->top_k = (size_t)top_k;
     rule->n_fixed = (size_t)fixed;
+    rule->top_p = (float)top_p;
     if (json_object_get(value, "clusters"))
         rc = read_clusters(rule, json_object_get(value, "clusters"), err);
     if (rc == 0 && json_object_get(value, "masks"))

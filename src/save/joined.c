@@ -12,7 +12,8 @@
 /* Does a part add anything to linear I? */
 static bool adds(const struct gated *p, size_t i)
 {
-    return p->gate != 0.0f && p->expert->kind == EXPERT_LORA && p->expert->lora[i].rank;
+    return p->gate != 0.0f && p->expert->kind != EXPERT_IDENTITY &&
+           p->expert->lora[i].rank;
 }
 
 static void copy_part(struct lora *to, size_t at, const struct lora *from, float factor)
@@ -49,13 +50,24 @@ static void fill(struct expert *out, const struct gated *parts, size_t n)
 /* Only what stands beside its linear and multiplies has a place in a sum of weights. */
 static int check_kinds(const struct gated *parts, size_t n, struct artel_error *err)
 {
-    for (size_t p = 0; p < n; p++)
-        if (parts[p].gate != 0.0f && parts[p].expert->kind != EXPERT_LORA &&
-            parts[p].expert->kind != EXPERT_IDENTITY)
-            return error_set(
-                err, ARTEL_EUSAGE, "CNV04", parts[p].expert->name,
-                "this expert is no LoRA beside its linears: what it adds is "
-                "no fixed change of their weights");
+    size_t n_ffns = 0;
+
+    for (size_t p = 0; p < n; p++) {
+        const struct expert *e = parts[p].expert;
+
+        if (parts[p].gate == 0.0f)
+            continue;
+        if (e->kind == EXPERT_RES)
+            return error_set(err, ARTEL_EUSAGE, "CNV04", e->name,
+                             "this expert is no LoRA beside its linears: what it adds "
+                             "is no fixed change of their weights");
+        n_ffns += e->kind == EXPERT_FFN;
+        if (e->kind == EXPERT_FFN && (n_ffns > 1 || parts[p].gate != 1.0f))
+            return error_set(err, ARTEL_EUSAGE, "CNV04", e->name,
+                             "this expert makes a whole FFN, with SwiGLU between its "
+                             "linears: one such expert with gate 1 is a LoRA, more or "
+                             "less is none");
+    }
     return 0;
 }
 

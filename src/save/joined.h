@@ -17,7 +17,9 @@ struct gated {
 };
 
 /* One expert keeps its A and B; its gate goes into the scale. Identities and gates of 0
- * add nothing. ARTEL_EUSAGE (CNV03) where nothing is left or a rank becomes too large. */
+ * add nothing. Of experts that make whole FFNs there may be one, with gate 1. ARTEL_EUSAGE
+ * where nothing is left or a rank becomes too large (CNV03), or no LoRA does the same
+ * (CNV04). */
 int experts_join(struct expert *out, const char *name, const struct model_config *c,
                  const struct gated *parts, size_t n, struct artel_error *err);
 

@@ -276,15 +276,14 @@ int peft_config_build(json_t **out, const struct expert *e,
     root = json_pack(
         "{s:s, s:s, s:s, s:s?, s:s, s:b, s:b, s:b, s:{}, s:n, s:n, s:f, s:b, s:n, s:n,"
         " s:b, s:b, s:i, s:o, s:o, s:o}",
-        "peft_type", e->kind == EXPERT_RES ? PEFT_TYPE_RES : "LORA", "task_type",
-        "CAUSAL_LM", "bias", "none", "base_model_name_or_path", base_path,
-        "megatron_core", "megatron.core", "fan_in_fan_out", 0, "inference_mode", 1,
-        "init_lora_weights", 1, "loftq_config", "layers_pattern", "megatron_config",
-        "lora_dropout", (double)e->dropout, "lora_bias", 0, "modules_to_save",
-        "revision", "use_dora", 0, "use_rslora", (int)c.use_rslora, "r", (int)c.rank,
-        "lora_alpha", number_new(c.alpha), "rank_pattern",
-        pattern_new(e, &c, FIELD_RANK), "alpha_pattern",
-        pattern_new(e, &c, FIELD_ALPHA));
+        "peft_type", peft_type_of(e->kind), "task_type", "CAUSAL_LM", "bias", "none",
+        "base_model_name_or_path", base_path, "megatron_core", "megatron.core",
+        "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1,
+        "loftq_config", "layers_pattern", "megatron_config", "lora_dropout",
+        (double)e->dropout, "lora_bias", 0, "modules_to_save", "revision", "use_dora",
+        0, "use_rslora", (int)c.use_rslora, "r", (int)c.rank, "lora_alpha",
+        number_new(c.alpha), "rank_pattern", pattern_new(e, &c, FIELD_RANK),
+        "alpha_pattern", pattern_new(e, &c, FIELD_ALPHA));
     if (!root || set_targets(root, e) ||
         (e->kind == EXPERT_RES &&
          json_object_set_new(root, "negative_slope",

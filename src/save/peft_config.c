@@ -81,6 +81,21 @@ static int refuse_changed_base(const json_t *root, struct artel_error *err)
                     json_string_length(value)));
 }
 
+const char *peft_type_of(enum expert_kind kind)
+{
+    return kind == EXPERT_RES   ? PEFT_TYPE_RES
+           : kind == EXPERT_FFN ? PEFT_TYPE_FFN
+                                : "LORA";
+}
+
+enum expert_kind peft_type_kind(const char *type)
+{
+    return !type                          ? EXPERT_LORA
+           : !strcmp(type, PEFT_TYPE_RES) ? EXPERT_RES
+           : !strcmp(type, PEFT_TYPE_FFN) ? EXPERT_FFN
+                                          : EXPERT_LORA;
+}
+
 /* LORA, or what one of our own experts calls itself. */
 static int read_type(struct peft_config *p, const json_t *root, struct artel_error *err)
 {
@@ -88,10 +103,11 @@ static int read_type(struct peft_config *p, const json_t *root, struct artel_err
     const json_t *slope = json_object_get(root, "negative_slope");
     char shown[64];
 
-    p->kind = EXPERT_LORA;
+    p->kind = peft_type_kind(json_string_value(type));
     p->slope = 1.0f;
-    if (json_is_string(type) && !strcmp(json_string_value(type), PEFT_TYPE_RES)) {
-        p->kind = EXPERT_RES;
+    if (p->kind == EXPERT_FFN)
+        return 0;
+    if (p->kind == EXPERT_RES) {
         p->slope = slope ? (float)json_number_value(slope) : RES_SLOPE;
         if (!(p->slope >= 0.0f && p->slope <= 1.0f))
             return error_set(err, ARTEL_EFORMAT, "ADP09", "negative_slope",

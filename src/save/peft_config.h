@@ -14,17 +14,23 @@
 struct artel_error;
 
 #define PEFT_TYPE_RES "ARTEL_RES"
+#define PEFT_TYPE_FFN "ARTEL_FFN"
 
 struct peft_config {
-    json_t *root;          /* owned */
-    enum expert_kind kind; /* EXPERT_RES: peft_type is our own, PEFT refuses it */
-    float slope;           /* negative_slope of that kind */
-    size_t rank;           /* r */
-    float alpha;           /* lora_alpha */
+    json_t *root; /* owned */
+    enum expert_kind
+        kind;    /* EXPERT_RES and _FFN: peft_type is our own, PEFT refuses it */
+    float slope; /* negative_slope of that kind */
+    size_t rank; /* r */
+    float alpha; /* lora_alpha */
     float dropout;
     bool use_rslora;
     const char *base_path; /* base_model_name_or_path, or NULL; in ROOT */
 };
+
+/* peft_type of an expert of KIND; the kind that has it, EXPERT_LORA where none has. */
+const char *peft_type_of(enum expert_kind kind);
+enum expert_kind peft_type_kind(const char *type);
 
 /* Refuses by its key whatever would change the mathematics and is not done here. */
 int peft_config_read(struct peft_config *p, const char *path, struct artel_error *err);

@@ -189,6 +189,7 @@ void trainer_add_loss(struct block_loss *total, const struct block_loss *one)
     total->n_tokens += one->n_tokens;
     total->scaled += one->scaled;
     total->router_ce += one->router_ce;
+    total->balance += one->balance;
     total->router_right += one->router_right;
     total->n_routed += one->n_routed;
 }
@@ -368,6 +369,11 @@ static int all_grads(struct artel_trainer *t, const struct batch *micro, size_t 
     if (t->mixture->n_routers)
         router_ce = (t->options.lm_loss ? t->options.eta : 1.0f) /
                     (float)(t->mixture->n_routers * n_rows);
+    if (t->options.balance > 0.0f && out->n_tokens)
+        for (size_t i = 0; i < t->n_threads; i++)
+            pass_set_balance(t->pass[i],
+                             t->options.balance /
+                                 (float)(t->mixture->n_routers * out->n_tokens));
     for (size_t i = 0; rc == 0 && i < n_micro; i++) {
         rc = t->options.lm_loss
                  ? gather_grads(t, &micro[i], i, loss_scale, router_ce, total, err)
@@ -388,6 +394,9 @@ static void fill_report(struct step_report *out, const struct artel_trainer *t,
                                    (double)(total->n_routed * t->mixture->n_routers));
         out->router_accuracy = (float)total->router_right / (float)total->n_routed;
     }
+    if (total->balance > 0.0)
+        out->balance =
+            (float)(total->balance / (double)(out->n_tokens * t->mixture->n_routers));
     out->grad_norm = (float)norm;
     out->rate = t->options.learning_rate * factor;
 }

@@ -35,6 +35,7 @@ struct train_options {
     bool straight, detach_router;
     float l1;              /* weight of the L1 term of experts; 0: none */
     float eta;             /* weight of the router's cross entropy; 0: none */
+    float balance;         /* weight of the balance loss; 0: none */
     bool lm_loss;          /* false: only the routers' cross entropy (experts frozen) */
     size_t max_row_tokens; /* longest row there will be */
     size_t block_rows;     /* rows a block has at most, a longer row aside; 0: 256 */
@@ -65,6 +66,7 @@ struct step_report {
     float router_loss;     /* mean cross entropy over routers and sequences, or 0 */
     float router_accuracy; /* of the last router, or 0 */
     float penalty;         /* the L1 term */
+    float balance;         /* the balance loss, not weighed: 1 is even; or 0 */
     float grad_norm;       /* before clipping */
     float rate;            /* learning rate of the experts used */
     size_t n_tokens, n_loss;

@@ -10,6 +10,7 @@
 #include "files/json.h"
 #include "plan/grow.h"
 #include "save/mixture_file.h"
+#include "tiles/tiles.h"
 
 #define UNIVERSAL "universal: {train: g.jsonl, rank: 6}\n"
 
@@ -89,6 +90,143 @@ static void molora_trains_experts_of_no_domain(void **state)
         "experts/expert-2");
     assert_true(json_is_true(json_object_get(json_object_get(root, "rule"), "bias")));
     json_decref(root);
+    fixture_close(&f);
+}
+
+static void check_text(const struct fixture *f, const char *name, const char *key,
+                       const char *want)
+{
+    json_t *root = read_json(f, name);
+
+    assert_string_equal(json_string_value(json_object_get(root, key)), want);
+    json_decref(root);
+}
+
+/* In a child: open MIXTURE with its base. */
+static int open_it(const struct fixture *f, const char *mixture)
+{
+    struct artel_mixture *m;
+    struct artel_error err = {0};
+    char path[256];
+    int rc;
+
+    cpu_set_threads(1, &err);
+    path_in(path, sizeof(path), f, mixture);
+    rc = artel_mixture_open(&m, path, NULL, NULL, &err);
+    if (rc < 0)
+        return !strcmp(err.code, "ADP22") ? 22 : !strcmp(err.code, "MIX14") ? 14 : 1;
+    artel_mixture_close(m);
+    return 0;
+}
+
+static int child_opens(const struct fixture *f, const char *mixture)
+{
+    const pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        exit(open_it(f, mixture));
+    return finish(pid);
+}
+
+static void shell(const struct fixture *f, const char *what)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && %s", f->folder, what);
+    assert_int_equal(system(command), 0);
+}
+
+static void mixlora_trains_whole_ffns_beside_shared_attention(void **state)
+{
+    struct fixture f;
+    json_t *root, *list;
+
+    (void)state;
+    open_methods(&f);
+    assert_int_equal(run_with(&f, "method=mixlora", NULL), 0);
+    learnt(&f, "mixlora", 0.3);
+    root = read_json(&f, "out/mixlora/mixture.json");
+    list = json_object_get(root, "experts");
+    assert_int_equal(json_array_size(list), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(
+            json_string_value(json_object_get(json_array_get(list, i), "kind")),
+            i ? "ffn" : "lora");
+    assert_true(
+        json_is_true(json_object_get(json_object_get(root, "rule"), "whole_ffn")));
+    json_decref(root);
+    check_text(&f, "out/mixlora/experts/shared/adapter_config.json", "peft_type",
+               "LORA");
+    check_text(&f, "out/mixlora/experts/expert-1/adapter_config.json", "peft_type",
+               "ARTEL_FFN");
+    root = read_json(&f, "out/mixlora/experts/shared/adapter_config.json");
+    assert_int_equal(json_array_size(json_object_get(root, "target_modules")), 4);
+    json_decref(root);
+    root = read_json(&f, "out/mixlora/experts/expert-1/adapter_config.json");
+    assert_int_equal(json_array_size(json_object_get(root, "target_modules")), 3);
+    json_decref(root);
+    shell(&f, "grep -q '\"balance\":1\\.' out/train/mixlora/log.jsonl");
+    fixture_close(&f);
+}
+
+static void mixlora_of_a_share_and_of_one_linear(void **state)
+{
+    static const char *const set[] = {"method=mixlora", "mixlora.top_p=0.8",
+                                      "mixlora.balance=0", "lora.target=up_proj",
+                                      "router.experts=3"};
+    struct fixture f;
+    json_t *root, *rule;
+
+    (void)state;
+    open_methods(&f);
+    assert_int_equal(
+        run(&f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 5}), 0);
+    root = read_json(&f, "out/mixlora/mixture.json");
+    rule = json_object_get(root, "rule");
+    assert_string_equal(json_string_value(json_object_get(rule, "gate")), "top-p");
+    assert_int_equal(json_integer_value(json_object_get(rule, "fixed")), 0);
+    assert_int_equal(json_array_size(json_object_get(root, "experts")), 3);
+    json_decref(root);
+    assert_int_equal(child_opens(&f, "out/mixlora"), 0);
+    assert_int_equal(child_opens(&f, "out/mixlora/experts/expert-2"), 22);
+    /* a LoRA where a whole FFN should be */
+    shell(&f,
+          "sed -i s/ARTEL_FFN/LORA/ out/mixlora/experts/expert-2/adapter_config.json");
+    assert_int_equal(child_opens(&f, "out/mixlora"), 22);
+    fixture_close(&f);
+}
+
+static void mixlora_is_computed_in_fp32(void **state)
+{
+    static const char *const bf16[] = {"method=mixlora", "train.precision=bf16"};
+    static const char *const automatic[] = {"method=[mixed, mixlora]",
+                                            "train.precision=auto"};
+    struct fixture f;
+    json_t *root;
+
+    (void)state;
+    if (!precision_native_bf16())
+        skip();
+    open_methods(&f);
+    assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                             .set = bf16,
+                                             .n_set = 2,
+                                             .notes = "notes"}),
+                     -ARTEL_ELIMIT);
+    assert_true(said(&f, "notes", "bf16 cannot compute"));
+    assert_false(there(&f, "out"));
+    assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                             .set = automatic,
+                                             .n_set = 2,
+                                             .notes = "notes"}),
+                     0);
+    root = read_json(&f, "out/train/mixlora/stage.json");
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(root, "summary"), "precision")),
+                        "fp32");
+    json_decref(root);
+    assert_int_equal(child_opens(&f, "out/mixlora"), 0);
     fixture_close(&f);
 }
 
@@ -198,41 +336,6 @@ static void flan_may_keep_the_universal_expert_beside_each(void **state)
     fixture_close(&f);
 }
 
-/* In a child: open MIXTURE with its base. */
-static int open_it(const struct fixture *f, const char *mixture)
-{
-    struct artel_mixture *m;
-    struct artel_error err = {0};
-    char path[256];
-    int rc;
-
-    cpu_set_threads(1, &err);
-    path_in(path, sizeof(path), f, mixture);
-    rc = artel_mixture_open(&m, path, NULL, NULL, &err);
-    if (rc < 0)
-        return !strcmp(err.code, "ADP22") ? 22 : !strcmp(err.code, "MIX14") ? 14 : 1;
-    artel_mixture_close(m);
-    return 0;
-}
-
-static int child_opens(const struct fixture *f, const char *mixture)
-{
-    const pid_t pid = fork();
-
-    assert_true(pid >= 0);
-    if (pid == 0)
-        exit(open_it(f, mixture));
-    return finish(pid);
-}
-
-static void shell(const struct fixture *f, const char *what)
-{
-    char command[512];
-
-    snprintf(command, sizeof(command), "cd %s && %s", f->folder, what);
-    assert_int_equal(system(command), 0);
-}
-
 static void res_experts_are_refused_where_they_do_not_fit(void **state)
 {
     static const char *const set[] = {"method=modula-res", "train.learning_rate=0"};
@@ -270,7 +373,7 @@ static void res_experts_are_refused_where_they_do_not_fit(void **state)
     fixture_close(&f);
 }
 
-#define ALL_METHODS "method: [molora, slim, modula-flan, modula-res]\n"
+#define ALL_METHODS "method: [molora, slim, mixlora, modula-flan, modula-res]\n"
 
 static void every_method_continues_to_the_same_bytes(void **state)
 {
@@ -280,6 +383,7 @@ static void every_method_continues_to_the_same_bytes(void **state)
     } stops[] = {{"res-two", 3},
                  {"molora", 3},
                  {"slim", 3},
+                 {"mixlora", 3},
                  {"modula-flan-router", 2},
                  {"modula-res-router", 5}};
     static const char *const results[] = {
@@ -287,6 +391,8 @@ static void every_method_continues_to_the_same_bytes(void **state)
         "molora/router.safetensors",
         "slim/experts/expert-1/adapter_model.safetensors",
         "slim/router.safetensors",
+        "mixlora/experts/expert-2/adapter_model.safetensors",
+        "mixlora/router.safetensors",
         "modula-flan/router.safetensors",
         "modula-res/router.safetensors",
         "experts-res/two/adapter_model.safetensors"};
@@ -393,6 +499,7 @@ static void what_cannot_work_is_refused_at_once(void **state)
         {"universal.rank=200", "universal.rank"},
         {"universal.train=nowhere.jsonl", "nowhere.jsonl"},
     };
+    static const char *const no_ffn[] = {"method=mixlora", "lora.target=q_proj"};
     struct fixture f;
 
     (void)state;
@@ -409,6 +516,12 @@ static void what_cannot_work_is_refused_at_once(void **state)
             fail_msg("case %zu does not say %s", i, cases[i].words);
         assert_false(there(&f, "out"));
     }
+    assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                             .set = no_ffn,
+                                             .n_set = 2,
+                                             .notes = "notes"}),
+                     -ARTEL_EUSAGE);
+    assert_true(said(&f, "notes", "gate_proj, up_proj or down_proj"));
     write_text(&f, "r.yaml", RECIPE("out"));
     assert_int_equal(run_with(&f, "method=modula-flan", "notes"), -ARTEL_EUSAGE);
     assert_true(said(&f, "notes", "universal: {train: FILE}"));
@@ -421,6 +534,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(molora_trains_experts_of_no_domain),
+        cmocka_unit_test(mixlora_trains_whole_ffns_beside_shared_attention),
+        cmocka_unit_test(mixlora_of_a_share_and_of_one_linear),
+        cmocka_unit_test(mixlora_is_computed_in_fp32),
         cmocka_unit_test(flan_shares_its_experts_and_moves_none),
         cmocka_unit_test(every_method_continues_to_the_same_bytes),
         cmocka_unit_test(res_learns_on_the_universal_expert_and_the_router_moves_none),
