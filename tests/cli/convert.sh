@@ -77,6 +77,20 @@ before=$(cksum <m.gguf)
 quietly "$ARTEL" convert run/moa m.gguf --to gguf --expert beta --type f32 --force --threads 3
 [ "$(cksum <m.gguf)" = "$before" ] || fail "the merged model depends on threads"
 
+# One expert that makes a whole FFN is, with what is shared, a LoRA; several are none.
+sed 's/\[moa\]/mixlora/' recipe.yaml >whole.yaml
+quietly "$ARTEL" train whole.yaml
+quietly "$ARTEL" convert run/mixlora one --to peft --expert expert-2
+quietly "$ARTEL" score one alpha.jsonl --precision fp32 --json score.json
+quietly "$ARTEL" score run/mixlora alpha.jsonl --expert expert-2 --precision fp32 --json beside.json
+x=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' score.json)
+y=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' beside.json)
+awk -v x="$x" -v y="$y" 'BEGIN { d = x / y - 1; exit !(x != "" && d * d < 1e-10) }' ||
+    fail "as a LoRA $x, as a whole FFN $y"
+row W01 2 CNV04 convert run/mixlora new.gguf --to gguf-lora --gates expert-1=0.5,expert-2=0.5
+row W02 2 CNV04 convert run/mixlora new.gguf --to gguf --gates shared=1,expert-1=0.5
+row W03 3 ADP22 convert run/mixlora/experts/expert-1 new.gguf --to gguf-lora --model "$base"
+
 mkdir -p occupied/inner
 : >occupied/config.json
 row V01 6 CNV01 convert run/moa/experts/alpha alpha.gguf --to gguf-lora

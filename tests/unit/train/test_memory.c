@@ -88,13 +88,18 @@ static void open_run(struct run *run, const struct setting *s, enum memory_mode 
                                   &s->rule, &err),
                      0);
     for (size_t e = 0; e < 3; e++) {
-        toy_expert(&run->mixture, run->model, names[e], 2 + e, NULL, e + 1);
+        if (s->rule.whole_ffn)
+            toy_expert_of(&run->mixture, run->model, e ? EXPERT_FFN : EXPERT_LORA,
+                          names[e], 2 + e, e ? "456" : "0123", e + 1);
+        else
+            toy_expert(&run->mixture, run->model, names[e], 2 + e, NULL, e + 1);
         run->mixture.experts[e].dropout = s->dropout;
     }
     mixture_draw_routers(&run->mixture, 0.4f, 9);
     train_options_default(&o);
     o.learning_rate = 1e-2f;
     o.eta = s->eta;
+    o.balance = s->rule.whole_ffn ? 0.1f : 0.0f;
     o.routing = s->routing;
     o.straight = s->straight;
     o.lm_loss = !s->alone;
@@ -147,7 +152,7 @@ static void all_modes(struct setting s)
         struct run keep;
 
         s.precision = (enum precision)p;
-        if (p == PRECISION_BF16 && !precision_native_bf16())
+        if (p == PRECISION_BF16 && (!precision_native_bf16() || s.rule.whole_ffn))
             continue;
         open_run(&keep, &s, MEMORY_KEEP, 1);
         steps(&keep, STEPS);
@@ -222,6 +227,22 @@ static void two_of_three_a_token(void **state)
                                        .top_k = 2},
                               .routing = ROUTE_ROUTER,
                               .routers = true};
+
+    (void)state;
+    all_modes(s);
+}
+
+static void whole_ffns(void **state)
+{
+    const struct setting s = {.rule = {.place = ROUTER_FFN,
+                                       .decides = DECIDE_TOKEN,
+                                       .kind = GATE_TOP_P,
+                                       .top_p = 0.6f,
+                                       .n_fixed = 1,
+                                       .whole_ffn = true},
+                              .routing = ROUTE_ROUTER,
+                              .routers = true,
+                              .dropout = 0.1f};
 
     (void)state;
     all_modes(s);
@@ -321,6 +342,7 @@ int main(void)
         cmocka_unit_test(one_hot_gates),
         cmocka_unit_test(softmax_a_token),
         cmocka_unit_test(two_of_three_a_token),
+        cmocka_unit_test(whole_ffns),
         cmocka_unit_test(routers_alone),
         cmocka_unit_test(a_bad_loss_is_refused),
         cmocka_unit_test(another_mode_goes_on),
