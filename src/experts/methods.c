@@ -76,7 +76,8 @@ static const struct method {
       .masks = {.drop = 0.5f}},
      {.needs_text = true, .ffn_only = true, .identities = true}},
     {"mixlora",
-     "MixLoRA: experts that each make a whole FFN, two of them a token, beside one LoRA "
+     "MixLoRA: experts that each make a whole FFN, two of them a token, beside one "
+     "LoRA "
      "in attention",
      {.place = ROUTER_FFN,
       .decides = DECIDE_TOKEN,

@@ -470,7 +470,7 @@ static int check_kind(const struct source *s, enum expert_kind kind,
     if (s->config.kind == kind)
         return 0;
     if (kind == EXPERT_LORA)
-        rc = error_set(err, ARTEL_EFORMAT, "ADP22", "peft_type", "%s",
+        rc = error_set(err, ARTEL_EFORMAT, "ADP12", "peft_type", "%s",
                        s->config.kind == EXPERT_RES
                            ? "an expert of modula-res acts on what the universal "
                              "expert of its mixture adds; alone it is no adapter"

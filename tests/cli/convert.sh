@@ -89,7 +89,7 @@ awk -v x="$x" -v y="$y" 'BEGIN { d = x / y - 1; exit !(x != "" && d * d < 1e-10)
     fail "as a LoRA $x, as a whole FFN $y"
 row W01 2 CNV04 convert run/mixlora new.gguf --to gguf-lora --gates expert-1=0.5,expert-2=0.5
 row W02 2 CNV04 convert run/mixlora new.gguf --to gguf --gates shared=1,expert-1=0.5
-row W03 3 ADP22 convert run/mixlora/experts/expert-1 new.gguf --to gguf-lora --model "$base"
+row W03 3 ADP12 convert run/mixlora/experts/expert-1 new.gguf --to gguf-lora --model "$base"
 
 mkdir -p occupied/inner
 : >occupied/config.json

@@ -359,6 +359,7 @@ static const struct row rows[] = {
     {"A12_pissa", F, "ADP12", .config = "{\"init_lora_weights\": \"pissa_niter_4\"}"},
     {"A12_other_peft_type", F, "ADP12", .config = "{\"peft_type\": \"IA3\"}"},
     {"A12_own_peft_type", F, "ADP12", .config = "{\"peft_type\": \"ARTEL_RES\"}"},
+    {"A12_whole_ffn", F, "ADP12", .config = "{\"peft_type\": \"ARTEL_FFN\"}"},
     {"A12_no_peft_type", F, "ADP09", .config = "{\"peft_type\": null}"},
     {"A13_endless_pattern", F, "ADP13",
      .config = "{\"target_modules\": \"(.*.*)*x(a+)+$\"}"},
