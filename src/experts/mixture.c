@@ -320,8 +320,8 @@ int rule_check_tiles(const struct gate_rule *rule, const char *method,
     if (!rule->whole_ffn)
         return 0;
     return error_set(err, ARTEL_ELIMIT, "MIX16", "precision",
-                     "the experts of %s make whole FFNs, which bf16 cannot compute "
-                     "here: use fp32, or auto",
+                     "the experts of %s make whole FFNs, which are computed in fp32 "
+                     "alone",
                      method);
 }
 

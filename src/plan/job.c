@@ -424,6 +424,16 @@ static int watch_inputs(struct job *job, struct artel_error *err)
     return rc;
 }
 
+/* What most of the stages are computed in: the job's own, where any is. */
+static enum precision common_precision(const struct job *job)
+{
+    for (size_t i = 0; i < job->n_stages; i++)
+        if (job->stages[i].pending && stage_trains(&job->stages[i]) &&
+            stage_precision(job, &job->stages[i]) == job->precision)
+            return job->precision;
+    return PRECISION_FP32;
+}
+
 /* What "auto" came to is said before the work begins. */
 static void tell_precision(const struct job *job)
 {
@@ -434,7 +444,7 @@ static void tell_precision(const struct job *job)
         .event = RUN_NOTE, .stage = "", .seconds_left = -1, .message = text};
 
     snprintf(text, sizeof(text), "precision %s, %zu threads, %s, memory: %s",
-             job->precision == PRECISION_BF16 ? "bf16" : "fp32", cpu_threads(),
+             common_precision(job) == PRECISION_BF16 ? "bf16" : "fp32", cpu_threads(),
              cpu_isa_name(cpu_isa()), memory_mode_name(job->memory));
     if (job->o->progress)
         job->o->progress(job->o->user, &p);
@@ -445,7 +455,7 @@ static void tell_precision(const struct job *job)
             continue;
         method_rule(&rule, s->row->method);
         rule_check_tiles(&rule, s->row->method, &why);
-        snprintf(text, sizeof(text), "%s: precision fp32, for %s", s->name, why.reason);
+        snprintf(text, sizeof(text), "%s: precision fp32: %s", s->name, why.reason);
         if (job->o->progress)
             job->o->progress(job->o->user, &p);
     }

@@ -217,7 +217,7 @@ static void mixlora_is_computed_in_fp32(void **state)
                                              .n_set = 2,
                                              .notes = "notes"}),
                      -ARTEL_ELIMIT);
-    assert_true(said(&f, "notes", "bf16 cannot compute"));
+    assert_true(said(&f, "notes", "computed in fp32 alone"));
     assert_false(there(&f, "out"));
     assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
                                              .set = automatic,
