@@ -33,7 +33,8 @@ struct sequence {
 struct block {
     const struct sequence *seqs;
     size_t n_seqs;
-    size_t n_rows; /* T, sum of n */
+    size_t n_rows;     /* T, sum of n */
+    double *by_expert; /* (E) or NULL: gets the nll of each expert's sequences on top */
 };
 
 /* What the forward does with gates. */

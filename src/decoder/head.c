@@ -45,6 +45,8 @@ static void chunk_loss(struct decoder_pass *p, struct block_loss *out, double *n
         out->scaled += (double)p->block->seqs[rows[i].seq].loss_scale * loss;
         if (nll)
             nll[rows[i].seq] += loss;
+        if (p->block->by_expert)
+            p->block->by_expert[p->block->seqs[rows[i].seq].expert] += loss;
     }
     out->n_tokens += n;
     for (size_t i = 0; i < n && p->options.backward; i++)

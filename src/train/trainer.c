@@ -194,15 +194,21 @@ void trainer_add_loss(struct block_loss *total, const struct block_loss *one)
     total->n_routed += one->n_routed;
 }
 
-/* What a step that failed or was left out has left; AdamW leaves zeros. */
-static void zero_sums(struct artel_trainer *t)
+/* What is in the sums of expert E is T's; of other lanes' experts it is theirs. */
+static bool moves(const struct artel_trainer *t, size_t e)
+{
+    return !t->is_lane || (int)e == t->options.forced_expert;
+}
+
+void trainer_zero_sums(struct artel_trainer *t)
 {
     if (!t->unclean)
         return;
     for (size_t e = 0; e < t->mixture->n_experts; e++) {
-        if (t->sum.touched[e])
-            memset(t->sum.expert[e], 0, t->mixture->experts[e].n_grads * sizeof(float));
-        if (t->sum.touched[e] && t->own[e])
+        if (!t->sum.touched[e] || !moves(t, e))
+            continue;
+        memset(t->sum.expert[e], 0, t->mixture->experts[e].n_grads * sizeof(float));
+        if (t->own[e])
             memset(t->own[e], 0, t->mixture->experts[e].n_params * sizeof(float));
         t->sum.touched[e] = false;
     }
@@ -265,6 +271,13 @@ static size_t block_grads(struct artel_trainer *t, size_t n_blocks, size_t micro
     return bad;
 }
 
+size_t trainer_run_blocks(struct artel_trainer *t, size_t n_blocks, size_t micro,
+                          struct block_loss *total, size_t *bad_layer)
+{
+    return t->staged ? wave_grads(t, n_blocks, micro, total, bad_layer)
+                     : block_grads(t, n_blocks, micro, total, bad_layer);
+}
+
 /* One micro-batch. */
 static int gather_grads(struct artel_trainer *t, const struct batch *batch,
                         size_t micro, float loss_scale, float router_ce,
@@ -279,8 +292,7 @@ static int gather_grads(struct artel_trainer *t, const struct batch *batch,
         return rc;
     for (size_t i = 0; i < t->n_threads; i++)
         pass_set_router_ce(t->pass[i], router_ce);
-    bad = t->staged ? wave_grads(t, n_blocks, micro, total, &bad_layer)
-                    : block_grads(t, n_blocks, micro, total, &bad_layer);
+    bad = trainer_run_blocks(t, n_blocks, micro, total, &bad_layer);
     if (bad == n_blocks)
         return 0;
     e = t->blocks[bad].seqs[0].expert;
@@ -411,39 +423,52 @@ static void renew_operands(struct artel_trainer *t)
         expert_stack_pack(t->mixture->stack, t->sum.touched);
 }
 
+double trainer_norm(struct artel_trainer *t, struct step_report *out)
+{
+    unfold(t);
+    trainer_unmask_slopes(t);
+    out->penalty = trainer_add_l1(t);
+    touch_groups(t);
+    return adamw_norm(t->groups, t->n_groups);
+}
+
+void trainer_update(struct artel_trainer *t, const struct block_loss *total,
+                    double norm, struct step_report *out)
+{
+    const float factor = schedule_factor(&t->options.schedule, t->step);
+
+    fill_report(out, t, total, norm, factor);
+    out->left_out =
+        (double)(t->options.lm_loss ? out->loss : out->router_loss) > t->loss_limit;
+    if (out->left_out)
+        return;
+    adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
+    out->step = ++t->step;
+    renew_operands(t);
+    for (size_t e = 0; e < t->mixture->n_experts; e++)
+        t->sum.touched[e] = t->sum.touched[e] && !moves(t, e);
+    t->unclean = false;
+    trainer_learn_seen(t);
+}
+
 int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_micro,
                  struct step_report *out, struct artel_error *err)
 {
     const double began = now();
-    const float factor = schedule_factor(&t->options.schedule, t->step);
     struct block_loss total = {0};
     double norm;
     int rc;
 
     *out = (struct step_report){0};
-    zero_sums(t);
+    trainer_zero_sums(t);
     t->unclean = true;
     rc = all_grads(t, micro, n_micro, out, &total, err);
     if (rc < 0)
         return rc;
-    unfold(t);
-    trainer_unmask_slopes(t);
-    out->penalty = trainer_add_l1(t);
-    touch_groups(t);
-    norm = adamw_norm(t->groups, t->n_groups);
+    norm = trainer_norm(t, out);
     if (!isfinite(norm))
         return blame_gradient(t, err);
-    fill_report(out, t, &total, norm, factor);
-    out->left_out =
-        (double)(t->options.lm_loss ? out->loss : out->router_loss) > t->loss_limit;
-    if (!out->left_out) {
-        adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
-        out->step = ++t->step;
-        renew_operands(t);
-        memset(t->sum.touched, 0, t->mixture->n_experts * sizeof(*t->sum.touched));
-        t->unclean = false;
-        trainer_learn_seen(t);
-    }
+    trainer_update(t, &total, norm, out);
     out->seconds = now() - began;
     return 0;
 }

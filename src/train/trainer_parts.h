@@ -27,6 +27,7 @@ struct artel_trainer {
     struct mixture *mixture;         /* borrowed */
     struct train_options options;
     bool train_routers;
+    bool is_lane; /* of several that share all but lists, step and group (together.c) */
     uint64_t step;
     double loss_limit;
     size_t n_threads;
@@ -99,6 +100,19 @@ void trainer_add_loss(struct block_loss *total, const struct block_loss *one);
 /* Where blocks take turns: N of them begin; what was touched on the way. */
 void trainer_begin_relay(struct artel_trainer *t, size_t n);
 void trainer_end_relay(struct artel_trainer *t);
+
+/* Forward and backward of the blocks laid out, gradients into SUM. Returns the first block
+ * whose loss is not finite, or N_BLOCKS. */
+size_t trainer_run_blocks(struct artel_trainer *t, size_t n_blocks, size_t micro,
+                          struct block_loss *total, size_t *bad_layer);
+/* What a step that failed or was left out has left in SUM of what T trains; AdamW leaves
+ * zeros. */
+void trainer_zero_sums(struct artel_trainer *t);
+/* SUM made ready for the update, and the L2 norm of what T trains there. */
+double trainer_norm(struct artel_trainer *t, struct step_report *out);
+/* The update from SUM, whose norm is NORM, and the rest of OUT. */
+void trainer_update(struct artel_trainer *t, const struct block_loss *total,
+                    double norm, struct step_report *out);
 
 /* Bytes for the states of a wave's blocks, the largest block there may be at least. */
 size_t wave_bytes(const struct artel_model *model, const struct mixture *mixture,
