@@ -6,6 +6,7 @@
 #include "cli/training.h"
 
 #include <stdio.h>
+#include <string.h>
 
 void training_init(struct training *t, bool quiet)
 {
@@ -44,6 +45,21 @@ static void step_line(struct training *t, const struct artel_progress *p)
     }
 }
 
+/* Stages that are trained side by side take turns in what is told. */
+static void turn_to_stage(struct training *t, const char *name)
+{
+    size_t i;
+    json_t *stage;
+
+    json_array_foreach(t->stages, i, stage)
+    {
+        const char *const its = json_string_value(json_object_get(stage, "name"));
+
+        if (its && !strcmp(its, name))
+            t->stage = stage;
+    }
+}
+
 static void begin_stage(struct training *t, const struct artel_progress *p,
                         const char *state)
 {
@@ -68,6 +84,7 @@ void training_show(void *user, const struct artel_progress *p)
 {
     struct training *const t = user;
 
+    turn_to_stage(t, p->stage);
     switch (p->event) {
     case ARTEL_STAGE:
         begin_stage(t, p, "trained");

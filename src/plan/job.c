@@ -367,6 +367,8 @@ int job_plan(struct job *job, struct artel_error *err)
         error_set(err, ARTEL_ECONFLICT, "RUN11", "output", "nothing to resume here");
         rc = error_in(err, ARTEL_ECONFLICT, job->r->output);
     }
+    if (rc == 0)
+        rc = together_check(job, err);
     if (rc < 0 || !any_pending)
         return rc;
     rc = open_texts(job, err);

@@ -46,6 +46,20 @@ static int measure_stage(const struct job *job, const struct stage *s, size_t *m
     return 0;
 }
 
+/* The first group is the largest. */
+static int measure_group(const struct job *job, struct stage *s, size_t *memory,
+                         bool *grouped, struct artel_error *err)
+{
+    struct stage_group g;
+    int rc = group_open(&g, job, s, err);
+
+    *grouped = rc == 0 && g.n > 1;
+    if (*grouped)
+        rc = group_memory(memory, &g, job, err);
+    group_release(&g);
+    return rc;
+}
+
 #define PROCESS_BYTES ((size_t)32 << 20) /* libraries, tokenizer, stacks */
 
 static size_t positions(const struct job *job)
@@ -97,6 +111,7 @@ static int measure_in(const struct job *job, enum precision p, enum memory_mode 
     struct job planned = *job;
     struct artel_model model;
     size_t most = 0;
+    bool grouped = false;
     int rc = model_plan(&model, job->model, p, use, positions(job), err);
 
     planned.model = &model;
@@ -108,6 +123,8 @@ static int measure_in(const struct job *job, enum precision p, enum memory_mode 
         if (!job->stages[i].pending || stage_precision(job, &job->stages[i]) != p)
             continue;
         rc = measure_stage(&planned, &job->stages[i], &bytes, &more, err);
+        if (rc == 0 && !grouped)
+            rc = measure_group(&planned, &job->stages[i], &bytes, &grouped, err);
         if (bytes > most)
             most = bytes;
         *disk += more;

@@ -64,6 +64,11 @@ struct loop_result {
 int loop_run(const struct loop_input *in, struct loop_result *out,
              struct artel_error *err);
 
+/* The same for N experts in one pass over the base: loop i trains expert i of MIXTURE, and
+ * IN[i].mixture holds that one alone, borrowed from it. */
+int loop_run_together(const struct loop_input *in, struct loop_result *out, size_t n,
+                      struct mixture *mixture, struct artel_error *err);
+
 /* Bytes of memory and of disk that the stage would take beside the prepared model. */
 size_t loop_memory(const struct loop_input *in);
 uint64_t loop_disk(const struct loop_input *in);

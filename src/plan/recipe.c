@@ -45,6 +45,7 @@ static const struct recipe_train train_defaults = {
     .save_total_limit = 2,
     .shuffle = true,
     .packing = true,
+    .together = 1,
     .logging_steps = 1,
     .tensorboard = true,
 };

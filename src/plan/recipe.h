@@ -48,6 +48,8 @@ struct recipe_general {
 
 enum recipe_precision { RECIPE_AUTO, RECIPE_FP32, RECIPE_BF16 };
 
+#define TOGETHER_ALL 4096 /* experts: as many as there are */
+
 struct recipe_train {
     double learning_rate;                   /* 2e-4 */
     double epochs;                          /* 1; a fraction ends inside an epoch */
@@ -74,7 +76,8 @@ struct recipe_train {
     enum memory_mode memory; /* auto: what fits; never a result */
     size_t skip_bad;         /* malformed rows tolerated a file, 0 */
     size_t nan_steps;        /* steps that may be skipped for values not finite, 0 */
-    double spike_z; /* deviations above which a step's loss leaves it out, 0: off */
+    double spike_z;  /* deviations above which a step's loss leaves it out, 0: off */
+    size_t together; /* experts that one pass trains; 0: auto, 1: one after the other */
     uint64_t logging_steps; /* 1: every step has its line in log.jsonl */
     bool tensorboard;       /* true: and in an event file beside it */
 };

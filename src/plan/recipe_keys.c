@@ -45,6 +45,9 @@ static const struct key_choice distances[] = {
     {"mean", DISTANCE_MEAN}, {"max", DISTANCE_MAX}, {NULL, 0}};
 static const struct key_choice masks[] = {
     {"fixed", MASK_FIXED}, {"expected", MASK_EXPECTED}, {"none", MASK_NONE}, {NULL, 0}};
+/* Of a KEY_COUNT: names that some numbers have. */
+static const struct key_choice togethers[] = {
+    {"auto", 0}, {"false", 1}, {"true", TOGETHER_ALL}, {NULL, 0}};
 
 #define MANY 1e9
 
@@ -114,6 +117,7 @@ static const struct recipe_key keys[] = {
     {"train", "skip_bad", KEY_COUNT, IN_TRAIN(skip_bad), 0, MANY, 0, NULL},
     {"train", "nan_steps", KEY_COUNT, IN_TRAIN(nan_steps), 0, MANY, 0, NULL},
     {"train", "spike_z", KEY_REAL, IN_TRAIN(spike_z), 0, 1e6, 0, NULL},
+    {"train", "together", KEY_COUNT, IN_TRAIN(together), 1, TOGETHER_ALL, 0, togethers},
     {"train", "logging_steps", KEY_COUNT, IN_TRAIN(logging_steps), 1, MANY, 0, NULL},
     {"train", "tensorboard", KEY_BOOL, IN_TRAIN(tensorboard), 0, 0, 0, NULL},
 

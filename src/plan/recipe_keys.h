@@ -40,7 +40,7 @@ struct recipe_key {
     size_t offset;   /* in the section's struct */
     double min, max; /* of numbers, both allowed unless OPEN */
     int open; /* OR of KEY_ABOVE (min itself is too small), KEY_BELOW (max too big) */
-    const struct key_choice *choices;
+    const struct key_choice *choices; /* of a count: names for some numbers, or NULL */
 };
 
 enum { KEY_ABOVE = 1, KEY_BELOW = 2 };

@@ -45,6 +45,14 @@ static double shortest(float value)
     return (double)value;
 }
 
+/* The name of a number; true and false are no text. */
+static json_t *named_json(const char *name)
+{
+    return !strcmp(name, "true")    ? json_true()
+           : !strcmp(name, "false") ? json_false()
+                                    : json_string(name);
+}
+
 /* Bytes that are not UTF-8 cannot stand in YAML or JSON; such text is left out. */
 static json_t *value_json(const struct recipe_key *key, const void *base)
 {
@@ -57,6 +65,9 @@ static json_t *value_json(const struct recipe_key *key, const void *base)
         text = *(char *const *)(const void *)place;
         return text ? json_string(text) : NULL;
     case KEY_COUNT:
+        for (const struct key_choice *c = key->choices; c && c->name; c++)
+            if ((uint64_t)c->value == *(const uint64_t *)(const void *)place)
+                return named_json(c->name);
         return json_integer((json_int_t) * (const uint64_t *)(const void *)place);
     case KEY_REAL:
         return json_real(*(const double *)(const void *)place);

@@ -277,19 +277,39 @@ static int read_text(char **out, const struct recipe_key *key,
     return 0;
 }
 
+/* A number, or a name that stands for one. */
+static int read_named(double *out, const struct recipe_key *key,
+                      const struct yaml_node *node, struct artel_error *err)
+{
+    const char *names[16];
+    size_t n = 0;
+
+    for (const struct key_choice *c = key->choices; c && c->name; c++) {
+        if (node->kind == YAML_SCALAR && !strcmp(node->text, c->name)) {
+            *out = c->value;
+            return 0;
+        }
+        names[n++] = c->name;
+    }
+    names[n++] = "a number";
+    if (key->choices && (node->kind != YAML_SCALAR || !is_number(node->text)))
+        return not_among(key, node, names, n, err);
+    return read_number(out, key, node, err);
+}
+
 int recipe_read_value(void *base, const struct recipe_key *key,
                       const struct yaml_node *node, const char *folder,
                       struct artel_error *err)
 {
     char *place = (char *)base + key->offset;
-    double number;
+    double number = 0;
     int rc;
 
     switch (key->kind) {
     case KEY_COUNT:
     case KEY_REAL:
     case KEY_FLOAT:
-        rc = read_number(&number, key, node, err);
+        rc = read_named(&number, key, node, err);
         if (rc < 0)
             return rc;
         if (key->kind == KEY_COUNT)

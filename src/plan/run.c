@@ -25,6 +25,50 @@ static int run_stage(struct job *job, const struct stage *s, struct artel_error 
     return rc < 0 ? rc : 0;
 }
 
+/* The stages of G that are not up to date after all leave it. */
+static int make_ready(struct stage_group *g, struct job *job, struct artel_error *err)
+{
+    size_t n = 0;
+    int rc = 0;
+
+    for (size_t i = 0; rc >= 0 && i < g->n; i++) {
+        json_t *inputs = NULL;
+
+        g->of[i]->done = true;
+        rc = job_stage_ready(job, g->of[i], &inputs, err);
+        if (rc == 0) {
+            job_tell(job, g->of[i], RUN_STAGE, NULL);
+            g->of[n] = g->of[i];
+            g->inputs[n++] = json_incref(inputs);
+        } else if (rc == 1) {
+            job_tell(job, g->of[i], RUN_SKIPPED, "up to date");
+        }
+        json_decref(inputs);
+    }
+    g->n = n;
+    return rc < 0 ? rc : 0;
+}
+
+static int run_group(struct job *job, struct stage *s, struct artel_error *err)
+{
+    struct stage_group g;
+    int rc = group_open(&g, job, s, err);
+
+    if (rc == 0 && g.n == 1) {
+        group_release(&g);
+        return run_stage(job, s, err);
+    }
+    if (rc == 0)
+        rc = make_ready(&g, job, err);
+    if (rc == 0 && g.n)
+        rc = group_carry_out(&g, job, err);
+    for (size_t i = 0; rc == 0 && i < g.n; i++)
+        rc = stamp_write(g.of[i]->folder, g.of[i]->name, g.inputs[i], true,
+                         g.summaries[i], err);
+    group_release(&g);
+    return rc;
+}
+
 int run_recipe(const struct recipe *r, const struct run_options *o,
                struct artel_error *err)
 {
@@ -39,8 +83,10 @@ int run_recipe(const struct recipe *r, const struct run_options *o,
     if (rc == 0 && pending)
         rc = job_begin(&job, err);
     for (size_t i = 0; rc == 0 && i < job.n_stages; i++) {
+        if (job.stages[i].done)
+            continue;
         if (job.stages[i].pending)
-            rc = run_stage(&job, &job.stages[i], err);
+            rc = run_group(&job, &job.stages[i], err);
         else
             job_tell(&job, &job.stages[i], RUN_SKIPPED, "up to date");
     }

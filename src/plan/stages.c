@@ -14,9 +14,9 @@
 #include "files/write.h"
 
 /* Keys of the section train that no weight depends on. */
-static const char *const idle_keys[] = {"save_steps",    "save_total_limit", "packing",
-                                        "logging_steps", "precision",        "memory",
-                                        "nan_steps",     "tensorboard"};
+static const char *const idle_keys[] = {
+    "save_steps", "save_total_limit", "packing",     "logging_steps", "precision",
+    "memory",     "nan_steps",        "tensorboard", "together"};
 
 /* Keys of the section router that a stage's weights do not depend on, by what teaches
  * its routers: labels, or the answers. */

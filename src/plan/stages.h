@@ -96,6 +96,7 @@ struct stage {
     size_t domain; /* of the expert it makes; n_domains: the universal one */
     char *folder;  /* OUTPUT/train/NAME; owned */
     bool pending;
+    bool done; /* in this run */
 };
 
 /* A mixture that grows: its domains come first in the recipe, the new one last. */
@@ -193,6 +194,30 @@ void stage_refresh_input(struct loop_input *out, const struct job *job,
                          const struct loop_input *joint, bool *none);
 /* A stream of random numbers of one's own for NAME. */
 uint64_t name_stream(const char *name);
+
+/* What a reader of results wants to know of a training; new. */
+json_t *stage_summary(const struct job *job, const struct loop_input *in,
+                      const struct loop_result *l);
+/* Stages that are trained in one pass over the base. */
+struct stage_group {
+    size_t n;
+    struct stage **of;  /* (n) owned; of JOB */
+    json_t **inputs;    /* (n) owned */
+    json_t **summaries; /* (n) owned */
+};
+/* How many experts a pass trains at most; 1: each has its own. */
+size_t together_limit(const struct job *job);
+/* ARTEL_EUSAGE where the recipe asks for what cannot be. */
+int together_check(const struct job *job, struct artel_error *err);
+/* S and those behind it that may be trained with it; N is 1 where it has a pass of its own. */
+int group_open(struct stage_group *g, const struct job *job, struct stage *s,
+               struct artel_error *err);
+void group_release(struct stage_group *g);
+/* Train all of the group, whose INPUTS are known, write the results and summarise. */
+int group_carry_out(struct stage_group *g, struct job *job, struct artel_error *err);
+/* Bytes of memory that the group takes beside the prepared model. */
+int group_memory(size_t *bytes, const struct stage_group *g, const struct job *job,
+                 struct artel_error *err);
 
 /* The loop of stage S over M; *SUMMARY is new. */
 int stage_train(json_t **summary, struct job *job, const struct stage *s,

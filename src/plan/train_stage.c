@@ -352,9 +352,8 @@ void stage_loop_input(struct loop_input *out, const struct job *job,
     set_train_options(&out->train, job, s, m);
 }
 
-/* What a reader of results wants to know of a training. */
-static json_t *loop_summary(const struct job *job, const struct loop_input *in,
-                            const struct loop_result *l)
+json_t *stage_summary(const struct job *job, const struct loop_input *in,
+                      const struct loop_result *l)
 {
     size_t parameters = in->train_routers ? in->mixture->n_router_params : 0;
     json_t *data = json_object(), *o;
@@ -459,7 +458,7 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
     if (rc == 0 && stage_refreshes(job, s))
         rc = refresh_routers(&in, job, none, &result, err);
     if (rc == 0) {
-        *summary = loop_summary(job, &in, &result);
+        *summary = stage_summary(job, &in, &result);
         rc = *summary ? 0 : error_nomem(err, 1024);
     }
     free(trained);
