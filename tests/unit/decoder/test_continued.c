@@ -64,7 +64,8 @@ static double whole(const struct artel_model *model, const struct mixture *m,
                                 .pool_n = 4,
                                 .loss_scale = 1,
                                 .expert = expert};
-    decoder_forward(p, &(struct block){seqs, 2, 5 + seqs[1].n});
+    decoder_forward(
+        p, &(struct block){.seqs = seqs, .n_seqs = 2, .n_rows = 5 + seqs[1].n});
     decoder_loss(p, &loss, nll);
     pass_close(p);
     return nll[1];
@@ -102,7 +103,8 @@ static void together(double *nll, const struct artel_model *model,
                                         .after = 2};
         rows += rest[i];
     }
-    decoder_forward(p, &(struct block){seqs, 2 + N_REST, rows});
+    decoder_forward(
+        p, &(struct block){.seqs = seqs, .n_seqs = 2 + N_REST, .n_rows = rows});
     decoder_loss(p, &loss, all);
     assert_true(all[0] == 0 && all[1] == 0);
     memcpy(nll, all + 2, sizeof(all) - 2 * sizeof(*all));

@@ -57,7 +57,8 @@ static void an_expert_in_company_equals_itself_alone(void **state)
         single = data;
         single.seqs[0] = data.seqs[s];
         single.seqs[0].expert = 0;
-        single.block = (struct block){single.seqs, 1, data.seqs[s].n};
+        single.block =
+            (struct block){.seqs = single.seqs, .n_seqs = 1, .n_rows = data.seqs[s].n};
         run(by_itself, model, &alone, &single, ROUTE_GIVEN);
         assert_memory_equal(by_itself, in_company + row * TOY_VOCAB,
                             data.seqs[s].n * TOY_VOCAB * sizeof(float));

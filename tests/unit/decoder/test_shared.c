@@ -20,7 +20,7 @@ static void hidden_of(float *out, struct artel_model *model, const struct mixtur
                                    .max_seqs = TOY_SEQS,
                                    .shared = shared};
     struct sequence seqs[TOY_SEQS];
-    const struct block block = {seqs, TOY_SEQS, ALL_ROWS};
+    const struct block block = {.seqs = seqs, .n_seqs = TOY_SEQS, .n_rows = ALL_ROWS};
     int32_t ids[TOY_SEQS * ROWS];
     struct decoder_pass *pass;
     struct artel_error err;
