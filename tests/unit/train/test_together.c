@@ -15,12 +15,14 @@
 
 #define LANES   3
 #define STEPS   5
-#define ROWS    9
+#define ROWS    24
 #define LONGEST 40
 
 static const char *const names[] = {"one", "two", "three"};
-/* How many steps, rows a batch and batches a step each has. */
-static const size_t n_steps[] = {5, 3, 4}, n_rows[] = {2, 9, 5}, n_micro[] = {1, 1, 2};
+/* How many steps, rows a batch and batches a step each has: enough tokens that blocks of
+ * several share one, and two of one could. */
+static const size_t n_steps[] = {5, 3, 4}, n_rows[] = {4, 24, 12},
+                    n_micro[] = {1, 1, 2};
 
 struct data {
     int32_t ids[LANES][ROWS][LONGEST];
