@@ -89,12 +89,13 @@ size_t routing_choice(const struct artel_answer *a, size_t r)
 
 json_t *routing_json(const struct artel_answer *a, const struct artel_mixture *m)
 {
+    const bool by_layer = !a->per_token && !a->from_base;
     json_t *probabilities, *layers;
 
     if (!a->probabilities)
         return json_null();
     probabilities = json_object();
-    layers = a->per_token ? json_null() : json_array();
+    layers = by_layer ? json_array() : json_null();
     for (size_t e = 0; e < a->n_experts; e++) {
         double sum = 0;
 
@@ -103,11 +104,11 @@ json_t *routing_json(const struct artel_answer *a, const struct artel_mixture *m
         json_object_set_new(probabilities, artel_expert_name(m, (int)e),
                             json_number(sum / (double)a->n_routers));
     }
-    for (size_t r = 0; r < a->n_routers && !a->per_token; r++)
+    for (size_t r = 0; r < a->n_routers && by_layer; r++)
         json_array_append_new(
             layers, json_string(artel_expert_name(m, (int)routing_choice(a, r))));
     return json_pack("{s:o, s:o, s:o}", "probabilities", probabilities, "layers",
                      layers, "layers_agreeing",
-                     a->per_token ? json_null()
-                                  : json_integer((json_int_t)a->layers_agreeing));
+                     by_layer ? json_integer((json_int_t)a->layers_agreeing)
+                              : json_null());
 }

@@ -52,12 +52,16 @@ static const char *name_of(const struct chat *c, int expert)
 }
 
 /* Each expert's gate, averaged over routers and tokens. */
-static void why_by_token(const struct chat *c)
+static void why_on_average(const struct chat *c)
 {
     const struct artel_answer *const a = &c->last;
 
-    printf("Every token was weighed on its own, at each of %zu linears. On average:\n",
-           a->n_routers);
+    if (a->from_base)
+        printf("One router read what the base makes of your turn:\n");
+    else
+        printf("Every token was weighed on its own, at each of %zu linears. On "
+               "average:\n",
+               a->n_routers);
     for (size_t e = 0; e < a->n_experts; e++) {
         double sum = 0;
 
@@ -81,8 +85,8 @@ static void why(const struct chat *c)
         printf("The last answer was not routed: %s gave it.\n", name_of(c, a->expert));
         return;
     }
-    if (a->per_token) {
-        why_by_token(c);
+    if (a->per_token || a->from_base) {
+        why_on_average(c);
         return;
     }
     printf("%-6s", "layer");
@@ -197,7 +201,7 @@ static void print_footer(const struct chat *c)
     printf(c->terminal ? "\n\033[2m[%s" : "\n[%s", name_of(c, a->expert));
     if (a->probabilities && a->per_token)
         printf(", most weight on average");
-    else if (a->probabilities)
+    else if (a->probabilities && !a->from_base)
         printf(", %zu of %zu routers", a->layers_agreeing, a->n_routers);
     printf(", %.1f tokens/s]", rate);
     printf(c->terminal ? "\033[0m\n\n" : "\n\n");

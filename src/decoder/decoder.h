@@ -114,7 +114,8 @@ const float *pass_router_probs(const struct decoder_pass *p, size_t router,
                                size_t seq); /* (E) */
 /*
  * The one expert that serves sequence SEQ by the mixture's selector, and how many routers
- * chose it. -1 where the mixture has no router.
+ * chose it; 0 with a router of the base, under which the forward used no expert. -1 where
+ * the mixture has no router.
  */
 int pass_select(const struct decoder_pass *p, size_t seq, size_t *agreeing);
 /*

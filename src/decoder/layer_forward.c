@@ -9,7 +9,8 @@
  *     x += down(silu(gate(xn)) * up(xn))
  *
  * where every linear is the frozen product plus what the experts add; routers read the
- * input of a linear before it. In a shared forward each thread takes a part of the rows
+ * input of a linear before it. Where one router reads the base alone (ROUTER_BASE), no
+ * expert adds anything and it reads what layers put out. In a shared forward each thread takes a part of the rows
  * through the layers, and all meet where one reads what another computed.
  */
 #include <assert.h>
@@ -64,6 +65,12 @@ static void part_forward(struct decoder_pass *p, const struct step_part *part,
         return; /* the backward needs no more */
     route(p, part, layer, GROUP_DOWN);
     ops->down(p, part, layer);
+    if (base_router_reads(p, layer)) {
+        meet(part);
+        if (part->thread == 0)
+            base_router_read(p, layer);
+        meet(part);
+    }
 }
 
 void layer_forward(struct decoder_pass *p, size_t layer)

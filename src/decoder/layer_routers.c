@@ -2,7 +2,11 @@
 /*
  * Which routers read the input of a group of linears, and what becomes of it.
  */
+#include <string.h>
+
 #include "decoder/pass.h"
+#include "math/kernels.h"
+#include "math/rmsnorm.h"
 
 /* The linears of a group. */
 static const struct {
@@ -94,6 +98,55 @@ void routers_run(struct decoder_pass *p, const struct step_routers *rs, size_t l
     p->ops->read_routers(p, rs, layer, g);
     for (size_t i = 0; p->options.routing == ROUTE_ROUTER && i < rs->n; i++)
         gates_decide(rs->gates[i], rule);
+}
+
+bool base_router_reads(const struct decoder_pass *p, size_t layer)
+{
+    const struct gate_rule *rule = p->mixture ? &p->mixture->rule : NULL;
+
+    if (!rule || rule->place != ROUTER_BASE || p->options.routing != ROUTE_ROUTER)
+        return false;
+    for (size_t i = 0; i < rule->n_reads; i++)
+        if (rule->reads[i] == layer + 1)
+            return true;
+    return false;
+}
+
+/* Z (D) of one sequence: LAYER's output as the next layer, or the head, would read it. */
+static void read_normed(struct decoder_pass *p, float *z, const struct pool *pool,
+                        size_t layer)
+{
+    const struct model_config *c = &p->model->weights->config;
+    const float *norm = layer + 1 < c->n_layers ? p->model->layers[layer + 1].attn_norm
+                                                : p->model->final_norm;
+    const size_t n = p->mixture->rule.pool == POOL_LAST && pool->n ? 1 : pool->n;
+    const size_t end = pool->first + pool->n;
+
+    memset(z, 0, c->dim * sizeof(*z));
+    for (size_t t = end - n; t < end; t++) {
+        rmsnorm_forward(p->logits_x, NULL, p->x[layer + 1] + t * p->pitch, norm,
+                        c->norm_eps, 1, c->dim);
+        kernels()->axpy(z, 1.0f / (float)n, p->logits_x, c->dim);
+    }
+}
+
+void base_router_read(struct decoder_pass *p, size_t layer)
+{
+    const struct gate_rule *rule = &p->mixture->rule;
+    const struct router *r = &p->mixture->routers[0];
+    const size_t D = p->model->weights->config.dim;
+    struct gates *g = &p->gates[0];
+
+    for (size_t i = 0; i < rule->n_reads; i++)
+        for (size_t s = 0; rule->reads[i] == layer + 1 && s < p->block->n_seqs; s++)
+            read_normed(p, g->z + s * r->dim + i * D, &p->pools[s], layer);
+    if (rule->reads[rule->n_reads - 1] != layer + 1)
+        return;
+    g->n_rows = p->T;
+    g->n_units = p->block->n_seqs;
+    g->unit_of_row = p->seq_of_row;
+    gates_read_pooled(g, r);
+    gates_decide(g, rule);
 }
 
 struct gates_slope pass_gates_slope(const struct decoder_pass *p)

@@ -98,6 +98,9 @@ void routers_find(struct step_routers *out, const struct decoder_pass *p, size_t
 /* Let them read it and, where routers decide, find their gates. */
 void routers_run(struct decoder_pass *p, const struct step_routers *rs, size_t layer,
                  enum step_group g);
+/* A router of the base reads the output of LAYER in this forward; one thread for all. */
+bool base_router_reads(const struct decoder_pass *p, size_t layer);
+void base_router_read(struct decoder_pass *p, size_t layer);
 /* How this pass's gates lead back to logits. */
 struct gates_slope pass_gates_slope(const struct decoder_pass *p);
 

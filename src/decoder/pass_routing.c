@@ -69,8 +69,8 @@ int pass_select(const struct decoder_pass *p, size_t seq, size_t *agreeing)
         chosen = gates_argmax(&p->gates[p->mixture->n_routers - 1], unit);
     for (size_t r = 0; r < p->mixture->n_routers; r++)
         n += gates_argmax(&p->gates[r], unit) == chosen;
-    if (agreeing)
-        *agreeing = n;
+    if (agreeing) /* with the router of the base none has been used yet */
+        *agreeing = p->mixture->rule.place == ROUTER_BASE ? 0 : n;
     return (int)chosen;
 }
 

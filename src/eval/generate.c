@@ -141,6 +141,7 @@ static int copy_routing(struct artel_answer *out, const struct artel_session *s,
     out->n_routers = m->n_routers;
     out->n_experts = m->n_experts;
     out->layers_agreeing = session_layers_agreeing(s);
+    out->from_base = m->rule.place == ROUTER_BASE;
     out->probabilities = calloc(m->n_routers * m->n_experts, sizeof(float));
     if (!out->probabilities)
         return error_nomem(err, m->n_routers * m->n_experts * sizeof(float));

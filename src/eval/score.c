@@ -5,7 +5,8 @@
  *
  * Routed rows run once with every layer obeying its own router. That pass counts
  * where all of them chose the expert that the selector fixes, which is the rule;
- * the rows of a block where they did not run again under the fixed one.
+ * the rows of a block where they did not run again under the fixed one. With a router of
+ * the base all do.
  */
 #include "eval/score.h"
 
@@ -139,7 +140,8 @@ static void run_block(struct worker *w, const struct job *j, size_t b)
         add(w, &block, j, from, i, given);
     pass_set_routing(w->pass, j->routed ? ROUTE_ROUTER : ROUTE_GIVEN);
     decoder_forward(w->pass, &block);
-    decoder_loss(w->pass, &loss, w->nll);
+    if (!j->routed || j->m->mixture->rule.place != ROUTER_BASE)
+        decoder_loss(w->pass, &loss, w->nll);
     if (j->sums)
         gate_sums_add((struct gate_sums *)(void *)(j->sums + b * j->sums_bytes),
                       w->pass);

@@ -86,6 +86,16 @@ static const struct method {
       .n_fixed = 1,
       .whole_ffn = true},
      {.needs_text = true}},
+    {"ridge",
+     "one LoRA a domain; a linear router in closed form, by least squares over what "
+     "the base makes of a request, picks one before it answers",
+     {.place = ROUTER_BASE,
+      .decides = DECIDE_SEQUENCE,
+      .pool = POOL_MEAN,
+      .kind = GATE_ONE_HOT,
+      .bias = true,
+      .fix_expert = true},
+     {.needs_text = true, .grows = true, .made = true}},
 };
 
 #define N_METHODS (sizeof(methods) / sizeof(methods[0]))

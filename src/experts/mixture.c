@@ -24,6 +24,8 @@ static size_t count_routers(const struct gate_rule *rule, size_t n_layers)
         return n_layers;
     case ROUTER_LINEAR:
         return n_layers * N_SITES;
+    case ROUTER_BASE:
+        return 1;
     default:
         return 0;
     }
@@ -34,6 +36,8 @@ size_t mixture_router_dim(const struct gate_rule *rule, const struct model_confi
 {
     size_t n_out, n_in;
 
+    if (rule->place == ROUTER_BASE)
+        return c->dim * rule->n_reads;
     if (rule->place != ROUTER_LINEAR)
         return c->dim;
     site_shape(c, (enum site)(router_idx % N_SITES), &n_out, &n_in);
@@ -86,6 +90,11 @@ int mixture_init(struct mixture *m, const char *method, const struct model_confi
     *m = (struct mixture){.rule = *rule, .n_layers = c->n_layers};
     snprintf(m->method, sizeof(m->method), "%s", method);
     m->n_routers = count_routers(rule, c->n_layers);
+    for (size_t i = 0; i < rule->n_reads; i++)
+        if (rule->reads[i] > c->n_layers)
+            return error_set(err, ARTEL_EFORMAT, "MIX05", "reads",
+                             "layer %u of a base of %zu cannot be read", rule->reads[i],
+                             c->n_layers);
     if (!m->n_routers)
         return 0;
     m->routers = calloc(m->n_routers, sizeof(*m->routers));
@@ -119,6 +128,7 @@ void mixture_release(struct mixture *m)
     free(m->router_params);
     free(m->identity);
     free(m->cluster_state);
+    ridge_release(&m->sums);
     *m = (struct mixture){0};
 }
 
@@ -307,6 +317,8 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
         return rc;
     memmove(m->identity + index, m->identity + index + 1,
             (n - 1 - index) * sizeof(*m->identity));
+    if (index - fixed < m->sums.n_domains)
+        ridge_drop(&m->sums, index - fixed);
     expert_release(&m->experts[index]);
     memmove(&m->experts[index], &m->experts[index + 1],
             (n - 1 - index) * sizeof(*m->experts));
@@ -366,6 +378,8 @@ bool mixture_router_used(const struct mixture *m, size_t router_idx)
     const bool linear = m->rule.place == ROUTER_LINEAR;
     const size_t first = linear ? router_idx : router_idx * N_SITES;
 
+    if (m->rule.place == ROUTER_BASE)
+        return m->n_experts > 0;
     for (size_t i = first; i < first + (linear ? 1 : N_SITES); i++)
         for (size_t e = 0; e < m->n_experts; e++)
             if (m->experts[e].kind == EXPERT_IDENTITY || m->experts[e].lora[i].rank)

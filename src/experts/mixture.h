@@ -15,6 +15,7 @@
 
 #include "experts/clusters.h"
 #include "experts/masks.h"
+#include "experts/ridge.h"
 
 /* Which places share one router, and what it reads there. */
 enum router_place {
@@ -22,6 +23,8 @@ enum router_place {
     ROUTER_LAYER, /* one a layer; reads the layer's input after its norm */
     ROUTER_FFN, /* one a layer for gate, up and down; reads the FFN's input after its norm */
     ROUTER_LINEAR, /* one a linear; reads that linear's input */
+    ROUTER_BASE, /* one of all; reads what the base alone makes of the user turn, and has
+                  * decided before an expert is asked */
 };
 
 enum router_decides {
@@ -36,6 +39,8 @@ enum gate_kind {
     GATE_TOP_P  /* as many of the largest as reach a share together, the same */
 };
 enum selector { SELECT_LAST, SELECT_VOTE }; /* docs/METHODS.md */
+
+#define ROUTER_READS 8 /* most layers that ROUTER_BASE reads */
 
 struct gate_rule {
     enum router_place place;
@@ -52,8 +57,10 @@ struct gate_rule {
         n_fixed; /* the first so many experts have gate 1: routers have no row for them */
     bool whole_ffn; /* experts that are not fixed stand in the FFN alone, and each makes
                        one of its own there (whole_ffn.h); fixed ones stand elsewhere */
-    bool absolute;  /* a logit counts without its sign */
-    float temperature; /* that logits are divided by; 0: 1 */
+    size_t n_reads; /* ROUTER_BASE: layers whose output is read, */
+    uint16_t reads[ROUTER_READS]; /* 1 .. L, ascending */
+    bool absolute;                /* a logit counts without its sign */
+    float temperature;            /* that logits are divided by; 0: 1 */
     /* Identities take weight from LoRAs where an input lies far from what was seen in
      * training; 0 clusters: nothing yields. For rows that decide. */
     size_t n_clusters;
@@ -88,6 +95,7 @@ struct mixture {
     float **bare; /* (E) params as they are learnt and written, while the experts' own
                      are masked (mixture_wear); NULL: those are they; owned */
     void *mask_room;
+    struct ridge_sums sums; /* that the router was solved from; dim 0: none */
     struct expert_stack
         *stack;            /* the experts for the bf16 step (stack.h), or NULL; owned */
     atomic_size_t n_users; /* sessions and trainers laid out for these experts */

@@ -45,6 +45,14 @@ int ridge_grow(struct ridge_sums *r, struct artel_error *err)
     return 0;
 }
 
+void ridge_drop(struct ridge_sums *r, size_t domain)
+{
+    const size_t D = r->dim, after = r->n_domains - 1 - domain;
+
+    memmove(r->s + domain * D, r->s + (domain + 1) * D, after * D * sizeof(*r->s));
+    r->n_domains--;
+}
+
 void ridge_add(struct ridge_sums *r, size_t domain, const float *z)
 {
     const size_t D = r->dim, n = D - 1;

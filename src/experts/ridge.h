@@ -30,6 +30,8 @@ int ridge_init(struct ridge_sums *r, size_t n, size_t n_domains,
 void ridge_release(struct ridge_sums *r);
 /* One more column of zeros; the others stay. */
 int ridge_grow(struct ridge_sums *r, struct artel_error *err);
+/* DOMAIN's column goes; its rows stay in G, as rows of no domain. */
+void ridge_drop(struct ridge_sums *r, size_t domain);
 /* Z (D - 1) is a row of DOMAIN. */
 void ridge_add(struct ridge_sums *r, size_t domain, const float *z);
 /* W (E, D - 1) and B (E), all domains at once. ARTEL_EFORMAT where the sums cannot be

@@ -189,6 +189,12 @@ void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
     gates_read_logits(g, r, g->probs, K);
 }
 
+void gates_read_pooled(struct gates *g, const struct router *r)
+{
+    gemm_nt(g->probs, 0.0f, g->z, r->w, g->n_units, r->n_experts, r->dim);
+    gates_read_logits(g, r, g->probs, r->n_experts);
+}
+
 size_t gates_argmax(const struct gates *g, size_t unit)
 {
     const float *p = g->probs + unit * g->n_experts;

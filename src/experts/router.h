@@ -66,6 +66,8 @@ void gates_give_unit(struct gates *g, size_t unit, int expert);
 /* Read SRC (T, D): fills Z (where pooled) and PROBS. POOLS (U) for sequence units. */
 void gates_read(struct gates *g, const struct router *r, enum router_pool pool,
                 const struct pool *pools, const float *src);
+/* The same from Z, which is filled. */
+void gates_read_pooled(struct gates *g, const struct router *r);
 /* The second half of gates_read: PROBS from W z, LOGITS (U, PITCH), which may be PROBS
  * where PITCH is the router's number of experts. */
 void gates_read_logits(struct gates *g, const struct router *r, const float *logits,

@@ -192,7 +192,7 @@ static void find_stages(struct add *a)
     for (size_t i = 0; i < a->job.n_stages; i++) {
         struct stage *s = &a->job.stages[i];
 
-        if (s->kind == STAGE_MIXTURE)
+        if (s->kind == STAGE_MIXTURE || s->kind == STAGE_SOLVED)
             a->router_stage = s;
         else if (stage_makes_expert(s) && s->domain == a->growth.domain)
             a->expert_stage = s;
@@ -292,7 +292,10 @@ static int add_router(struct add *a, struct artel_error *err)
     rc = job_stage_ready(&a->job, s, &inputs, err);
     if (rc >= 0) {
         job_tell(&a->job, s, RUN_STAGE, NULL);
-        rc = stage_train(&a->router_summary, &a->job, s, &a->file.mixture, inputs, err);
+        rc = s->kind == STAGE_SOLVED
+                 ? stage_solve(&a->router_summary, &a->job, s, &a->file.mixture, err)
+                 : stage_train(&a->router_summary, &a->job, s, &a->file.mixture, inputs,
+                               err);
     }
     json_decref(inputs);
     return rc;
@@ -301,7 +304,8 @@ static int add_router(struct add *a, struct artel_error *err)
 static size_t trained_parameters(const struct add *a)
 {
     const struct mixture *m = &a->file.mixture;
-    size_t n = a->recipe->domains[a->growth.domain].adapter && !a->router_stage
+    const bool learns = a->router_stage && !method_traits(m->method)->made;
+    size_t n = a->recipe->domains[a->growth.domain].adapter && !learns
                    ? 0
                    : m->experts[m->n_experts - 1].n_params;
 

@@ -133,6 +133,18 @@ static int check_precision(const struct job *job, const char *method,
     return error_in(err, ARTEL_ELIMIT, job->r->path);
 }
 
+static int check_layers(const struct job *job, struct artel_error *err)
+{
+    const struct layer_list *layers = &job->r->router.ridge_layers;
+    const size_t n = job->model->weights->config.n_layers;
+
+    if (!layers->n || layers->at[layers->n - 1] <= n)
+        return 0;
+    error_set(err, ARTEL_EUSAGE, "RCP03", "router.ridge_layers",
+              "layer %u: the base has %zu", layers->at[layers->n - 1], n);
+    return error_in(err, ARTEL_EUSAGE, job->r->path);
+}
+
 static int open_inputs(struct job *job, struct artel_error *err)
 {
     static const char *const precisions[] = {"auto", "fp32", "bf16"};
@@ -148,6 +160,8 @@ static int open_inputs(struct job *job, struct artel_error *err)
         rc = check_rank(job, r->lora.rank, "lora.rank", err);
     if (rc == 0 && r->universal)
         rc = check_rank(job, r->universal->rank, "universal.rank", err);
+    if (rc == 0)
+        rc = check_layers(job, err);
     if (rc == 0)
         rc = digest_data(job, err);
     return rc;
@@ -221,7 +235,7 @@ static int judge(const struct job *job, const struct stage *s,
 static bool is_wanted(const struct job *job, const struct stage *s)
 {
     if (job->grow)
-        return s->kind == STAGE_MIXTURE ||
+        return s->kind == STAGE_MIXTURE || s->kind == STAGE_SOLVED ||
                (s->kind != STAGE_BUNDLE && s->domain == job->grow->domain);
     return !job->o->only || !strcmp(job->o->only, s->name);
 }
@@ -345,7 +359,8 @@ int job_look(bool *trains, struct job *job, const struct recipe *r,
     rc = open_inputs(job, err);
     for (size_t i = 0; rc == 0 && i < job->n_stages; i++) {
         rc = look_at_stage(job, &job->stages[i], &any_there, err);
-        *trains = *trains || (job->stages[i].pending && stage_trains(&job->stages[i]));
+        *trains =
+            *trains || (job->stages[i].pending && stage_computes(&job->stages[i]));
     }
     return rc == 0 && *trains ? open_texts(job, err) : rc;
 }
@@ -361,7 +376,7 @@ int job_plan(struct job *job, struct artel_error *err)
 
         rc = look_at_stage(job, s, &any_there, err);
         any_pending = any_pending || s->pending;
-        trains = trains || (s->pending && stage_trains(s));
+        trains = trains || (s->pending && stage_computes(s));
     }
     if (rc == 0 && job->o->must_resume && !any_there) {
         error_set(err, ARTEL_ECONFLICT, "RUN11", "output", "nothing to resume here");
@@ -466,22 +481,25 @@ static void tell_precision(const struct job *job)
 int job_begin(struct job *job, struct artel_error *err)
 {
     enum precision precision = job->precision;
-    bool trains = false;
+    bool computes = false, trains = false;
     int rc = job->lock.fd >= 0 ? 0 : run_lock_take(&job->lock, job->r->output, err);
 
     if (rc == 0)
         rc = write_recipe(job, err);
     if (rc == 0)
         rc = watch_inputs(job, err);
-    for (size_t i = 0; i < job->n_stages && !trains; i++) {
-        trains = job->stages[i].pending && stage_trains(&job->stages[i]);
-        precision = stage_precision(job, &job->stages[i]);
+    for (size_t i = 0; i < job->n_stages; i++) {
+        const struct stage *s = &job->stages[i];
+
+        computes = computes || (s->pending && stage_computes(s));
+        if (!trains && s->pending && stage_trains(s)) {
+            trains = true;
+            precision = stage_precision(job, s);
+        }
     }
-    if (rc == 0 && trains) {
+    if (rc == 0 && computes)
         tell_precision(job);
-        rc = job_prepare(job, precision, err);
-    }
-    return rc;
+    return rc == 0 && trains ? job_prepare(job, precision, err) : rc;
 }
 
 int job_stage_ready(struct job *job, const struct stage *s, json_t **inputs,

@@ -17,11 +17,16 @@ static int measure_stage(const struct job *job, const struct stage *s, size_t *m
     bool *trained;
     int rc;
 
-    if (!stage_trains(s))
+    if (!stage_computes(s))
         return 0;
     rc = stage_mixture(&m, job, s, false, err);
     if (rc < 0)
         return rc;
+    if (s->kind == STAGE_SOLVED) {
+        *memory = stage_solve_bytes(job, &m);
+        mixture_release(&m);
+        return 0;
+    }
     trained = calloc(m.n_experts + 1, sizeof(*trained));
     if (!trained) {
         mixture_release(&m);
@@ -62,7 +67,7 @@ static int measure_group(const struct job *job, struct stage *s, size_t *memory,
 
 #define PROCESS_BYTES ((size_t)32 << 20) /* libraries, tokenizer, stacks */
 
-static size_t positions(const struct job *job)
+size_t job_positions(const struct job *job)
 {
     return job->texts.longest > job->n_positions ? job->texts.longest
                                                  : job->n_positions;
@@ -83,8 +88,8 @@ int job_prepare(const struct job *job, enum precision p, struct artel_error *err
 
     if (rc < 0)
         return rc;
-    return model_prepare(job->model, p, memory_mode_use(job->memory), positions(job),
-                         err);
+    return model_prepare(job->model, p, memory_mode_use(job->memory),
+                         job_positions(job), err);
 }
 
 /* Ids and loss marks of all rows, and what stands for a row. */
@@ -112,7 +117,7 @@ static int measure_in(const struct job *job, enum precision p, enum memory_mode 
     struct artel_model model;
     size_t most = 0;
     bool grouped = false;
-    int rc = model_plan(&model, job->model, p, use, positions(job), err);
+    int rc = model_plan(&model, job->model, p, use, job_positions(job), err);
 
     planned.model = &model;
     planned.memory = mode;
@@ -130,8 +135,8 @@ static int measure_in(const struct job *job, enum precision p, enum memory_mode 
         *disk += more;
     }
     model_plan_release(&model);
-    most += model_prepared_bytes(job->model, p, use, positions(job)) + text_bytes(job) +
-            PROCESS_BYTES;
+    most += model_prepared_bytes(job->model, p, use, job_positions(job)) +
+            text_bytes(job) + PROCESS_BYTES;
     *memory = most > *memory ? most : *memory;
     return rc;
 }

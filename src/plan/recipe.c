@@ -58,6 +58,7 @@ static const struct recipe_router router_defaults = {
     .freeze_old = true,
     .init_std = 0.02,
     .temperature = 1,
+    .ridge_lambda = 1e-2,
 };
 
 static const struct recipe_slim slim_defaults = {

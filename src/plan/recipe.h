@@ -85,6 +85,12 @@ struct recipe_train {
 enum router_label { LABEL_DOMAIN, LABEL_ARGMAX }; /* an ablation, docs/METHODS.md */
 enum router_init { INIT_STAGE1, INIT_FRESH };
 
+/* Layers of the base, from 1 on, ascending; none: the last. */
+struct layer_list {
+    size_t n;
+    uint16_t at[ROUTER_READS];
+};
+
 struct recipe_router {
     double eta;           /* 0.1 */
     double learning_rate; /* 1e-2 */
@@ -106,6 +112,9 @@ struct recipe_router {
     /* Of routers that are made of the experts: */
     size_t top_k;       /* experts kept for a token; 0: as the method has it, 3 */
     double temperature; /* that scores are divided by, 1 */
+    /* Of routers that read the base alone: */
+    struct layer_list ridge_layers;
+    double ridge_lambda; /* 1e-2 */
 };
 
 /* SLIM's own settings. */

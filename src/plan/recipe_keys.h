@@ -19,6 +19,7 @@ enum key_kind {
     KEY_BOOL,      /* bool */
     KEY_CHOICE,    /* an enum */
     KEY_TARGETS,   /* lora: which linears */
+    KEY_LAYERS,    /* struct layer_list */
     KEY_METHODS,   /* a name or a list of them */
     KEY_SECTION,   /* a map with keys of its own */
     KEY_DOMAINS,   /* a map of names to domains */

@@ -53,6 +53,15 @@ static json_t *named_json(const char *name)
                                     : json_string(name);
 }
 
+static json_t *layers_json(const struct layer_list *layers)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < layers->n; i++)
+        json_array_append_new(list, json_integer(layers->at[i]));
+    return list;
+}
+
 /* Bytes that are not UTF-8 cannot stand in YAML or JSON; such text is left out. */
 static json_t *value_json(const struct recipe_key *key, const void *base)
 {
@@ -80,6 +89,8 @@ static json_t *value_json(const struct recipe_key *key, const void *base)
             if (c->value == *(const int *)(const void *)place)
                 return json_string(c->name);
         return NULL;
+    case KEY_LAYERS:
+        return layers_json((const struct layer_list *)(const void *)place);
     case KEY_TARGETS:
         return targets_json((const bool *)(const void *)place);
     default:

@@ -253,6 +253,34 @@ static int read_targets(bool *out, const struct recipe_key *key,
     return rc;
 }
 
+/* A layer, or a list of them in ascending order. */
+static int read_layers(struct layer_list *out, const struct recipe_key *key,
+                       const struct yaml_node *node, struct artel_error *err)
+{
+    const struct recipe_key one = {
+        .name = key->name, .kind = KEY_COUNT, .min = 1, .max = UINT16_MAX};
+    const struct yaml_node *item = node->kind == YAML_LIST ? node->child : node;
+    struct layer_list list = {0};
+
+    for (; item; item = node->kind == YAML_LIST ? item->next : NULL) {
+        double number;
+        const int rc = read_number(&number, &one, item, err);
+
+        if (rc < 0)
+            return rc;
+        if (list.n == ROUTER_READS)
+            return recipe_fault(err, item, "RCP03", "'%s' takes at most %d layers",
+                                key->name, ROUTER_READS);
+        if (list.n && (uint16_t)number <= list.at[list.n - 1])
+            return recipe_fault(err, item, "RCP03",
+                                "'%s' takes layers in ascending order, each once",
+                                key->name);
+        list.at[list.n++] = (uint16_t)number;
+    }
+    *out = list;
+    return 0;
+}
+
 char *recipe_path(const char *folder, const char *text)
 {
     return *text == '/' ? strdup(text) : path_join(folder, text);
@@ -323,6 +351,8 @@ int recipe_read_value(void *base, const struct recipe_key *key,
         return read_bool((bool *)(void *)place, key, node, err);
     case KEY_CHOICE:
         return read_choice((int *)(void *)place, key, node, err);
+    case KEY_LAYERS:
+        return read_layers((struct layer_list *)(void *)place, key, node, err);
     case KEY_TARGETS:
         return read_targets((bool *)(void *)place, key, node, err);
     default:

@@ -102,8 +102,11 @@ static int store_sample(char **out, const struct job *job, size_t i, const char 
 /* The mixture learns from its texts again when a domain is added. */
 static bool keeps_samples(const struct job *job, const struct stage *s)
 {
-    return job->r->store_sample && s->kind == STAGE_MIXTURE &&
-           s->row->moves != MOVES_EXPERTS && method_traits(s->row->method)->grows;
+    const struct method_traits *t = method_traits(s->row->method);
+
+    return job->r->store_sample &&
+           (s->kind == STAGE_MIXTURE || s->kind == STAGE_SOLVED) &&
+           s->row->moves != MOVES_EXPERTS && t->grows && !t->made;
 }
 
 static int fill_text(struct domain_notes *d, const struct job *job,

@@ -4,7 +4,7 @@
  * a list here and a preset in experts/methods.c; what a row's fields mean is told where
  * struct stage_row is (stages.h).
  *
- *     expert-DOMAIN             --> single, arrow, moa-router, modula-flan-router
+ *     expert-DOMAIN             --> single, arrow, ridge-router, moa-router, modula-flan-router
  *     universal                 --> modula-flan-router
  *     universal, flan-DOMAIN    --> modula-flan-router   (universal.keep)
  *     universal, res-DOMAIN     --> modula-res-router
@@ -139,6 +139,15 @@ static const struct stage_row arrow = {.name = "arrow",
                                        .experts = "experts",
                                        .lesson = LESSON_NONE};
 
+static const struct stage_row ridge = {.name = "ridge-router",
+                                       .kind = STAGE_SOLVED,
+                                       .method = "ridge",
+                                       .text = TEXT_DOMAINS,
+                                       .start = START_READ,
+                                       .experts = "experts",
+                                       .moves = MOVES_ROUTERS,
+                                       .lesson = LESSON_RIDGE};
+
 /* KEPT: where the recipe says universal.keep. The first that fits is taken. */
 static const struct {
     const char *method;
@@ -155,6 +164,7 @@ static const struct {
     {"modula-res", false, {&universal, &res_expert, &res_router}},
     {"arrow", false, {&expert, &arrow}},
     {"slim", false, {&slim}},
+    {"ridge", false, {&expert, &ridge}},
 };
 
 const struct stage_row *method_row(const char *method, const struct recipe *r, size_t i)

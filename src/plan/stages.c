@@ -21,14 +21,20 @@ static const char *const idle_keys[] = {
 /* Keys of the section router that a stage's weights do not depend on, by what teaches
  * its routers: labels, or the answers. */
 static const char *const idle_with_labels[] = {
-    "freeze_old", "init_std", "token_learning_rate", "experts", "top_k", "temperature"};
+    "freeze_old", "init_std",    "token_learning_rate", "experts",
+    "top_k",      "temperature", "ridge_layers",        "ridge_lambda"};
 static const char *const idle_with_answers[] = {
-    "freeze_old", "eta",  "learning_rate",         "selector", "pool",    "router_only",
-    "label",      "init", "refresh_learning_rate", "refresh",  "experts", "top_k",
-    "temperature"};
+    "freeze_old",  "eta",          "learning_rate",
+    "selector",    "pool",         "router_only",
+    "label",       "init",         "refresh_learning_rate",
+    "refresh",     "experts",      "top_k",
+    "temperature", "ridge_layers", "ridge_lambda"};
 
 /* And of routers that are made of the experts: what is read. */
 static const char *const read_by_none[] = {"top_k", "temperature"};
+static const char *const read_by_ridge[] = {"pool", "ridge_layers", "ridge_lambda"};
+/* And which keys of train they depend on: what their text is. */
+static const char *const text_keys[] = {"cutoff_len", "skip_bad", "val_size", "seed"};
 
 #define N_OF(list) (sizeof(list) / sizeof(list[0]))
 
@@ -81,7 +87,7 @@ void stage_texts(const struct job *job, const struct stage *s, size_t *first,
     if (stage_makes_expert(s)) {
         *first = s->domain;
         *end = s->kind == STAGE_EXPERT ? s->domain + 1 : s->domain;
-    } else if (s->kind == STAGE_MIXTURE) {
+    } else if (s->kind == STAGE_MIXTURE || s->kind == STAGE_SOLVED) {
         *end = s->row->text == TEXT_ALL ? text_count(job->r) : job->r->n_domains;
     }
 }
@@ -314,21 +320,42 @@ static void put_router(json_t *o, const struct job *job, const struct stage *s)
     }
 }
 
-/* What routers that nothing teaches depend on beside the experts. */
-static void put_made(json_t *o, const struct job *job, const char *const *keys,
-                     size_t n)
+static void put_precision(json_t *o, const struct job *job, const struct stage *s)
 {
-    json_t *values = recipe_section(job->r, "router");
+    put(o, "", "precision",
+        json_string(stage_precision(job, s) == PRECISION_BF16 ? "bf16" : "fp32"));
+}
 
+/* What routers that nothing teaches depend on beside the experts. */
+static void put_keys(json_t *o, const struct job *job, const char *section,
+                     const char *const *keys, size_t n)
+{
+    json_t *values = recipe_section(job->r, section);
+    char prefix[16];
+
+    snprintf(prefix, sizeof(prefix), "%s.", section);
     for (size_t i = 0; i < n; i++)
-        put(o, "router.", keys[i], json_incref(json_object_get(values, keys[i])));
+        put(o, prefix, keys[i], json_incref(json_object_get(values, keys[i])));
     json_decref(values);
+}
+
+static void put_made(json_t *o, const struct job *job, const struct stage *s)
+{
+    if (s->row->lesson == LESSON_NONE)
+        put_keys(o, job, "router", read_by_none, N_OF(read_by_none));
+    if (s->row->lesson == LESSON_RIDGE)
+        put_keys(o, job, "router", read_by_ridge, N_OF(read_by_ridge));
+    if (s->kind != STAGE_SOLVED)
+        return;
+    put_keys(o, job, "train", text_keys, N_OF(text_keys));
+    put_precision(o, job, s);
+    if (job->grow)
+        put(o, "", "grow.routers", json_string(job->grow->digest));
 }
 
 static void put_training(json_t *o, const struct job *job, const struct stage *s)
 {
-    put(o, "", "precision",
-        json_string(stage_precision(job, s) == PRECISION_BF16 ? "bf16" : "fp32"));
+    put_precision(o, job, s);
     put_section(o, job->r, "train", idle_keys, N_OF(idle_keys));
     /* What was made before there was such a key is still up to date. */
     if (job->r->train.spike_z == 0)
@@ -369,9 +396,9 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
         rc = put_file(o, "", "adapter", job->r->domains[s->domain].adapter, err);
     if (routers)
         put_router(o, job, s);
-    if (s->row->lesson == LESSON_NONE)
-        put_made(o, job, read_by_none, N_OF(read_by_none));
-    if (rc == 0 && (routers || s->kind == STAGE_BUNDLE || s->row->universal))
+    put_made(o, job, s);
+    if (rc == 0 && (routers || s->kind == STAGE_BUNDLE || s->kind == STAGE_SOLVED ||
+                    s->row->universal))
         rc = put_experts(o, job, s, experts, err);
     if (rc < 0) {
         json_decref(o);

@@ -21,6 +21,7 @@ enum stage_kind {
     STAGE_EXPERT,  /* one expert is trained, and becomes a PEFT folder */
     STAGE_ADAPTER, /* one expert from a PEFT folder, nothing trained */
     STAGE_BUNDLE,  /* a mixture of experts that are there, nothing trained */
+    STAGE_SOLVED,  /* a mixture of such experts, whose router is solved from text */
     STAGE_MIXTURE  /* a mixture is trained */
 };
 
@@ -53,7 +54,8 @@ enum stage_moves {
 enum stage_lesson {
     LESSON_ANSWERS, /* the same loss, through gates that the routers themselves decide */
     LESSON_LABELS, /* the domains' labels (router.eta), rows run through their own expert */
-    LESSON_NONE /* nothing: they are made of the experts (experts/arrow.h) */
+    LESSON_NONE, /* nothing: they are made of the experts (experts/arrow.h) */
+    LESSON_RIDGE /* the domains' labels, by least squares (experts/ridge.h) */
 };
 
 /*
@@ -132,6 +134,8 @@ struct job {
 enum precision stage_precision(const struct job *job, const struct stage *s);
 /* Make the base ready for training in P; quick where it is. */
 int job_prepare(const struct job *job, enum precision p, struct artel_error *err);
+/* Length of rows that the base is made ready for. */
+size_t job_positions(const struct job *job);
 /* In the order they run; the stages are part of JOB. */
 int stages_list(struct job *job, struct artel_error *err);
 /* A flat object, new. With EXPERTS the digests of the experts that the stage starts from. */
@@ -155,6 +159,11 @@ void stage_texts(const struct job *job, const struct stage *s, size_t *first,
 static inline bool stage_trains(const struct stage *s)
 {
     return s->kind == STAGE_EXPERT || s->kind == STAGE_MIXTURE;
+}
+/* The base is asked. */
+static inline bool stage_computes(const struct stage *s)
+{
+    return stage_trains(s) || s->kind == STAGE_SOLVED;
 }
 /* Its result is an expert, not a mixture. */
 static inline bool stage_makes_expert(const struct stage *s)
@@ -222,6 +231,12 @@ int group_memory(size_t *bytes, const struct stage_group *g, const struct job *j
 /* The loop of stage S over M; *SUMMARY is new. */
 int stage_train(json_t **summary, struct job *job, const struct stage *s,
                 struct mixture *m, const json_t *inputs, struct artel_error *err);
+/* The router of M from the text of S: of all its experts or, while M grows, of the last one
+ * beside what is known of the others. *SUMMARY is new. */
+int stage_solve(json_t **summary, struct job *job, const struct stage *s,
+                struct mixture *m, struct artel_error *err);
+/* What that takes beside the prepared model. */
+size_t stage_solve_bytes(const struct job *job, const struct mixture *m);
 /* Do the stage's work and write its result; *SUMMARY is new. */
 int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
                     const json_t *inputs, struct artel_error *err);

@@ -146,6 +146,11 @@ static int by_address(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+bool texts_holds_out(const struct texts *t, const struct example *row)
+{
+    return t->n_held && bsearch(&row, t->held, t->n_held, sizeof(*t->held), by_address);
+}
+
 static int gather_valid(struct texts *t, const struct recipe_train *train,
                         struct artel_error *err)
 {

@@ -42,6 +42,8 @@ int texts_open(struct texts *t, const struct text *of, size_t n,
                const struct artel_model *model, const struct texts_options *o,
                struct artel_error *err);
 void texts_close(struct texts *t);
+/* ROW is one that val_size takes. */
+bool texts_holds_out(const struct texts *t, const struct example *row);
 /* Rows, tokens, rows dropped and cut of domain I. */
 json_t *texts_summary(const struct texts *t, size_t i);
 

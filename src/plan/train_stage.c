@@ -187,6 +187,17 @@ static void set_whole_ffn(struct gate_rule *rule, const struct recipe *r)
         rule->n_fixed |= r->lora.targets[i];
 }
 
+/* The layers that a router of the base reads: as asked, or the last. */
+static void set_reads(struct gate_rule *rule, const struct job *job)
+{
+    const struct layer_list *asked = &job->r->router.ridge_layers;
+
+    rule->n_reads = asked->n ? asked->n : 1;
+    memcpy(rule->reads, asked->at, sizeof(rule->reads));
+    if (!asked->n)
+        rule->reads[0] = (uint16_t)job->model->weights->config.n_layers;
+}
+
 int stage_mixture(struct mixture *out, const struct job *job, const struct stage *s,
                   bool read, struct artel_error *err)
 {
@@ -204,6 +215,8 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
     }
     if (stage_makes_expert(s) && s->row->universal)
         rule.n_fixed = 1;
+    if (rule.place == ROUTER_BASE)
+        set_reads(&rule, job);
     if (rule.absolute) {
         rule.temperature = (float)r->router.temperature;
         rule.top_k = r->router.top_k ? r->router.top_k : rule.top_k;
@@ -528,6 +541,8 @@ int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
                                   : stage_mixture(&m, job, s, true, err);
     if (rc == 0 && stage_trains(s))
         rc = stage_train(summary, job, s, &m, inputs, err);
+    if (rc == 0 && s->kind == STAGE_SOLVED)
+        rc = stage_solve(summary, job, s, &m, err);
     if (rc == 0 && !*summary) {
         *summary = json_object();
         rc = *summary ? 0 : error_nomem(err, 64);

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "files/json.h"
 
-static const char *const places[] = {"none", "layer", "ffn", "linear", NULL};
+static const char *const places[] = {"none", "layer", "ffn", "linear", "base", NULL};
 static const char *const decisions[] = {"sequence", "token", NULL};
 static const char *const pools[] = {"mean", "last", NULL};
 static const char *const kinds[] = {"one-hot", "softmax", "top-k", "top-p", NULL};
@@ -17,6 +17,15 @@ static const char *const selectors[] = {"last", "vote", NULL};
 
 static const char *const distances[] = {"mean", "max", NULL};
 static const char *const masks[] = {"fixed", "expected", "none", NULL};
+
+static json_t *reads_new(const struct gate_rule *rule)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; list && i < rule->n_reads; i++)
+        json_array_append_new(list, json_integer(rule->reads[i]));
+    return list;
+}
 
 json_t *gate_rule_new(const struct gate_rule *rule)
 {
@@ -29,6 +38,8 @@ json_t *gate_rule_new(const struct gate_rule *rule)
         "fix_expert", (int)rule->fix_expert, "selector", selectors[rule->selector],
         "fixed", (json_int_t)rule->n_fixed);
 
+    if (o && rule->n_reads)
+        json_object_set_new(o, "reads", reads_new(rule));
     if (o && rule->absolute)
         json_object_set_new(o, "absolute", json_true());
     if (o && rule->temperature > 0)
@@ -137,6 +148,33 @@ static int read_masks(struct gate_rule *rule, const json_t *o, struct artel_erro
     return rc;
 }
 
+/* A router of the base: which layers it reads, and that it decides as such a one can. */
+static int read_base(struct gate_rule *rule, const json_t *o, struct artel_error *err)
+{
+    const json_t *list = json_object_get(o, "reads");
+    const size_t n = json_array_size(list);
+
+    if (n < 1 || n > ROUTER_READS)
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "reads",
+                         "expected a list of 1 to %d layers", ROUTER_READS);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *layer = json_array_get(list, i);
+        const json_int_t value = json_integer_value(layer);
+
+        if (!json_is_integer(layer) || value < 1 || value > UINT16_MAX ||
+            (i && value <= rule->reads[i - 1]))
+            return error_set(err, ARTEL_EFORMAT, "MIX05", "reads",
+                             "expected layers from 1 on in ascending order");
+        rule->reads[i] = (uint16_t)value;
+    }
+    rule->n_reads = n;
+    if (rule->decides != DECIDE_SEQUENCE || rule->kind != GATE_ONE_HOT ||
+        !rule->fix_expert || rule->n_fixed)
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "place",
+                         "a router of the base fixes one expert for a sequence");
+    return 0;
+}
+
 int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts,
                    struct artel_error *err)
 {
@@ -191,5 +229,7 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
         rc = read_clusters(rule, json_object_get(value, "clusters"), err);
     if (rc == 0 && json_object_get(value, "masks"))
         rc = read_masks(rule, json_object_get(value, "masks"), err);
+    if (rc == 0 && place == ROUTER_BASE)
+        rc = read_base(rule, value, err);
     return rc;
 }

@@ -6,6 +6,9 @@
  *   router.LAYER.weight (E, D)        router.LAYER.bias (E)        one router a layer
  *   router.LAYER.SITE.weight (E, N)   router.LAYER.SITE.bias (E)   one a linear
  *   router.LAYER.clusters (n)   where the rule yields: a block as experts/clusters.h lays it
+ *   router.base.weight (E, D)        router.base.bias (E)        one of the base
+ *   ridge.gram (D + 1, D + 1), ridge.sums (E, D + 1), both F64: what it was solved from
+ *   (experts/ridge.h), where it was; of ridge.gram the lower triangle says it all
  *   __metadata__   format "pt", method, experts "a,b,c"
  *
  * mixture.json holds the digest of the file it goes with, and the file it replaces
@@ -38,6 +41,8 @@ static const char *router_tensor(char out[ROUTER_NAME_SIZE], const struct mixtur
     if (m->rule.place == ROUTER_LINEAR)
         snprintf(out, ROUTER_NAME_SIZE, "router.%zu.%s.%s", i / N_SITES,
                  site_name((enum site)(i % N_SITES)), part);
+    else if (m->rule.place == ROUTER_BASE)
+        snprintf(out, ROUTER_NAME_SIZE, "router.base.%s", part);
     else
         snprintf(out, ROUTER_NAME_SIZE, "router.%zu.%s", i, part);
     return out;
@@ -76,10 +81,23 @@ static float *clusters_of(const struct mixture *m, size_t router)
     return m->cluster_state + router * cluster_size(m, router);
 }
 
+#define GRAM "ridge.gram"
+#define SUMS "ridge.sums"
+
+static struct tensor exact(const char *name, double *data, size_t n_rows, size_t n_cols)
+{
+    return (struct tensor){.name = name,
+                           .dtype = DTYPE_F64,
+                           .n_dims = 2,
+                           .shape = {n_rows, n_cols},
+                           .data = data,
+                           .bytes = n_rows * n_cols * sizeof(*data)};
+}
+
 static int write_tensors(const char *path, const struct mixture *m,
                          struct artel_error *err)
 {
-    struct tensor *tensors = calloc(PARTS * m->n_routers + 1, sizeof(*tensors));
+    struct tensor *tensors = calloc(PARTS * m->n_routers + 3, sizeof(*tensors));
     char(*names)[ROUTER_NAME_SIZE] = calloc(PARTS * m->n_routers + 1, sizeof(*names));
     char *experts = expert_list(m);
     const struct key_value metadata[] = {
@@ -108,6 +126,9 @@ static int write_tensors(const char *path, const struct mixture *m,
             n++;
         }
     }
+    for (size_t i = 0; tensors && i < 2 && m->sums.dim; i++, n++)
+        tensors[n] = i ? exact(SUMS, m->sums.s, m->sums.n_domains, m->sums.dim)
+                       : exact(GRAM, m->sums.g, m->sums.dim, m->sums.dim);
     rc = tensors && names && experts
              ? safetensors_write(path, tensors, n, metadata, 3, err)
              : error_nomem(err, PARTS * m->n_routers * sizeof(*tensors));
@@ -233,6 +254,40 @@ static int check_clusters(const struct mixture *m, size_t router, const char *na
                      "its counts or variances are none that training leaves");
 }
 
+static int read_exact(double *to, const struct safetensors *s, const char *name,
+                      size_t n_rows, size_t n_cols, struct artel_error *err)
+{
+    const struct tensor *t = safetensors_find(s, name);
+
+    if (!t || t->dtype != DTYPE_F64 || t->n_dims != 2 || t->shape[0] != n_rows ||
+        t->shape[1] != n_cols)
+        return error_set(err, ARTEL_EFORMAT, "MIX07", name,
+                         "expected a tensor of %zu x %zu in F64", n_rows, n_cols);
+    memcpy(to, t->data, n_rows * n_cols * sizeof(*to));
+    for (size_t i = 0; i < n_rows * n_cols; i++)
+        if (!isfinite(to[i]))
+            return error_set(err, ARTEL_EFORMAT, "MIX08", name,
+                             "element %zu is not a finite number", i);
+    return 0;
+}
+
+/* What a router of the base was solved from, where the file has it. Adds to *N_TENSORS. */
+static int read_sums(struct mixture *m, const struct safetensors *s, size_t *n_tensors,
+                     struct artel_error *err)
+{
+    int rc;
+
+    if (m->rule.place != ROUTER_BASE || !safetensors_find(s, GRAM))
+        return 0;
+    rc = ridge_init(&m->sums, m->routers[0].dim, m->n_experts, err);
+    if (rc == 0)
+        rc = read_exact(m->sums.g, s, GRAM, m->sums.dim, m->sums.dim, err);
+    if (rc == 0)
+        rc = read_exact(m->sums.s, s, SUMS, m->sums.n_domains, m->sums.dim, err);
+    *n_tensors += 2;
+    return rc;
+}
+
 static int read_routers(struct mixture *m, const struct safetensors *s,
                         struct artel_error *err)
 {
@@ -256,6 +311,8 @@ static int read_routers(struct mixture *m, const struct safetensors *s,
             rc = check_clusters(m, i, name, err);
         n += 1 + (r->b != NULL) + (m->cluster_state != NULL);
     }
+    if (rc == 0)
+        rc = read_sums(m, s, &n, err);
     if (rc == 0 && safetensors_count(s) != n)
         rc = error_set(err, ARTEL_EFORMAT, "MIX07", NULL, "%zu tensors, expected %zu",
                        safetensors_count(s), n);

@@ -249,11 +249,203 @@ static void an_adapter_joins_arrow_without_any_text(void **state)
     fixture_close(&f);
 }
 
+/* How many of ROWS of "out/METHOD" go to EXPERT; each must be worth what that expert's own
+ * answer is, to the bit. */
+static int routed_rows(const struct fixture *f, const char *mixture, const char *rows,
+                       int expert)
+{
+    struct artel_error err = {0};
+    struct artel_mixture *m;
+    struct artel_score routed;
+    char path[256], data[256];
+    int n = 0;
+
+    path_in(path, sizeof(path), f, mixture);
+    path_in(data, sizeof(data), f, rows);
+    if (artel_mixture_open(&m, path, NULL, NULL, &err) < 0 ||
+        artel_score(&routed, m, data,
+                    &(struct artel_score_options){.expert = ARTEL_AUTO}, &err) < 0)
+        return -tell(&err);
+    for (int e = 0; e < 2; e++) {
+        struct artel_score own;
+
+        if (artel_score(&own, m, data, &(struct artel_score_options){.expert = e},
+                        &err) < 0)
+            return -tell(&err);
+        for (size_t i = 0; i < own.n_rows; i++)
+            if (routed.rows[i].expert == e && routed.rows[i].nll != own.rows[i].nll)
+                return -95;
+        artel_score_release(&own);
+    }
+    for (size_t i = 0; i < routed.n_rows; i++)
+        n += routed.rows[i].expert == expert;
+    artel_score_release(&routed);
+    artel_mixture_close(m);
+    return n;
+}
+
+static const char *routing; /* the mixture of routes_by_text */
+
+static int routes_by_text(const struct fixture *f)
+{
+    const int one = routed_rows(f, routing, "a-valid.jsonl", 0);
+    const int two = routed_rows(f, routing, "b-valid.jsonl", 1);
+
+    fprintf(stderr, "%s: %d and %d of 6 rows\n", routing, one, two);
+    return one < 0 ? -one : two < 0 ? -two : one == 6 && two == 6 ? 0 : 96;
+}
+
+/* The run's answer by name of an expert, its gates, and no layers to agree. */
+static int answers_say_who(const struct fixture *f)
+{
+    struct artel_generate_options o;
+    struct artel_error err = {0};
+    struct artel_mixture *m;
+    struct artel_prompt prompt;
+    struct artel_answer a;
+    char path[256];
+    int rc = 0;
+
+    path_in(path, sizeof(path), f, routing);
+    if (artel_mixture_open(&m, path, NULL, NULL, &err) < 0 ||
+        artel_prompt_user(&prompt, "uvwx yzuv wxyz", NULL, &err) < 0)
+        return tell(&err);
+    artel_generate_options_default(&o, m);
+    o.expert = ARTEL_AUTO;
+    o.max_tokens = 4;
+    if (artel_generate_all(&a, m, &prompt, 1, &o, &err) < 0)
+        return tell(&err);
+    if (!a.from_base || a.per_token || a.n_routers != 1 || a.n_experts != 2 ||
+        a.expert != 1)
+        rc = 97;
+    if (rc == 0 && !(a.probabilities[1] > a.probabilities[0] &&
+                     fabsf(a.probabilities[0] + a.probabilities[1] - 1.0f) < 1e-5f))
+        rc = 98;
+    artel_answer_release(&a);
+    free(prompt.text);
+    artel_mixture_close(m);
+    return rc;
+}
+
+#define THREE(output)                                                                  \
+    "model: " TOY "\nlora: {rank: 4, alpha: 8}\nmethod: ridge\noutput: " output "\n"   \
+    "domains:\n  one: {train: a.jsonl, valid: a-valid.jsonl}\n"                        \
+    "  two: {train: b.jsonl, valid: b-valid.jsonl}\n  three: {train: c.jsonl}\n"       \
+    "train: {batch_size: 4, epochs: 1, learning_rate: 1e-2, save_steps: 2,\n"          \
+    "        cutoff_len: 64, precision: fp32}\n"
+
+static void ridge_routes_and_grows_by_a_column(void **state)
+{
+    struct artel_error err = {0};
+    struct mixture_file m;
+    struct fixture f;
+    char path[256], files[2][DIGEST_SIZE];
+
+    (void)state;
+    open_made(&f);
+    assert_int_equal(run_with(&f, "r.yaml", "method=ridge", NULL), 0);
+    routing = "out/ridge";
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    /* A thread more or a run again: the same bytes. */
+    digest_of(files[0], &f, "out/ridge/router.safetensors");
+    assert_int_equal(
+        run(&f, &(struct child){.recipe = "r.yaml",
+                                .set = (const char *const[]){"method=ridge",
+                                                             "output=again"},
+                                .n_set = 2,
+                                .threads = 2}),
+        0);
+    digest_of(files[1], &f, "again/ridge/router.safetensors");
+    assert_string_equal(files[0], files[1]);
+    /* All three at once, then the third beside two whose text is gone. */
+    write_text(&f, "three.yaml", THREE("whole"));
+    assert_int_equal(run_with(&f, "three.yaml", "train.seed=1", NULL), 0);
+    path_in(path, sizeof(path), &f, "a.jsonl");
+    assert_int_equal(unlink(path), 0);
+    path_in(path, sizeof(path), &f, "b.jsonl");
+    assert_int_equal(unlink(path), 0);
+    adding = (struct addition){"out/ridge", NULL, "c.jsonl"};
+    assert_int_equal(in_child(&f, add_three), 0);
+    same_bytes(&f, "out", "whole", "ridge/router.safetensors");
+    path_in(path, sizeof(path), &f, "out/ridge");
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 3);
+    assert_null(m.domains[0].sample); /* no row is kept: there is no use for it */
+    assert_null(m.domains[2].sample);
+    mixture_file_release(&m);
+    fixture_close(&f);
+}
+
+static int remove_three(const struct fixture *f)
+{
+    struct grow_options o = {0};
+    struct artel_error err = {0};
+    struct grow_report r;
+    char path[256];
+
+    path_in(path, sizeof(path), f, routing);
+    if (run_remove(path, "three", &o, &r, &err) < 0)
+        return tell(&err);
+    grow_report_release(&r);
+    return 0;
+}
+
+/* A column that goes leaves the others, which still route; an adapter needs text. */
+static void ridge_takes_adapters_with_text_and_lets_go(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    open_made(&f);
+    write_text(&f, "three.yaml", THREE("out"));
+    assert_int_equal(run_with(&f, "three.yaml", "router.ridge_layers=[1, 2]", NULL), 0);
+    routing = "out/ridge";
+    assert_int_equal(in_child(&f, remove_three), 0);
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    assert_int_equal(in_child(&f, answers_say_who), 0);
+    adding = (struct addition){"out/ridge", "out/experts/one", NULL};
+    assert_int_equal(in_child(&f, add_three), -ARTEL_EUSAGE);
+    adding = (struct addition){"out/ridge", "out/experts/three", "c.jsonl"};
+    assert_int_equal(in_child(&f, add_three), 0);
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    fixture_close(&f);
+}
+
+static void what_ridge_cannot_do_is_refused(void **state)
+{
+    static const struct {
+        const char *set, *words;
+    } cases[] = {{"router.ridge_layers=[2, 1]", "ascending"},
+                 {"router.ridge_layers=99", "layer 99"},
+                 {"router.ridge_layers=0", "ridge_layers"},
+                 {"router.ridge_lambda=0", "ridge_lambda"},
+                 {"domains.two={adapter: nowhere}", "needs text"}};
+    struct fixture f;
+
+    (void)state;
+    open_made(&f);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *const set[] = {"method=ridge", cases[i].set};
+
+        assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                                 .set = set,
+                                                 .n_set = 2,
+                                                 .notes = "notes"}),
+                         -ARTEL_EUSAGE);
+        if (!said(&f, "notes", cases[i].words))
+            fail_msg("case %zu does not say %s", i, cases[i].words);
+    }
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arrow_is_made_of_experts_alone),
         cmocka_unit_test(an_adapter_joins_arrow_without_any_text),
+        cmocka_unit_test(ridge_routes_and_grows_by_a_column),
+        cmocka_unit_test(ridge_takes_adapters_with_text_and_lets_go),
+        cmocka_unit_test(what_ridge_cannot_do_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

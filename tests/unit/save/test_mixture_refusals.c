@@ -63,6 +63,40 @@ static void top_k_three(json_t *root)
     set_top_k(root, 3);
 }
 
+static void rule_of_the_base(json_t *root, const char *reads)
+{
+    json_t *rule = json_object_get(root, "rule");
+
+    json_object_set_new(rule, "place", json_string("base"));
+    json_object_set_new(rule, "reads", json_loads(reads, 0, NULL));
+}
+
+static void base_reads_nothing(json_t *root)
+{
+    rule_of_the_base(root, "[]");
+}
+
+static void base_reads_downwards(json_t *root)
+{
+    rule_of_the_base(root, "[2, 1]");
+}
+
+static void base_reads_too_much(json_t *root)
+{
+    rule_of_the_base(root, "[1, 2, 3, 4, 5, 6, 7, 8, 9]");
+}
+
+static void base_decides_by_token(json_t *root)
+{
+    rule_of_the_base(root, "[1]");
+    json_object_set_new(json_object_get(root, "rule"), "decides", json_string("token"));
+}
+
+static void no_temperature(json_t *root)
+{
+    json_object_set_new(json_object_get(root, "rule"), "temperature", json_real(0));
+}
+
 static void name_twice(json_t *root)
 {
     json_object_set_new(expert_at(root, 1), "name", json_string("law"));
@@ -298,6 +332,13 @@ static const struct row rows[] = {
     {"no_rule", F, "MIX05", .edit = no_rule},
     {"A23_top_k_zero", F, "MIX09", .edit = top_k_zero},
     {"A23_top_k_above_n", F, "MIX09", .edit = top_k_three, .where = "3 of 2"},
+    {"base_reads_nothing", F, "MIX05", .edit = base_reads_nothing, .where = "1 to 8"},
+    {"base_reads_downwards", F, "MIX05", .edit = base_reads_downwards,
+     .where = "ascending"},
+    {"base_reads_too_much", F, "MIX05", .edit = base_reads_too_much},
+    {"base_decides_by_token", F, "MIX05", .edit = base_decides_by_token,
+     .where = "sequence"},
+    {"no_temperature", F, "MIX05", .edit = no_temperature},
     {"A18_same_name_twice", F, "MIX06", .edit = name_twice, .where = "../experts/law"},
     {"A18_names_differ_in_case", F, "MIX06", .edit = name_in_capitals,
      .where = "experts/math"},

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A router that no loop trains: the base runs once over each row's prompt, up to the end
+ * of what the router reads, and the router is solved from what it made of them.
+ *
+ * Rows are read domain by domain in the order of their file, a block never holding two
+ * domains, so what a domain adds does not depend on the domains beside it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "plan/stages.h"
+
+#define BLOCK_ROWS 512
+
+/* The rows of one text on their way to the router. */
+struct solver {
+    const struct job *job;
+    struct mixture *m;
+    struct decoder_pass *pass;
+    struct sequence seqs[BLOCK_ROWS];
+    struct block block;
+    size_t expert; /* whose text is read */
+    size_t rows, tokens;
+};
+
+static struct pass_options options_of(const struct job *job)
+{
+    const size_t longest = job->texts.longest;
+
+    return (struct pass_options){.routing = ROUTE_ROUTER,
+                                 .max_rows =
+                                     longest > BLOCK_ROWS ? longest : BLOCK_ROWS,
+                                 .max_seqs = BLOCK_ROWS,
+                                 .shared = true};
+}
+
+size_t stage_solve_bytes(const struct job *job, const struct mixture *m)
+{
+    const struct pass_options o = options_of(job);
+    const size_t D = m->routers[0].dim + 1;
+
+    return pass_bytes(job->model, m, &o) + sizeof(struct solver) +
+           2 * (D + m->n_experts) * D * sizeof(double);
+}
+
+/* What the base made of the rows that are laid. */
+static int read_block(struct solver *v, struct artel_error *err)
+{
+    const struct run_options *o = v->job->o;
+
+    if (!v->block.n_seqs)
+        return 0;
+    if (o->stop && *o->stop)
+        return error_set(err, ARTEL_ESTOPPED, "STOP", NULL,
+                         "asked to stop; this stage begins anew");
+    decoder_forward(v->pass, &v->block);
+    for (size_t s = 0; s < v->block.n_seqs; s++)
+        ridge_add(&v->m->sums, v->expert, pass_router_input(v->pass, 0, s));
+    v->rows += v->block.n_seqs;
+    v->tokens += v->block.n_rows;
+    v->block.n_seqs = v->block.n_rows = 0;
+    return 0;
+}
+
+static int read_text(struct solver *v, const struct corpus *c, struct artel_error *err)
+{
+    const size_t room = options_of(v->job).max_rows;
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < corpus_count(c); i++) {
+        const struct example *e = corpus_at(c, i);
+        const size_t n = e->pool_first + e->pool_n;
+
+        if (texts_holds_out(&v->job->texts, e))
+            continue;
+        if (v->block.n_seqs == BLOCK_ROWS || v->block.n_rows + n > room)
+            rc = read_block(v, err);
+        v->seqs[v->block.n_seqs++] = (struct sequence){.ids = e->ids,
+                                                       .n = n,
+                                                       .pool_first = e->pool_first,
+                                                       .pool_n = e->pool_n,
+                                                       .expert = -1};
+        v->block.n_rows += n;
+    }
+    return rc < 0 ? rc : read_block(v, err);
+}
+
+/* Columns for the experts that have none: all, or the last of a mixture that grows. */
+static int lay_sums(struct mixture *m, const struct job *job, struct artel_error *err)
+{
+    if (!job->grow)
+        return ridge_init(&m->sums, m->routers[0].dim, m->n_experts, err);
+    if (m->sums.n_domains + 1 != m->n_experts)
+        return error_set(
+            err, ARTEL_EFORMAT, "MIX22", m->method,
+            "the sums that its router was solved from are not there: train "
+            "the mixture anew");
+    return ridge_grow(&m->sums, err);
+}
+
+static int read_all(struct solver *v, const struct stage *s, struct artel_error *err)
+{
+    const struct job *job = v->job;
+    size_t first, end;
+    int rc = 0;
+
+    stage_texts(job, s, &first, &end);
+    for (size_t i = first; rc == 0 && i < end; i++) {
+        v->expert = job->grow ? v->m->n_experts - 1 : i;
+        rc = read_text(v, job->texts.trains[i], err);
+        if (rc < 0)
+            error_in(err, rc, text_at(job->r, i)->train);
+    }
+    return rc;
+}
+
+static json_t *summary_new(const struct solver *v, const struct stage *s,
+                           double seconds)
+{
+    const struct job *job = v->job;
+    json_t *data = json_object();
+    size_t first, end;
+
+    stage_texts(job, s, &first, &end);
+    for (size_t i = first; i < end; i++)
+        json_object_set_new(data, text_at(job->r, i)->name,
+                            texts_summary(&job->texts, i));
+    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:s, s:I, s:o}", "parameters",
+                     (json_int_t)v->m->n_router_params, "steps", (json_int_t)0, "rows",
+                     (json_int_t)v->rows, "tokens", (json_int_t)v->tokens, "seconds",
+                     seconds, "precision",
+                     job->precision == PRECISION_BF16 ? "bf16" : "fp32", "threads",
+                     (json_int_t)cpu_threads(), "data", data);
+}
+
+int stage_solve(json_t **summary, struct job *job, const struct stage *s,
+                struct mixture *m, struct artel_error *err)
+{
+    const struct pass_options o = options_of(job);
+    const double start = monotonic_seconds();
+    struct solver *v = calloc(1, sizeof(*v));
+    int rc = v ? 0 : error_nomem(err, sizeof(*v));
+
+    if (rc < 0)
+        return rc;
+    v->job = job;
+    v->m = m;
+    v->block.seqs = v->seqs;
+    rc = model_prepare(job->model, job->precision, MATRIX_FORWARD, job_positions(job),
+                       err);
+    if (rc == 0)
+        rc = lay_sums(m, job, err);
+    if (rc == 0)
+        rc = pass_open(&v->pass, job->model, m, &o, err);
+    if (rc == 0)
+        rc = read_all(v, s, err);
+    pass_close(v->pass);
+    if (rc == 0)
+        rc = ridge_solve(m->routers[0].w, m->routers[0].b, &m->sums,
+                         job->r->router.ridge_lambda, err);
+    if (rc == 0) {
+        *summary = summary_new(v, s, monotonic_seconds() - start);
+        rc = *summary ? 0 : error_nomem(err, 1024);
+    }
+    free(v);
+    return rc;
+}
