@@ -96,6 +96,16 @@ static const struct method {
       .bias = true,
       .fix_expert = true},
      {.needs_text = true, .grows = true, .made = true}},
+    {"classifier",
+     "one LoRA a domain; a separate classifier, a logistic regression on what the base "
+     "makes of a request, picks one before it answers",
+     {.place = ROUTER_BASE,
+      .decides = DECIDE_SEQUENCE,
+      .pool = POOL_MEAN,
+      .kind = GATE_ONE_HOT,
+      .bias = true,
+      .fix_expert = true},
+     {.needs_text = true, .grows = true}},
 };
 
 #define N_METHODS (sizeof(methods) / sizeof(methods[0]))

@@ -59,6 +59,7 @@ static const struct recipe_router router_defaults = {
     .init_std = 0.02,
     .temperature = 1,
     .ridge_lambda = 1e-2,
+    .classifier_lambda = 1e-3,
 };
 
 static const struct recipe_slim slim_defaults = {

@@ -114,7 +114,8 @@ struct recipe_router {
     double temperature; /* that scores are divided by, 1 */
     /* Of routers that read the base alone: */
     struct layer_list ridge_layers;
-    double ridge_lambda; /* 1e-2 */
+    double ridge_lambda;      /* 1e-2 */
+    double classifier_lambda; /* 1e-3 */
 };
 
 /* SLIM's own settings. */

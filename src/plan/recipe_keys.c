@@ -141,6 +141,7 @@ static const struct recipe_key keys[] = {
     {"router", "temperature", KEY_REAL, IN_ROUTER(temperature), 1e-6, 1e6, 0, NULL},
     {"router", "ridge_layers", KEY_LAYERS, IN_ROUTER(ridge_layers), 0, 0, 0, NULL},
     {"router", "ridge_lambda", KEY_REAL, IN_ROUTER(ridge_lambda), 0, 1e6, KEY_ABOVE, NULL},
+    {"router", "classifier_lambda", KEY_REAL, IN_ROUTER(classifier_lambda), 0, 1e6, KEY_ABOVE, NULL},
 
     {"slim", "identities", KEY_COUNT, IN_SLIM(identities), 0, 1024, 0, NULL},
     {"slim", "top_k", KEY_COUNT, IN_SLIM(top_k), 1, 1024, 0, NULL},

@@ -11,6 +11,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "experts/logistic.h"
 #include "plan/stages.h"
 
 #define BLOCK_ROWS 512
@@ -23,6 +24,8 @@ struct solver {
     struct sequence seqs[BLOCK_ROWS];
     struct block block;
     size_t expert; /* whose text is read */
+    bool keeps;    /* rows themselves, for a classifier: */
+    struct labelled_rows kept;
     size_t rows, tokens;
 };
 
@@ -41,9 +44,12 @@ size_t stage_solve_bytes(const struct job *job, const struct mixture *m)
 {
     const struct pass_options o = options_of(job);
     const size_t D = m->routers[0].dim + 1;
+    size_t rows = 0; /* a classifier's, whose room doubles */
 
-    return pass_bytes(job->model, m, &o) + sizeof(struct solver) +
-           2 * (D + m->n_experts) * D * sizeof(double);
+    for (size_t i = 0; !method_traits(m->method)->made && i < job->texts.n; i++)
+        rows += job->texts.trains[i] ? 2 * corpus_count(job->texts.trains[i]) : 0;
+    return rows * D * sizeof(float) + pass_bytes(job->model, m, &o) +
+           sizeof(struct solver) + 2 * (D + m->n_experts) * D * sizeof(double);
 }
 
 /* What the base made of the rows that are laid. */
@@ -57,8 +63,16 @@ static int read_block(struct solver *v, struct artel_error *err)
         return error_set(err, ARTEL_ESTOPPED, "STOP", NULL,
                          "asked to stop; this stage begins anew");
     decoder_forward(v->pass, &v->block);
-    for (size_t s = 0; s < v->block.n_seqs; s++)
-        ridge_add(&v->m->sums, v->expert, pass_router_input(v->pass, 0, s));
+    for (size_t s = 0; s < v->block.n_seqs; s++) {
+        const float *z = pass_router_input(v->pass, 0, s);
+        const int rc =
+            v->keeps ? labelled_rows_add(&v->kept, (uint32_t)v->expert, z, err) : 0;
+
+        if (rc < 0)
+            return rc;
+        if (!v->keeps)
+            ridge_add(&v->m->sums, v->expert, z);
+    }
     v->rows += v->block.n_seqs;
     v->tokens += v->block.n_rows;
     v->block.n_seqs = v->block.n_rows = 0;
@@ -109,7 +123,7 @@ static int read_all(struct solver *v, const struct stage *s, struct artel_error 
 
     stage_texts(job, s, &first, &end);
     for (size_t i = first; rc == 0 && i < end; i++) {
-        v->expert = job->grow ? v->m->n_experts - 1 : i;
+        v->expert = job->grow && !v->keeps ? v->m->n_experts - 1 : i;
         rc = read_text(v, job->texts.trains[i], err);
         if (rc < 0)
             error_in(err, rc, text_at(job->r, i)->train);
@@ -136,6 +150,16 @@ static json_t *summary_new(const struct solver *v, const struct stage *s,
                      (json_int_t)cpu_threads(), "data", data);
 }
 
+static int solve(const struct solver *v, struct artel_error *err)
+{
+    const struct recipe_router *o = &v->job->r->router;
+    const struct router *r = &v->m->routers[0];
+
+    return v->keeps ? logistic_solve(r->w, r->b, &v->kept, v->m->n_experts,
+                                     o->classifier_lambda, err)
+                    : ridge_solve(r->w, r->b, &v->m->sums, o->ridge_lambda, err);
+}
+
 int stage_solve(json_t **summary, struct job *job, const struct stage *s,
                 struct mixture *m, struct artel_error *err)
 {
@@ -149,9 +173,11 @@ int stage_solve(json_t **summary, struct job *job, const struct stage *s,
     v->job = job;
     v->m = m;
     v->block.seqs = v->seqs;
+    v->keeps = s->row->lesson == LESSON_CLASSIFIER;
+    v->kept.dim = m->routers[0].dim;
     rc = model_prepare(job->model, job->precision, MATRIX_FORWARD, job_positions(job),
                        err);
-    if (rc == 0)
+    if (rc == 0 && !v->keeps)
         rc = lay_sums(m, job, err);
     if (rc == 0)
         rc = pass_open(&v->pass, job->model, m, &o, err);
@@ -159,12 +185,12 @@ int stage_solve(json_t **summary, struct job *job, const struct stage *s,
         rc = read_all(v, s, err);
     pass_close(v->pass);
     if (rc == 0)
-        rc = ridge_solve(m->routers[0].w, m->routers[0].b, &m->sums,
-                         job->r->router.ridge_lambda, err);
+        rc = solve(v, err);
     if (rc == 0) {
         *summary = summary_new(v, s, monotonic_seconds() - start);
         rc = *summary ? 0 : error_nomem(err, 1024);
     }
+    labelled_rows_release(&v->kept);
     free(v);
     return rc;
 }

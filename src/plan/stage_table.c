@@ -4,7 +4,7 @@
  * a list here and a preset in experts/methods.c; what a row's fields mean is told where
  * struct stage_row is (stages.h).
  *
- *     expert-DOMAIN             --> single, arrow, ridge-router, moa-router, modula-flan-router
+ *     expert-DOMAIN             --> single, arrow, ridge-router, classifier-router, moa-router, modula-flan-router
  *     universal                 --> modula-flan-router
  *     universal, flan-DOMAIN    --> modula-flan-router   (universal.keep)
  *     universal, res-DOMAIN     --> modula-res-router
@@ -148,6 +148,15 @@ static const struct stage_row ridge = {.name = "ridge-router",
                                        .moves = MOVES_ROUTERS,
                                        .lesson = LESSON_RIDGE};
 
+static const struct stage_row classifier = {.name = "classifier-router",
+                                            .kind = STAGE_SOLVED,
+                                            .method = "classifier",
+                                            .text = TEXT_DOMAINS,
+                                            .start = START_READ,
+                                            .experts = "experts",
+                                            .moves = MOVES_ROUTERS,
+                                            .lesson = LESSON_CLASSIFIER};
+
 /* KEPT: where the recipe says universal.keep. The first that fits is taken. */
 static const struct {
     const char *method;
@@ -165,6 +174,7 @@ static const struct {
     {"arrow", false, {&expert, &arrow}},
     {"slim", false, {&slim}},
     {"ridge", false, {&expert, &ridge}},
+    {"classifier", false, {&expert, &classifier}},
 };
 
 const struct stage_row *method_row(const char *method, const struct recipe *r, size_t i)

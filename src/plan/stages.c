@@ -21,18 +21,30 @@ static const char *const idle_keys[] = {
 /* Keys of the section router that a stage's weights do not depend on, by what teaches
  * its routers: labels, or the answers. */
 static const char *const idle_with_labels[] = {
-    "freeze_old", "init_std",    "token_learning_rate", "experts",
-    "top_k",      "temperature", "ridge_layers",        "ridge_lambda"};
-static const char *const idle_with_answers[] = {
-    "freeze_old",  "eta",          "learning_rate",
-    "selector",    "pool",         "router_only",
-    "label",       "init",         "refresh_learning_rate",
-    "refresh",     "experts",      "top_k",
-    "temperature", "ridge_layers", "ridge_lambda"};
+    "freeze_old",  "init_std",     "token_learning_rate", "experts",          "top_k",
+    "temperature", "ridge_layers", "ridge_lambda",        "classifier_lambda"};
+static const char *const idle_with_answers[] = {"freeze_old",
+                                                "eta",
+                                                "learning_rate",
+                                                "selector",
+                                                "pool",
+                                                "router_only",
+                                                "label",
+                                                "init",
+                                                "refresh_learning_rate",
+                                                "refresh",
+                                                "experts",
+                                                "top_k",
+                                                "temperature",
+                                                "ridge_layers",
+                                                "ridge_lambda",
+                                                "classifier_lambda"};
 
 /* And of routers that are made of the experts: what is read. */
 static const char *const read_by_none[] = {"top_k", "temperature"};
 static const char *const read_by_ridge[] = {"pool", "ridge_layers", "ridge_lambda"};
+static const char *const read_by_classifier[] = {"pool", "ridge_layers",
+                                                 "classifier_lambda"};
 /* And which keys of train they depend on: what their text is. */
 static const char *const text_keys[] = {"cutoff_len", "skip_bad", "val_size", "seed"};
 
@@ -345,6 +357,8 @@ static void put_made(json_t *o, const struct job *job, const struct stage *s)
         put_keys(o, job, "router", read_by_none, N_OF(read_by_none));
     if (s->row->lesson == LESSON_RIDGE)
         put_keys(o, job, "router", read_by_ridge, N_OF(read_by_ridge));
+    if (s->row->lesson == LESSON_CLASSIFIER)
+        put_keys(o, job, "router", read_by_classifier, N_OF(read_by_classifier));
     if (s->kind != STAGE_SOLVED)
         return;
     put_keys(o, job, "train", text_keys, N_OF(text_keys));

@@ -54,8 +54,9 @@ enum stage_moves {
 enum stage_lesson {
     LESSON_ANSWERS, /* the same loss, through gates that the routers themselves decide */
     LESSON_LABELS, /* the domains' labels (router.eta), rows run through their own expert */
-    LESSON_NONE, /* nothing: they are made of the experts (experts/arrow.h) */
-    LESSON_RIDGE /* the domains' labels, by least squares (experts/ridge.h) */
+    LESSON_NONE,      /* nothing: they are made of the experts (experts/arrow.h) */
+    LESSON_RIDGE,     /* the domains' labels, by least squares (experts/ridge.h) */
+    LESSON_CLASSIFIER /* the same, by logistic regression (experts/logistic.h) */
 };
 
 /*

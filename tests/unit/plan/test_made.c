@@ -411,6 +411,33 @@ static void ridge_takes_adapters_with_text_and_lets_go(void **state)
     fixture_close(&f);
 }
 
+/* It learns from all texts again when one comes, from what is stored where they are gone. */
+static void a_classifier_routes_and_learns_again(void **state)
+{
+    struct artel_error err = {0};
+    struct mixture_file m;
+    struct fixture f;
+    char path[256];
+
+    (void)state;
+    open_made(&f);
+    assert_int_equal(run_with(&f, "r.yaml", "method=classifier", NULL), 0);
+    routing = "out/classifier";
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    assert_int_equal(in_child(&f, answers_say_who), 0);
+    path_in(path, sizeof(path), &f, "a.jsonl");
+    assert_int_equal(unlink(path), 0);
+    adding = (struct addition){"out/classifier", NULL, "c.jsonl"};
+    assert_int_equal(in_child(&f, add_three), 0);
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    path_in(path, sizeof(path), &f, "out/classifier");
+    assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+    assert_int_equal(m.n_domains, 3);
+    assert_non_null(m.domains[0].sample);
+    mixture_file_release(&m);
+    fixture_close(&f);
+}
+
 static void what_ridge_cannot_do_is_refused(void **state)
 {
     static const struct {
@@ -445,6 +472,7 @@ int main(void)
         cmocka_unit_test(an_adapter_joins_arrow_without_any_text),
         cmocka_unit_test(ridge_routes_and_grows_by_a_column),
         cmocka_unit_test(ridge_takes_adapters_with_text_and_lets_go),
+        cmocka_unit_test(a_classifier_routes_and_learns_again),
         cmocka_unit_test(what_ridge_cannot_do_is_refused),
     };
 
