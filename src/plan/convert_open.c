@@ -232,6 +232,8 @@ static int open_mixture(struct conversion *c, const char *source,
     if (rc < 0)
         return rc;
     rc = mixture_file_open(&f, source, c->model, c->o->force, err);
+    if (rc == 0) /* what is written is what `artel run` computes with */
+        rc = mixture_wear(&f.mixture, &c->model->weights->config, MASK_INFERENCE, err);
     if (rc == 0)
         rc = join(c, &f.mixture, err);
     mixture_file_release(&f);
