@@ -81,8 +81,7 @@ static int check_name(const struct mixture_file *f, const char *name,
     return 0;
 }
 
-/* One expert a domain, and perhaps a universal one, is what can grow. */
-static int check_method(const struct mixture_file *f, struct artel_error *err)
+int grow_check_method(const struct mixture_file *f, struct artel_error *err)
 {
     if (method_traits(f->mixture.method)->grows && f->n_notes == mixture_file_texts(f))
         return 0;
@@ -164,7 +163,7 @@ static int add_open(struct add *a, const char *path, struct artel_error *err)
     int rc = mixture_file_open(&a->file, path, NULL, false, err);
 
     if (rc == 0)
-        rc = check_method(&a->file, err);
+        rc = grow_check_method(&a->file, err);
     if (rc == 0)
         rc = check_name(&a->file, a->who.name, err);
     if (rc == 0)

@@ -50,6 +50,10 @@ void grow_costs(struct grow_report *report, const struct mixture_file *f,
 int grow_write(struct mixture_file *f, const struct job *job, const json_t *expert,
                const json_t *router, struct artel_error *err);
 
+/* Can F's domains come and go? One expert a domain, and perhaps a universal one, is what
+ * can; ARTEL_EUSAGE (ADD04) for others. */
+int grow_check_method(const struct mixture_file *f, struct artel_error *err);
+
 /* The lock of the run that the mixture belongs to, or of its own folder. */
 int grow_lock(struct run_lock *lock, const char *folder, struct artel_error *err);
 

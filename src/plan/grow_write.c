@@ -252,11 +252,10 @@ static int remove_one(struct mixture_file *f, const char *name, struct artel_err
     if (rc < 0)
         return rc;
     expert = mixture_find(&f->mixture, name);
-    if (expert < 0 || f->mixture.n_experts != f->n_domains)
-        return error_set(err, ARTEL_EUSAGE, "ADD04", "method",
-                         "'%s' has no expert a domain: it is trained anew",
-                         f->mixture.method);
-    if (f->mixture.n_experts == 1)
+    if (expert < 0)
+        return error_set(err, ARTEL_EFORMAT, "MIX02", name,
+                         "the mixture has no expert of this domain");
+    if (f->n_domains == 1)
         return error_set(err, ARTEL_EUSAGE, "ADD06", "name",
                          "'%s' is the only domain: remove the folder instead", name);
     rc = mixture_remove(&f->mixture, (size_t)expert, err);
@@ -306,6 +305,8 @@ static int open_to_remove(struct mixture_file *f, struct artel_model **model,
     size_t unused;
     int rc = mixture_file_open(f, path, NULL, false, err);
 
+    if (rc == 0)
+        rc = grow_check_method(f, err);
     if (rc == 0)
         rc = find_domain(&unused, f, name, err);
     if (rc == 0)

@@ -455,6 +455,32 @@ static int add_three(const struct fixture *f, const char *mixture)
     return rc;
 }
 
+/* In a child: remove "two" from MIXTURE. */
+static int child_removes(const struct fixture *f, const char *mixture)
+{
+    const pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct grow_options o = {0};
+        struct artel_error err = {0};
+        struct grow_report r;
+        char path[256];
+        int rc;
+
+        path_in(path, sizeof(path), f, mixture);
+        rc = run_remove(path, "two", &o, &r, &err);
+        if (rc < 0) {
+            fprintf(stderr, "child: %s: %s [%s]\n", err.file, err.reason, err.code);
+            exit(-rc);
+        }
+        rc = r.n_domains == 2 && r.others_unchanged ? 0 : 60;
+        grow_report_release(&r);
+        exit(rc);
+    }
+    return finish(pid);
+}
+
 static int child_adds(const struct fixture *f, const char *mixture)
 {
     const pid_t pid = fork();
@@ -488,6 +514,12 @@ static void a_domain_joins_and_no_byte_of_the_others_moves(void **state)
         assert_int_equal(m.n_notes, 4);
         assert_string_equal(m.notes[3].name, "three");
         assert_int_equal(m.notes[3].kind, i ? EXPERT_RES : EXPERT_LORA);
+        mixture_file_release(&m);
+        assert_int_equal(child_removes(&f, name), 0);
+        assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
+        assert_int_equal(m.n_domains, 2);
+        assert_int_equal(m.n_notes, 3);
+        assert_string_equal(m.notes[2].name, "three");
         mixture_file_release(&m);
     }
     fixture_close(&f);
@@ -530,6 +562,7 @@ static void what_cannot_work_is_refused_at_once(void **state)
     assert_true(said(&f, "notes", "universal: {train: FILE}"));
     assert_int_equal(run_with(&f, "method=molora", NULL), 0);
     assert_int_equal(child_adds(&f, "out/molora"), -ARTEL_EUSAGE);
+    assert_int_equal(child_removes(&f, "out/molora"), -ARTEL_EUSAGE);
     fixture_close(&f);
 }
 
