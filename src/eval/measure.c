@@ -33,6 +33,19 @@ void measured_route(struct measured *r, int expert, int expected)
         r->chosen[expert]++;
 }
 
+void measured_rows(struct measured *out, const struct artel_score_row *rows, size_t n,
+                   const struct measure_options *o)
+{
+    for (size_t i = 0; i < n; i++) {
+        out->value[i] = rows[i].nll;
+        out->weight[i] = (double)rows[i].answer_tokens;
+        out->nll += rows[i].nll;
+        out->answer_tokens += rows[i].answer_tokens;
+        if (o->expert == ARTEL_AUTO)
+            measured_route(out, rows[i].expert, o->expected);
+    }
+}
+
 struct artel_score_options measure_score_options(const struct measure_options *o)
 {
     return (struct artel_score_options){.expert = o->expert,
@@ -60,14 +73,7 @@ static int likelihood(struct measured *out, const struct artel_mixture *m,
     rc = score_rows(rows, m, examples, n, NULL, out->sums, &so, err);
     if (rc < 0)
         goto done;
-    for (size_t i = 0; i < n; i++) {
-        out->value[i] = rows[i].nll;
-        out->weight[i] = (double)rows[i].answer_tokens;
-        out->nll += rows[i].nll;
-        out->answer_tokens += rows[i].answer_tokens;
-        if (o->expert == ARTEL_AUTO)
-            measured_route(out, rows[i].expert, o->expected);
-    }
+    measured_rows(out, rows, n, o);
     out->perplexity =
         out->answer_tokens ? exp(out->nll / (double)out->answer_tokens) : (double)NAN;
 

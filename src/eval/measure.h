@@ -12,6 +12,7 @@
 #include "eval/answer.h"
 #include "eval/opened.h"
 
+struct artel_score_row;
 struct corpus;
 struct gate_sums;
 struct judge;
@@ -62,6 +63,9 @@ struct measure_options {
     void (*on_rows)(void *user, size_t n_done, size_t n); /* may be NULL */
     void *user;
 };
+/* Count the N scored ROWS of a set, each with its nll as its value. */
+void measured_rows(struct measured *out, const struct artel_score_row *rows, size_t n,
+                   const struct measure_options *o);
 struct artel_score_options measure_score_options(const struct measure_options *o);
 
 int measure_set(struct measured *out, const struct artel_mixture *m, const char *path,

@@ -114,14 +114,8 @@ static int score_windows(struct measured *out, const struct artel_mixture *m,
     }
     if (rc == 0)
         rc = score_rows(rows, m, examples, n, NULL, out->sums, &so, err);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        out->value[i] = rows[i].nll;
-        out->weight[i] = (double)rows[i].answer_tokens;
-        out->nll += rows[i].nll;
-        out->answer_tokens += rows[i].answer_tokens;
-        if (o->expert == ARTEL_AUTO)
-            measured_route(out, rows[i].expert, o->expected);
-    }
+    if (rc == 0)
+        measured_rows(out, rows, n, o);
     if (rc == 0)
         out->perplexity = exp(out->nll / (double)out->answer_tokens);
     free(rows);

@@ -352,11 +352,20 @@ void mixture_draw_routers(struct mixture *m, float std, uint64_t seed)
     }
 }
 
+size_t mixture_cluster_floats(const struct mixture *m, size_t router_idx)
+{
+    return clusters_floats(m->rule.n_clusters, m->routers[router_idx].dim);
+}
+
+float *mixture_cluster_block(const struct mixture *m, size_t router_idx)
+{
+    return m->cluster_state + router_idx * mixture_cluster_floats(m, router_idx);
+}
+
 void mixture_clusters(struct clusters *c, const struct mixture *m, size_t router_idx)
 {
-    const size_t n = m->rule.n_clusters, dim = m->routers[router_idx].dim;
-
-    clusters_view(c, m->cluster_state + router_idx * clusters_floats(n, dim), n, dim);
+    clusters_view(c, mixture_cluster_block(m, router_idx), m->rule.n_clusters,
+                  m->routers[router_idx].dim);
 }
 
 int mixture_router_of(const struct mixture *m, size_t layer, enum site s)

@@ -122,7 +122,10 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err);
 int mixture_find(const struct mixture *m, const char *name);
 /* Router weights N(0, std); std 0 leaves zeros. */
 void mixture_draw_routers(struct mixture *m, float std, uint64_t seed);
-/* What router ROUTER_IDX has seen; only where the rule yields. */
+/* What router ROUTER_IDX has seen, as one block of so many floats and as views of it; only
+ * where the rule yields. */
+size_t mixture_cluster_floats(const struct mixture *m, size_t router_idx);
+float *mixture_cluster_block(const struct mixture *m, size_t router_idx);
 void mixture_clusters(struct clusters *c, const struct mixture *m, size_t router_idx);
 /*
  * The experts' params become those masked for training step STEP, or by the rule for use

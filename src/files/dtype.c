@@ -65,6 +65,16 @@ const char *dtype_weight_list(void)
     return "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K Q5_K Q6_K IQ4_NL";
 }
 
+struct tensor tensor_floats(const char *name, const float *data, size_t n)
+{
+    return (struct tensor){.name = name,
+                           .dtype = DTYPE_F32,
+                           .n_dims = 1,
+                           .shape = {n},
+                           .data = data,
+                           .bytes = n * sizeof(*data)};
+}
+
 size_t tensor_elems(const struct tensor *t)
 {
     size_t n = 1;

@@ -59,6 +59,8 @@ struct tensor {
 
 struct artel_error;
 
+/* N floats at DATA as a tensor of one axis; all borrowed. */
+struct tensor tensor_floats(const char *name, const float *data, size_t n);
 /* Product of the shape; 1 for a scalar. */
 size_t tensor_elems(const struct tensor *t);
 

@@ -140,37 +140,38 @@ static bool block_q5_0(uint8_t *out, const float *x)
     return put_half(out, d);
 }
 
-static bool block_q4_1(uint8_t *out, const float *x)
+/* X as Q (BLOCK) of MOST + 1 steps from the least of them; step and least to OUT. */
+static bool from_least(uint8_t *q, uint8_t *out, const float *x, int most)
 {
     float min, max, d, id;
-    uint8_t q[BLOCK];
     bool fits;
 
     range(x, &min, &max);
-    d = (max - min) / 15.0f;
+    d = (max - min) / (float)most;
     id = inverse(d);
     for (size_t i = 0; i < BLOCK; i++)
-        q[i] = at_most((x[i] - min) * id + 0.5f, 15);
-    put_nibbles(out + 4, q);
+        q[i] = at_most((x[i] - min) * id + 0.5f, most);
     fits = put_half(out, d);
     return put_half(out + 2, min) && fits;
 }
 
+static bool block_q4_1(uint8_t *out, const float *x)
+{
+    uint8_t q[BLOCK];
+    const bool fits = from_least(q, out, x, 15);
+
+    put_nibbles(out + 4, q);
+    return fits;
+}
+
 static bool block_q5_1(uint8_t *out, const float *x)
 {
-    float min, max, d, id;
     uint8_t q[BLOCK];
-    bool fits;
+    const bool fits = from_least(q, out, x, 31);
 
-    range(x, &min, &max);
-    d = (max - min) / 31.0f;
-    id = inverse(d);
-    for (size_t i = 0; i < BLOCK; i++)
-        q[i] = at_most((x[i] - min) * id + 0.5f, 31);
     put_fifth_bits(out + 4, q);
     put_nibbles(out + 8, q);
-    fits = put_half(out, d);
-    return put_half(out + 2, min) && fits;
+    return fits;
 }
 
 static bool plain_f16(uint8_t *out, const float *x)

@@ -233,16 +233,6 @@ static void take_notes(struct mixture_file *f, struct domain_notes *out, size_t 
     f->n_domains--;
 }
 
-static void notes_release(struct domain_notes *d)
-{
-    free(d->folder);
-    free(d->train);
-    free(d->valid);
-    free(d->test);
-    free(d->score);
-    free(d->sample);
-}
-
 static int remove_one(struct mixture_file *f, const char *name, struct artel_error *err)
 {
     struct domain_notes gone;
@@ -271,7 +261,7 @@ static int remove_one(struct mixture_file *f, const char *name, struct artel_err
             unlink(sample);
         free(sample);
     }
-    notes_release(&gone);
+    domain_notes_release(&gone);
     return rc;
 }
 

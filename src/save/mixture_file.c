@@ -26,7 +26,7 @@
 #define MIXTURE_MAX_BYTES ((size_t)64 << 20)
 #define MAX_EXPERTS       65536
 
-static void domain_release(struct domain_notes *d)
+void domain_notes_release(struct domain_notes *d)
 {
     free(d->folder);
     free(d->train);
@@ -39,9 +39,9 @@ static void domain_release(struct domain_notes *d)
 void mixture_file_release(struct mixture_file *f)
 {
     for (size_t i = 0; i < f->n_domains; i++)
-        domain_release(&f->domains[i]);
+        domain_notes_release(&f->domains[i]);
     if (f->universal)
-        domain_release(f->universal);
+        domain_notes_release(f->universal);
     free(f->universal);
     for (size_t i = 0; i < f->n_notes; i++)
         free(f->notes[i].folder);

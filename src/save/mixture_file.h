@@ -23,6 +23,8 @@ struct domain_notes {
     char train_digest[DIGEST_SIZE];
 };
 
+void domain_notes_release(struct domain_notes *d);
+
 /* Where an expert lies. */
 struct expert_notes {
     char name[EXPERT_NAME_MAX + 1];

@@ -60,27 +60,6 @@ static char *expert_list(const struct mixture *m)
     return list;
 }
 
-static struct tensor flat(const char *name, float *data, size_t n)
-{
-    return (struct tensor){.name = name,
-                           .dtype = DTYPE_F32,
-                           .n_dims = 1,
-                           .shape = {n},
-                           .data = data,
-                           .bytes = n * sizeof(*data)};
-}
-
-/* What a router has seen, as one block. */
-static size_t cluster_size(const struct mixture *m, size_t router)
-{
-    return clusters_floats(m->rule.n_clusters, m->routers[router].dim);
-}
-
-static float *clusters_of(const struct mixture *m, size_t router)
-{
-    return m->cluster_state + router * cluster_size(m, router);
-}
-
 #define GRAM "ridge.gram"
 #define SUMS "ridge.sums"
 
@@ -116,13 +95,14 @@ static int write_tensors(const char *path, const struct mixture *m,
                                      .bytes = r->n_experts * r->dim * sizeof(float)};
         n++;
         if (r->b) {
-            tensors[n] =
-                flat(router_tensor(names[n], m, i, "bias"), r->b, r->n_experts);
+            tensors[n] = tensor_floats(router_tensor(names[n], m, i, "bias"), r->b,
+                                       r->n_experts);
             n++;
         }
         if (m->cluster_state) {
-            tensors[n] = flat(router_tensor(names[n], m, i, "clusters"),
-                              clusters_of(m, i), cluster_size(m, i));
+            tensors[n] = tensor_floats(router_tensor(names[n], m, i, "clusters"),
+                                       mixture_cluster_block(m, i),
+                                       mixture_cluster_floats(m, i));
             n++;
         }
     }
@@ -304,9 +284,9 @@ static int read_routers(struct mixture *m, const struct safetensors *s,
             rc = read_tensor(r->b, s, router_tensor(name, m, i, "bias"), r->n_experts,
                              0, err);
         if (rc == 0 && m->cluster_state)
-            rc =
-                read_tensor(clusters_of(m, i), s, router_tensor(name, m, i, "clusters"),
-                            cluster_size(m, i), 0, err);
+            rc = read_tensor(mixture_cluster_block(m, i), s,
+                             router_tensor(name, m, i, "clusters"),
+                             mixture_cluster_floats(m, i), 0, err);
         if (rc == 0 && m->cluster_state)
             rc = check_clusters(m, i, name, err);
         n += 1 + (r->b != NULL) + (m->cluster_state != NULL);

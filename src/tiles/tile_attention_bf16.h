@@ -133,8 +133,9 @@ static inline void quad_add(const struct quad *c, const uint16_t *upper,
                   b + i * PACK_ELEMS + TILE_ELEMS);
 }
 
-/* The sum of each of 16 rows. */
-static inline __m512 sum_rows(const float (*part)[16])
+/* Each of 16 rows to one number: its largest, or its sum. */
+__attribute__((always_inline)) static inline __m512 fold_rows(const float (*part)[16],
+                                                              bool largest)
 {
     __m512i r[16];
     __m512 x[16];
@@ -144,34 +145,25 @@ static inline __m512 sum_rows(const float (*part)[16])
         r[i] = _mm512_load_si512(part[i]);
     tile_transpose(r);
 #pragma GCC unroll 16
-    for (size_t i = 0; i < 8; i++)
-        x[i] = _mm512_add_ps(_mm512_castsi512_ps(r[i]), _mm512_castsi512_ps(r[i + 8]));
-#pragma GCC unroll 3
-    for (size_t n = 4; n > 0; n /= 2)
+    for (size_t i = 0; i < 16; i++)
+        x[i] = _mm512_castsi512_ps(r[i]);
 #pragma GCC unroll 4
+    for (size_t n = 8; n > 0; n /= 2)
+#pragma GCC unroll 8
         for (size_t i = 0; i < n; i++)
-            x[i] = _mm512_add_ps(x[i], x[i + n]);
+            x[i] =
+                largest ? _mm512_max_ps(x[i], x[i + n]) : _mm512_add_ps(x[i], x[i + n]);
     return x[0];
+}
+
+static inline __m512 sum_rows(const float (*part)[16])
+{
+    return fold_rows(part, false);
 }
 
 static inline __m512 largest_of_rows(const float (*part)[16])
 {
-    __m512i r[16];
-    __m512 x[16];
-
-#pragma GCC unroll 16
-    for (size_t i = 0; i < 16; i++)
-        r[i] = _mm512_load_si512(part[i]);
-    tile_transpose(r);
-#pragma GCC unroll 16
-    for (size_t i = 0; i < 8; i++)
-        x[i] = _mm512_max_ps(_mm512_castsi512_ps(r[i]), _mm512_castsi512_ps(r[i + 8]));
-#pragma GCC unroll 3
-    for (size_t n = 4; n > 0; n /= 2)
-#pragma GCC unroll 4
-        for (size_t i = 0; i < n; i++)
-            x[i] = _mm512_max_ps(x[i], x[i + n]);
-    return x[0];
+    return fold_rows(part, true);
 }
 
 /* The first N of 32. */

@@ -413,14 +413,13 @@ static void fill_report(struct step_report *out, const struct artel_trainer *t,
     out->rate = t->options.learning_rate * factor;
 }
 
-/* Behind an update: the next step's masks, or what was changed as operands. */
-static void renew_operands(struct artel_trainer *t)
+void trainer_renew(struct artel_trainer *t, const bool *changed)
 {
-    mixture_fold(t->mixture, t->sum.touched);
+    mixture_fold(t->mixture, changed);
     if (t->mixture->bare)
         trainer_wear(t, t->step);
     else if (t->mixture->stack)
-        expert_stack_pack(t->mixture->stack, t->sum.touched);
+        expert_stack_pack(t->mixture->stack, changed);
 }
 
 double trainer_norm(struct artel_trainer *t, struct step_report *out)
@@ -444,7 +443,7 @@ void trainer_update(struct artel_trainer *t, const struct block_loss *total,
         return;
     adamw_step(&t->adamw, t->groups, t->n_groups, factor, norm);
     out->step = ++t->step;
-    renew_operands(t);
+    trainer_renew(t, t->sum.touched);
     for (size_t e = 0; e < t->mixture->n_experts; e++)
         t->sum.touched[e] = t->sum.touched[e] && !moves(t, e);
     t->unclean = false;

@@ -298,16 +298,6 @@ void trainer_close(struct artel_trainer *t)
     free(t);
 }
 
-static struct tensor state_tensor(const char *name, float *data, size_t n)
-{
-    return (struct tensor){.name = name,
-                           .dtype = DTYPE_F32,
-                           .n_dims = 1,
-                           .shape = {n},
-                           .data = data,
-                           .bytes = n * sizeof(*data)};
-}
-
 size_t trainer_state(const struct artel_trainer *t, struct tensor *out)
 {
     for (size_t g = 0; out && g < t->n_groups; g++) {
@@ -315,18 +305,18 @@ size_t trainer_state(const struct artel_trainer *t, struct tensor *out)
         float *const data[] = {group->p, group->m, group->v};
 
         for (size_t k = 0; k < 3; k++)
-            out[g * 3 + k] = state_tensor(t->state_names[g * 3 + k], data[k], group->n);
+            out[g * 3 + k] =
+                tensor_floats(t->state_names[g * 3 + k], data[k], group->n);
     }
     size_t n = t->n_groups * 3;
 
     if (out)
-        out[n] = state_tensor("adamw.steps", t->adam_steps, t->n_groups);
+        out[n] = tensor_floats("adamw.steps", t->adam_steps, t->n_groups);
     n++;
     if (out && t->learns_clusters)
-        out[n] = state_tensor("router.clusters", t->mixture->cluster_state,
-                              t->mixture->n_routers *
-                                  clusters_floats(t->mixture->rule.n_clusters,
-                                                  t->mixture->routers[0].dim));
+        out[n] = tensor_floats("router.clusters", t->mixture->cluster_state,
+                               t->mixture->n_routers *
+                                   mixture_cluster_floats(t->mixture, 0));
     return n + t->learns_clusters;
 }
 
@@ -354,13 +344,9 @@ int trainer_restore(struct artel_trainer *t, const struct tensor *tensors, size_
             memcpy((void *)(size_t)own[i].data, found->data, found->bytes);
     }
     free(own);
-    if (rc == 0)
-        mixture_fold(t->mixture, NULL);
-    if (rc == 0)
+    if (rc == 0) {
         t->step = step;
-    if (rc == 0 && t->mixture->bare)
-        trainer_wear(t, t->step);
-    else if (rc == 0 && t->mixture->stack)
-        expert_stack_pack(t->mixture->stack, NULL);
+        trainer_renew(t, NULL);
+    }
     return rc;
 }

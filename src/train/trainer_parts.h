@@ -82,6 +82,9 @@ void trainer_see(struct artel_trainer *t, const struct decoder_pass *p,
 void trainer_learn_seen(struct artel_trainer *t);
 /* Experts put on the masks of STEP (mixture_wear); where there are none, nothing. */
 void trainer_wear(struct artel_trainer *t, uint64_t step);
+/* What is computed with, from numbers that were CHANGED (E; NULL: all): folded experts, the
+ * step's masks, the bf16 step's operands. */
+void trainer_renew(struct artel_trainer *t, const bool *changed);
 /* Slopes of masked numbers become those of what lies beneath. */
 void trainer_unmask_slopes(struct artel_trainer *t);
 /* Adds the L1 term's slopes; returns the term. */

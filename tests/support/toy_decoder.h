@@ -216,4 +216,28 @@ static inline void toy_grads_free(struct mixture_grads *g)
     free(g->routers);
 }
 
+/* Logits of every row of toy_fill(5) under M (NULL: the base), each of EXPERT or routed
+ * (-2); free them. */
+static inline float *toy_logits(const struct artel_model *model,
+                                const struct mixture *m, int expert)
+{
+    const struct pass_options o = {.routing = expert == -2 ? ROUTE_ROUTER : ROUTE_GIVEN,
+                                   .max_rows = 32,
+                                   .max_seqs = 4};
+    float *logits = malloc(32 * TOY_VOCAB * sizeof(*logits));
+    struct decoder_pass *p;
+    struct artel_error err;
+    struct toy_data d;
+
+    toy_fill(&d, 5);
+    for (size_t s = 0; s < TOY_SEQS; s++)
+        d.seqs[s].expert = expert;
+    assert_int_equal(pass_open(&p, model, m, &o, &err), 0);
+    decoder_forward(p, &d.block);
+    for (size_t t = 0; t < d.block.n_rows; t++)
+        pass_logits(p, logits + t * TOY_VOCAB, t);
+    pass_close(p);
+    return logits;
+}
+
 #endif

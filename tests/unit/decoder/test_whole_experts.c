@@ -51,35 +51,12 @@ static void fill(struct mixture *m, const struct artel_model *model,
     mixture_draw_routers(m, 0.4f, 2);
 }
 
-/* Logits of every row under M (NULL: the base), each row of EXPERT or routed (-2). */
-static float *logits_of(const struct artel_model *model, const struct mixture *m,
-                        int expert)
-{
-    const struct pass_options o = {.routing = expert == -2 ? ROUTE_ROUTER : ROUTE_GIVEN,
-                                   .max_rows = 32,
-                                   .max_seqs = 4};
-    float *logits = malloc(32 * TOY_VOCAB * sizeof(*logits));
-    struct decoder_pass *p;
-    struct artel_error err;
-    struct toy_data d;
-
-    toy_fill(&d, 5);
-    for (size_t s = 0; s < TOY_SEQS; s++)
-        d.seqs[s].expert = expert;
-    assert_int_equal(pass_open(&p, model, m, &o, &err), 0);
-    decoder_forward(p, &d.block);
-    for (size_t t = 0; t < d.block.n_rows; t++)
-        pass_logits(p, logits + t * TOY_VOCAB, t);
-    pass_close(p);
-    return logits;
-}
-
 /* BOUND 0: to the bit. */
 static void assert_same_logits(const struct artel_model *model, const struct mixture *a,
                                int expert_a, const struct mixture *b, int expert_b,
                                double bound)
 {
-    float *x = logits_of(model, a, expert_a), *y = logits_of(model, b, expert_b);
+    float *x = toy_logits(model, a, expert_a), *y = toy_logits(model, b, expert_b);
 
     for (size_t i = 0; i < 26 * TOY_VOCAB; i++)
         assert_true(fabs((double)x[i] - (double)y[i]) <= bound);

@@ -26,6 +26,7 @@
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "files/digest.h"
+#include "files/json.h"
 #include "plan/recipe.h"
 #include "plan/run.h"
 #include "plan/stamp.h"
@@ -301,6 +302,18 @@ __attribute__((unused)) static void same_weights(const struct fixture *f,
 
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
         same_bytes(f, left, right, files[i]);
+}
+
+static inline json_t *read_json(const struct fixture *f, const char *name)
+{
+    struct artel_error err = {0};
+    char path[256];
+    json_t *root;
+
+    path_in(path, sizeof(path), f, name);
+    if (json_read_file(&root, path, 1 << 20, &err) < 0)
+        fail_msg("%s: %s", path, err.reason);
+    return root;
 }
 
 #endif

@@ -7,7 +7,6 @@
 #include "run_fixture.h"
 
 #include "experts/expert.h"
-#include "files/json.h"
 #include "plan/grow.h"
 #include "save/mixture_file.h"
 #include "tiles/tiles.h"
@@ -28,18 +27,6 @@ static int run_with(const struct fixture *f, const char *method, const char *not
 
     return run(
         f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2, .notes = notes});
-}
-
-static json_t *read_json(const struct fixture *f, const char *name)
-{
-    struct artel_error err = {0};
-    char path[256];
-    json_t *root;
-
-    path_in(path, sizeof(path), f, name);
-    if (json_read_file(&root, path, 1 << 20, &err) < 0)
-        fail_msg("%s: %s", path, err.reason);
-    return root;
 }
 
 static double number_at(const json_t *root, const char *a, const char *b, const char *c)

@@ -6,20 +6,6 @@
  */
 #include "run_fixture.h"
 
-#include "files/json.h"
-
-static json_t *read_json(const struct fixture *f, const char *name)
-{
-    struct artel_error err = {0};
-    char path[256];
-    json_t *root;
-
-    path_in(path, sizeof(path), f, name);
-    if (json_read_file(&root, path, 1 << 20, &err) < 0)
-        fail_msg("%s: %s", path, err.reason);
-    return root;
-}
-
 /* The NAME of the last line of a stage's log that has one. */
 static double last_logged(const struct fixture *f, const char *log, const char *name)
 {
