@@ -4,7 +4,10 @@ set(ARTEL_FOLDERS base files model text data math tiles experts decoder train sa
 set(ARTEL_PRIVATE_PACKAGES jansson yaml-0.1 libcrypto libpcre2-8 libutf8proc lapacke)
 # Not among the packages: the private ones of libcurl's own .pc need not be installed.
 if(CURL_FOUND)
-  set(ARTEL_PRIVATE_LIBS -lcurl)
+  list(APPEND ARTEL_PRIVATE_LIBS -lcurl)
+endif()
+if(MICROHTTPD_FOUND)
+  list(APPEND ARTEL_PRIVATE_LIBS -lmicrohttpd)
 endif()
 
 # libartel.so and libartel.a, of which only what artel.h marks ARTEL_API can be seen.
@@ -21,7 +24,8 @@ function(artel_libraries)
     LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   target_link_libraries(artel_shared PRIVATE artel_flags PkgConfig::JANSSON PkgConfig::YAML
     PkgConfig::CRYPTO PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::LAPACKE
-    $<TARGET_NAME_IF_EXISTS:PkgConfig::CURL>)
+    $<TARGET_NAME_IF_EXISTS:PkgConfig::CURL>
+    $<TARGET_NAME_IF_EXISTS:PkgConfig::MICROHTTPD>)
 
   # An archive of one object: hidden names become local, so that short names such
   # as map_open() cannot meet a caller's own.

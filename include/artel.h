@@ -411,6 +411,47 @@ ARTEL_API int artel_convert(char **json, const char *source, const char *out,
                             const struct artel_convert_options *o,
                             struct artel_error *err);
 
+/* ---- serving ---- */
+
+struct artel_serve_options {
+    const char *host; /* address to listen at, "127.0.0.1" */
+    unsigned port;    /* 8080; 0: any that is free */
+    const char *keys; /* file with a key a line, NULL: no key is asked for */
+    const char
+        *admin_keys; /* for calls that change what is served; NULL: none are taken */
+    const char *experts; /* folder below which adapters may be loaded; NULL: none may */
+    const char *const *origins; /* (n_origins) of browsers that may call; "*": all */
+    size_t n_origins;
+    const char *const
+        *hosts; /* (n_hosts) names that a request may give for this server */
+    size_t n_hosts;
+    const char *access_log; /* JSON lines: a path, "-" standard output, NULL: none */
+    size_t seats;           /* answers at a time, 1 to 32; 16 */
+    size_t queue;           /* requests that wait, 256 */
+    size_t context;         /* tokens of a conversation; 0: the model's, at most 4096 */
+    size_t cache_bytes;     /* of keys and values, 1 GiB */
+    size_t max_body;        /* bytes of a request, 1 MiB */
+    size_t max_connections; /* 512 */
+    size_t max_choices;     /* n of a request, 16 */
+    size_t max_tokens;      /* of an answer; 0: what the context leaves */
+    double request_seconds; /* deadline of a request, 600; 0: none */
+    double grace_seconds;   /* for answers under way once it was asked to stop, 30 */
+    double threshold;       /* probability under which ... 0: none */
+    const char *below;      /* ... "base" answers or the request is "refused" */
+    int page;               /* 1: the web page at / */
+    int strict;             /* 1: unknown fields of a request are refused */
+    struct artel_open_options open;
+    /* 1: finish what is under way and return; 2: return at once. */
+    const volatile sig_atomic_t *stopped;
+    void (*on_ready)(void *user, const char *url); /* it listens; may be NULL */
+    void *user;
+};
+ARTEL_API void artel_serve_options_default(struct artel_serve_options *o);
+/* Serve the mixture at PATH by OpenAI's API until O->stopped says otherwise.
+ * ARTEL_ELIMIT SRV00 where the library was built without libmicrohttpd. */
+ARTEL_API int artel_serve(const char *path, const struct artel_serve_options *o,
+                          struct artel_error *err);
+
 /* ---- training from a recipe ---- */
 
 enum artel_event {

@@ -46,6 +46,12 @@ struct artel_session {
     float *yield;     /* (n_routers) found at the prefill, where routers yield */
     double *gate_sum; /* (n_routers, E) over the rows that predicted a token */
     size_t n_summed;
+    struct {
+        int32_t *ids; /* (n_context) copied */
+        size_t n, pool_first, pool_n;
+        int expert;
+    } waiting; /* a prefill that has begun */
+    size_t cached;
 };
 
 void kv_cache_carve(struct kv_cache *c, struct arena *a, size_t n_layers, size_t width,
@@ -64,6 +70,7 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
 
     kv_cache_carve(&s->kv, a, c->n_layers, c->n_kv_heads * c->head_dim, n_context);
     s->ids = arena_take(a, n_context * sizeof(*s->ids));
+    s->waiting.ids = arena_take(a, n_context * sizeof(*s->waiting.ids));
     s->logits = arena_f32(a, c->n_vocab);
     if (s->mixture) {
         s->probs = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
@@ -360,6 +367,45 @@ int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int e
     s->agreeing = 0;
     extend_in_chunks(s, ids + same, n - same, ROUTE_GIVEN, expert);
     return 0;
+}
+
+int session_open_pooled(struct artel_session **out, const struct artel_model *model,
+                        const struct mixture *mixture, size_t n_context,
+                        struct kv_pool *pool, struct artel_error *err)
+{
+    (void)pool;
+    return session_open(out, model, mixture, n_context, err);
+}
+
+int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
+                          size_t n_room, int expert, size_t pool_first, size_t pool_n,
+                          const struct prefill_watch *watch, struct artel_error *err)
+{
+    (void)watch;
+    if (n_room > s->kv.n_context)
+        return error_set(err, ARTEL_ELIMIT, "CTX03", "prompt",
+                         "%zu tokens, the session has room for %zu", n_room,
+                         s->kv.n_context);
+    memmove(s->waiting.ids, ids, n * sizeof(*ids));
+    s->waiting.n = n;
+    s->waiting.expert = expert;
+    s->waiting.pool_first = pool_first;
+    s->waiting.pool_n = pool_n;
+    return 0;
+}
+
+int session_prefill_some(struct artel_session *s, size_t rows, struct artel_error *err)
+{
+    const int rc = session_prefill(s, s->waiting.ids, s->waiting.n, s->waiting.expert,
+                                   s->waiting.pool_first, s->waiting.pool_n, err);
+
+    (void)rows;
+    return rc < 0 ? rc : 1;
+}
+
+size_t session_cached(const struct artel_session *s)
+{
+    return s->cached;
 }
 
 /* A step may hold any sessions of one model and mixture; each is there once. */

@@ -14,6 +14,7 @@
 
 struct artel_error;
 struct artel_model;
+struct kv_pool;
 struct mixture;
 struct artel_session;
 
@@ -26,6 +27,13 @@ int session_open(struct artel_session **out, const struct artel_model *model,
 /* Memory that one takes, without what a long prompt that routes itself adds. */
 size_t session_bytes(const struct artel_model *model, const struct mixture *mixture,
                      size_t n_context);
+/*
+ * The same with its cache in blocks of POOL (decoder/kv_pool.h), which must outlive it;
+ * sequences that begin alike share the blocks of what they share.
+ */
+int session_open_pooled(struct artel_session **out, const struct artel_model *model,
+                        const struct mixture *mixture, size_t n_context,
+                        struct kv_pool *pool, struct artel_error *err);
 void session_close(struct artel_session *s);
 void session_reset(struct artel_session *s); /* forget everything */
 
@@ -36,6 +44,26 @@ void session_reset(struct artel_session *s); /* forget everything */
  */
 int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int expert,
                     size_t pool_first, size_t pool_n, struct artel_error *err);
+/*
+ * The same in pieces, between which other sessions may step. N_ROOM (at least N): tokens that
+ * the sequence may come to; a pooled session that cannot be promised blocks for them is
+ * ARTEL_ELIMIT KV01 and unchanged. WATCH (may be NULL) must live until the prefill is done.
+ */
+struct prefill_watch {
+    /* Logits (V) of position AT, for AT 0 .. N - 1 in order. Nothing is reused then. */
+    void (*on_logits)(void *user, size_t at, const float *logits);
+    float
+        *hidden_mean; /* (D) gets the mean of the last layer's normed output, or NULL */
+    void *user;
+};
+int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
+                          size_t n_room, int expert, size_t pool_first, size_t pool_n,
+                          const struct prefill_watch *watch, struct artel_error *err);
+/* The next piece: about the work of ROWS tokens through all layers. 1: the prompt is done;
+ * 0: there is more. */
+int session_prefill_some(struct artel_session *s, size_t rows, struct artel_error *err);
+/* Tokens of the last prefill that were there already. */
+size_t session_cached(const struct artel_session *s);
 /* Append one token. */
 int session_step(struct artel_session *s, int32_t id, struct artel_error *err);
 /*

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The routes: OpenAI's API with the mixture's routing in it, experts at run time, health,
+ * metrics, and the page. docs/SERVING.md describes each for its user.
+ *
+ *     POST /v1/chat/completions  /v1/completions  /v1/embeddings
+ *     GET  /v1/models  /v1/models/NAME
+ *     POST /tokenize  /detokenize
+ *     GET  /health  /metrics  /artel/mixture  /
+ *     POST /v1/experts  /v1/reload   DELETE /v1/experts/NAME      (admin)
+ */
+#ifndef ARTEL_SERVE_API_H
+#define ARTEL_SERVE_API_H
+
+#include "serve/catalogue.h"
+#include "serve/engine.h"
+#include "serve/grammar.h"
+#include "serve/http.h"
+
+/* What every handler gets as USER. */
+struct api {
+    struct engine *engine;
+    struct catalogue *catalogue;
+    struct grammar_pieces *pieces;
+    struct http *http;      /* for its numbers */
+    size_t max_choices;     /* n of one request, 16 */
+    size_t max_tokens;      /* of an answer; 0: what the context leaves */
+    double request_seconds; /* deadline of a request; 0: none */
+    float threshold;        /* where a request names none; 0: none */
+    enum job_below below;
+    bool strict; /* unknown fields are refused; else listed in a header */
+    bool draining;
+    double started; /* monotonic */
+};
+
+extern const struct http_route api_routes[];
+extern const size_t n_api_routes;
+
+#endif
