@@ -28,7 +28,8 @@ enum job_below { BELOW_GOES_ON, BELOW_BASE, BELOW_REFUSED };
 struct job_options {
     int expert; /* EXPERT_AUTO, EXPERT_BASE or an index of the mixture */
     /* Where the routers' probability of the expert that they chose (the mean over the
-     * routers) is below THRESHOLD: the base answers, or the job fails with SRV20. */
+     * routers) is below THRESHOLD: the base answers, or the job fails with SRV20. Where
+     * tokens decide, nothing is chosen, and nothing is below. */
     float threshold;
     enum job_below below;
     struct sampler_options sampling;
@@ -41,7 +42,7 @@ struct job_options {
     bool embed;           /* no answer: JOB_EMBEDDING and done */
     struct grammar
         *grammar;    /* the text must be of it; owned by the job then, or NULL */
-    double deadline; /* seconds by the monotonic clock; 0: none */
+    double deadline; /* seconds by the monotonic clock, then SRV13; 0: none */
 };
 
 enum job_event_kind {
@@ -49,15 +50,15 @@ enum job_event_kind {
     JOB_PROMPT,    /* tokens: the prompt's, with log-probabilities, where asked for */
     JOB_ROUTED,    /* the prompt has been read; route is set */
     JOB_EMBEDDING, /* embedding is set */
-    JOB_TEXT,      /* text, and the tokens that made it */
+    JOB_TEXT, /* text, and the tokens that made it; not those of a stop string or the end */
     JOB_DONE, /* finish_reason, route (of the whole answer where tokens decide), usage */
     JOB_FAILED /* error */
 };
 
 struct job_token {
     int32_t id;
-    float
-        logprob; /* of the model, before temperature; NAN for a prompt's first token */
+    float logprob;  /* of the model, before anything is done to its logits; NAN for a
+                  * prompt's first token, and where none are told */
     size_t text_at; /* bytes of all text before it */
     const struct candidate
         *top; /* (n_top) likeliest first, logit is the log-probability */
@@ -113,14 +114,21 @@ void engine_close(struct engine *e);
 /* Take no more jobs (SRV10); returns at once. engine_idle(): none are left. */
 void engine_drain(struct engine *e);
 bool engine_idle(const struct engine *e);
-size_t engine_context(const struct engine *e);
+/* Tokens of a sequence that WHO answers. */
+size_t engine_context(const struct engine *e, const struct loaded *who);
+/* Let go of mixtures that no job uses, now or once the last one has left: for calls after
+ * what is served has changed. */
+void engine_trim(struct engine *e);
 
 /*
- * PROMPT is moved. WHO stays loaded until the job's last event; a job keeps the mixture
- * that it began with. *OUT is valid until that event has returned.
+ * PROMPT is moved, O->grammar taken over, unless the call fails. WHO is held until the
+ * job's last event has returned, at least; a job keeps the mixture that it began with.
+ * *OUT is there before the first event and valid until the last has returned.
  *
  *     ARTEL_ELIMIT SRV09   the queue is full; SRV10 the server ends
- *     ARTEL_EUSAGE CTX01   the prompt leaves no room for an answer
+ *     ARTEL_EUSAGE CTX01   the prompt leaves no room for an answer; CTX04 it is empty
+ *     ARTEL_EUSAGE CTX05   a token that the vocabulary does not have, in the prompt or
+ *                          among the biases
  */
 int engine_submit(struct engine *e, struct job **out, struct loaded *who,
                   struct prompt *prompt, const struct job_options *o, job_fn *fn,
