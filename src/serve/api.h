@@ -6,8 +6,19 @@
  *     POST /v1/chat/completions  /v1/completions  /v1/embeddings
  *     GET  /v1/models  /v1/models/NAME
  *     POST /tokenize  /detokenize
- *     GET  /health  /metrics  /artel/mixture  /
+ *     GET  /health  /metrics  /artel/mixture  /  /page.css  /page.js  /page.svg
  *     POST /v1/experts  /v1/reload   DELETE /v1/experts/NAME      (admin)
+ *
+ * "artel" of an answer, in a stream of its first chunk with text and of its last:
+ *
+ *     expert           its name, or "base"
+ *     probabilities    {NAME: mean over the routers}, null where none was asked
+ *     selector         "last", "vote" or null
+ *     routers          how many there are, and
+ *     layers_agreeing  how many of them chose it; null where that says nothing
+ *     below            true where the threshold sent it to the base
+ *     experts, layers  where the request has "artel": {"layers": true}: [NAME] and
+ *                      [[probability of each] of each router], null where none was asked
  */
 #ifndef ARTEL_SERVE_API_H
 #define ARTEL_SERVE_API_H
@@ -29,6 +40,7 @@ struct api {
     float threshold;        /* where a request names none; 0: none */
     enum job_below below;
     bool strict; /* unknown fields are refused; else listed in a header */
+    bool page;   /* the web page is there */
     bool draining;
     double started; /* monotonic */
 };

@@ -42,8 +42,18 @@ struct loaded *catalogue_current(struct catalogue *c);
 /* The names as /v1/models lists them: a new array of OpenAI's model objects with "root",
  * "parent", "max_model_len" and "artel": {"kind": "auto" | "expert" | "base", ...}. */
 json_t *catalogue_list(struct catalogue *c, size_t context);
-/* Of the mixture: its path, method, experts with their data and sizes, stages' training
- * curves and the evaluation table of its run, as far as they are there. For the page. */
+/*
+ * Of the mixture that is served now, for the page; null stands for what is not known:
+ *
+ *     path method selector     "moa"; "last", "vote" or null
+ *     base                     {path, digest}
+ *     experts                  [{name, kind, rank, parameters, added, data}]; data is
+ *                              {train, test, format, rows, tokens, answer_tokens} or null
+ *     stages                   [{name, loss, eval_loss, router_accuracy,
+ *                              eval_router_accuracy}], of the run's training; each a
+ *                              list of [step, value], evenly thinned to at most 400
+ *     evaluation               what artel_evaluate() said of its run, or null
+ */
 json_t *catalogue_describe(struct catalogue *c);
 
 /* Load the PEFT folder at PATH (below the allowed folder, links resolved) as NAME, or put it
