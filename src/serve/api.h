@@ -6,7 +6,7 @@
  *     POST /v1/chat/completions  /v1/completions  /v1/embeddings
  *     GET  /v1/models  /v1/models/NAME
  *     POST /tokenize  /detokenize
- *     GET  /health  /metrics  /artel/mixture  /  /page.css  /page.js  /page.svg
+ *     GET  /health  /metrics  /artel/mixture  /  /page/...
  *     POST /v1/experts  /v1/reload   DELETE /v1/experts/NAME      (admin)
  *
  * "artel" of an answer, in a stream of its first chunk with text and of its last:
