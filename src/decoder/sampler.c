@@ -20,10 +20,18 @@ int sampler_init(struct sampler *s, const struct sampler_options *o, size_t n_vo
     rng_init(&s->rng, o->seed, stream);
     s->heap = malloc(n_vocab * sizeof(*s->heap));
     s->seen = calloc(n_vocab, 1);
-    if (!s->heap || !s->seen) {
+    if (o->n_bias)
+        s->bias = calloc(n_vocab, sizeof(*s->bias));
+    if (o->frequency_penalty != 0 || o->presence_penalty != 0)
+        s->count = calloc(n_vocab, sizeof(*s->count));
+    if (!s->heap || !s->seen || (o->n_bias && !s->bias) ||
+        ((o->frequency_penalty != 0 || o->presence_penalty != 0) && !s->count)) {
         sampler_release(s);
         return error_nomem(err, n_vocab * (sizeof(*s->heap) + 1));
     }
+    for (size_t i = 0; i < o->n_bias; i++)
+        s->bias[o->bias[i].id] += o->bias[i].bias;
+    s->o.bias = NULL;
     return 0;
 }
 
@@ -31,6 +39,8 @@ void sampler_release(struct sampler *s)
 {
     free(s->heap);
     free(s->seen);
+    free(s->bias);
+    free(s->count);
     *s = (struct sampler){0};
 }
 
@@ -38,6 +48,13 @@ void sampler_see(struct sampler *s, int32_t id)
 {
     if (id >= 0 && (size_t)id < s->n_vocab)
         s->seen[id] = 1;
+}
+
+void sampler_wrote(struct sampler *s, int32_t id)
+{
+    sampler_see(s, id);
+    if (s->count && id >= 0 && (size_t)id < s->n_vocab)
+        s->count[id]++;
 }
 
 static bool likelier(struct candidate x, struct candidate y)
@@ -60,8 +77,8 @@ static void sift_down(struct candidate *heap, size_t n, size_t i)
     heap[i] = moved;
 }
 
-/* Logits that are numbers, after the penalty. Positive infinity counts as the largest
- * float, so that differences stay finite. Returns how many. */
+/* Logits that are numbers and allowed, after biases and penalties. Positive infinity counts
+ * as the largest float, so that differences stay finite. Returns how many. */
 static size_t gather(struct sampler *s, const float *logits)
 {
     const float penalty = s->o.repetition_penalty;
@@ -72,8 +89,14 @@ static size_t gather(struct sampler *s, const float *logits)
 
         if (isnan(x) || x == -INFINITY)
             continue;
+        if (s->allowed && !(s->allowed[i / 8] >> i % 8 & 1))
+            continue;
+        if (s->bias)
+            x += s->bias[i];
         if (s->seen[i])
             x = x > 0 ? x / penalty : x * penalty;
+        if (s->count && s->count[i])
+            x -= s->o.frequency_penalty * (float)s->count[i] + s->o.presence_penalty;
         if (x > 3e38f)
             x = 3e38f;
         else if (x < -3e38f)

@@ -15,10 +15,9 @@
 
 #include "base/error.h"
 #include "data/prompt.h"
-#include "decoder/sampler.h"
 #include "decoder/session.h"
 #include "eval/opened.h"
-#include "eval/stream.h"
+#include "eval/talk.h"
 #include "files/json.h"
 #include "text/chat.h"
 
@@ -131,190 +130,157 @@ int generate_encode(struct prompt *p, const struct artel_model *model,
     return rc;
 }
 
-/* What the routers said of this prompt. */
-static int copy_routing(struct artel_answer *out, const struct artel_session *s,
-                        const struct mixture *m, int asked, struct artel_error *err)
+/* Who answers, and what the routers said. */
+static int copy_route(struct artel_answer *out, const struct artel_session *s,
+                      const struct mixture *m, struct artel_error *err)
 {
-    out->expert = session_expert(s);
-    if (!m || !m->n_routers || asked != ARTEL_AUTO || !session_probs(s, 0))
-        return 0;
-    out->n_routers = m->n_routers;
-    out->n_experts = m->n_experts;
-    out->layers_agreeing = session_layers_agreeing(s);
-    out->from_base = m->rule.place == ROUTER_BASE;
-    out->probabilities = calloc(m->n_routers * m->n_experts, sizeof(float));
-    if (!out->probabilities)
-        return error_nomem(err, m->n_routers * m->n_experts * sizeof(float));
-    for (size_t r = 0; r < m->n_routers; r++)
-        memcpy(out->probabilities + r * m->n_experts, session_probs(s, r),
-               m->n_experts * sizeof(float));
+    const size_t cells = m ? m->n_routers * m->n_experts : 0;
+    float *room = NULL;
+    struct route route;
+
+    if (cells && !(room = calloc(cells, sizeof(*room))))
+        return error_nomem(err, cells * sizeof(*room));
+    route_read(&route, room, s, m);
+    out->expert = route.expert;
+    out->n_routers = route.n_routers;
+    out->n_experts = route.n_experts;
+    out->layers_agreeing = route.layers_agreeing;
+    out->per_token = route.per_token;
+    out->from_base = route.from_base;
+    out->probabilities = route.probabilities;
+    if (!route.routed)
+        free(room);
     return 0;
 }
 
-struct writer {
+/* An answer while it is written. */
+struct writing {
+    struct artel_session *s;
+    struct artel_answer *out;
+    const struct artel_model *model;
+    const struct mixture *mixture;
     const struct artel_generate_options *o;
-    struct stream stream;
-    struct ids ids;
+    bool by_token; /* every token is routed on its own */
+    size_t room;   /* of the session */
+    struct talk talk;
     bool cancelled; /* on_text asked for the end */
+    double start;
 };
 
-static void show(struct writer *w)
+static void show(struct writing *w)
 {
     size_t n;
-    const char *const text = stream_take(&w->stream, &n);
+    const char *const text = stream_take(&w->talk.stream, &n);
 
     if (n && w->o->on_text && !w->cancelled)
         w->cancelled = w->o->on_text(w->o->user, text, n) != 0;
 }
 
-/* The same where every token was routed on its own; routers of linears without an expert
- * are left out. */
-static int copy_gates(struct artel_answer *out, const struct artel_session *s,
-                      const struct mixture *m, struct artel_error *err)
+static void writing_release(struct writing *w)
 {
-    const size_t E = m->n_experts;
-    float *mean = calloc(m->n_routers * E, sizeof(*mean));
-
-    if (!mean)
-        return error_nomem(err, m->n_routers * E * sizeof(*mean));
-    session_gates(s, mean);
-    out->expert = session_expert(s);
-    out->per_token = 1;
-    out->n_experts = E;
-    for (size_t r = 0; r < m->n_routers; r++)
-        if (mixture_router_used(m, r))
-            memmove(mean + out->n_routers++ * E, mean + r * E, E * sizeof(*mean));
-    out->probabilities = mean;
-    return 0;
-}
-
-/* An answer while it is written. */
-struct talk {
-    struct artel_session *s;
-    struct artel_answer *out;
-    const struct artel_model *model;
-    const struct mixture *mixture;
-    bool by_token; /* every token is routed on its own */
-    size_t room;   /* of the session */
-    struct writer w;
-    struct sampler sampler;
-    double start;
-};
-
-static void talk_release(struct talk *t)
-{
-    sampler_release(&t->sampler);
-    stream_release(&t->w.stream);
-    ids_release(&t->w.ids);
+    talk_release(&w->talk);
 }
 
 /* PROMPT is encoded; STREAM numbers the sampler's random stream. */
-static int talk_begin(struct talk *t, const struct artel_mixture *m,
-                      const struct prompt *prompt,
-                      const struct artel_generate_options *o, uint64_t stream,
-                      struct artel_error *err)
+static int writing_begin(struct writing *w, const struct artel_mixture *m,
+                         const struct prompt *prompt,
+                         const struct artel_generate_options *o, uint64_t stream,
+                         struct artel_error *err)
 {
-    const struct sampler_options so = {
-        o->temperature, o->top_k, o->top_p, o->min_p, o->repetition_penalty, o->seed};
+    const struct talk_options how = {
+        .sampling = {.temperature = o->temperature,
+                     .top_k = o->top_k,
+                     .top_p = o->top_p,
+                     .min_p = o->min_p,
+                     .repetition_penalty = o->repetition_penalty,
+                     .seed = o->seed},
+        .stream = stream,
+        .stop = o->stop,
+        .n_stop = o->n_stop,
+        .max_tokens = o->max_tokens,
+        .room = w->room,
+    };
     int rc;
 
-    t->model = m->model;
-    t->mixture = m->mixture;
-    t->by_token = o->expert == ARTEL_AUTO && m->mixture && m->mixture->n_routers &&
+    w->model = m->model;
+    w->mixture = m->mixture;
+    w->o = o;
+    w->by_token = o->expert == ARTEL_AUTO && m->mixture && m->mixture->n_routers &&
                   m->mixture->rule.decides == DECIDE_TOKEN;
-    t->start = now();
-    t->w = (struct writer){.o = o};
-    t->sampler = (struct sampler){0};
-    *t->out = (struct artel_answer){.n_prompt_tokens = prompt->ids.n};
-    stream_init(&t->w.stream, o->stop, o->n_stop);
-    rc = session_prefill(t->s, prompt->ids.at, prompt->ids.n, o->expert,
+    w->start = now();
+    w->cancelled = false;
+    w->talk = (struct talk){0};
+    *w->out = (struct artel_answer){.n_prompt_tokens = prompt->ids.n};
+    rc = session_prefill(w->s, prompt->ids.at, prompt->ids.n, o->expert,
                          prompt->pool_first, prompt->pool_n, err);
+    if (rc == 0 && !w->by_token)
+        rc = copy_route(w->out, w->s, m->mixture, err);
     if (rc == 0)
-        rc = copy_routing(t->out, t->s, m->mixture, o->expert, err);
-    if (rc == 0)
-        rc = sampler_init(&t->sampler, &so, m->model->weights->config.n_vocab, stream,
-                          err);
-    for (size_t i = 0; rc == 0 && i < prompt->ids.n; i++)
-        sampler_see(&t->sampler, prompt->ids.at[i]);
-    t->out->prefill_seconds = now() - t->start;
+        rc = talk_init(&w->talk, m->model->tokenizer, m->model->weights->config.n_vocab,
+                       &how, &prompt->ids, err);
+    w->out->prefill_seconds = now() - w->start;
     return rc;
 }
 
 /* One more token into ID; finish_reason is set where it was the last. */
-static int talk_pick(struct talk *t, int32_t *id, struct artel_error *err)
+static int writing_pick(struct writing *w, int32_t *id, struct artel_error *err)
 {
-    const struct artel_generate_options *const o = t->w.o;
-    const struct tokenizer *const tok = t->model->tokenizer;
-    const char *piece;
-    size_t n;
-    int rc;
+    const struct artel_generate_options *const o = w->o;
+    const int rc =
+        talk_pick(&w->talk, id, session_logits(w->s), session_length(w->s), err);
+    const char *const reason = w->talk.finish_reason;
 
-    *id = sampler_pick(&t->sampler, session_logits(t->s));
-    if (*id < 0)
-        return error_set(err, ARTEL_ENONFINITE, "NUM01", NULL,
-                         "no logit is a number after %zu tokens", session_length(t->s));
-    rc = ids_push(&t->w.ids, *id, err);
     if (rc < 0)
         return rc;
-    if (tokenizer_is_end(tok, *id)) {
-        t->out->finish_reason = "stop";
-        return 0;
-    }
-    sampler_see(&t->sampler, *id);
-    if (!tokenizer_is_control(tok, *id)) {
-        piece = tokenizer_piece(tok, *id, &n);
-        rc = stream_add(&t->w.stream, piece, n, err);
-        if (rc < 0)
-            return rc;
-        show(&t->w);
-    }
-    if (t->w.stream.stopped)
-        t->out->finish_reason = "stop";
-    else if (t->w.cancelled || (o->stopped && *o->stopped))
-        t->out->finish_reason = "stopped";
-    else if (t->w.ids.n >= o->max_tokens || session_length(t->s) >= t->room)
-        t->out->finish_reason = "length";
+    show(w);
+    if (reason && !strcmp(reason, "stop"))
+        w->out->finish_reason = reason;
+    else if (w->cancelled || (o->stopped && *o->stopped))
+        w->out->finish_reason = "stopped";
+    else
+        w->out->finish_reason = reason;
     return 0;
 }
 
 /* After the last token: text and ids are the answer's. */
-static int talk_finish(struct talk *t, struct artel_error *err)
+static int writing_finish(struct writing *w, struct artel_error *err)
 {
-    int rc = stream_finish(&t->w.stream, err);
+    struct talk *const t = &w->talk;
+    int rc = stream_finish(&t->stream, err);
 
-    if (rc == 0 && t->by_token)
-        rc = copy_gates(t->out, t->s, t->mixture, err);
+    if (rc == 0 && w->by_token)
+        rc = copy_route(w->out, w->s, w->mixture, err);
     if (rc < 0)
         return rc;
-    show(&t->w);
-    t->out->decode_seconds = now() - t->start - t->out->prefill_seconds;
-    t->out->text = t->w.stream.text;
-    t->out->n_text = t->w.stream.n;
-    t->w.stream.text = NULL;
-    t->out->ids = t->w.ids.at;
-    t->out->n_ids = t->w.ids.n;
-    t->w.ids = (struct ids){0};
+    show(w);
+    w->out->decode_seconds = now() - w->start - w->out->prefill_seconds;
+    w->out->text = t->stream.text;
+    w->out->n_text = t->stream.n;
+    t->stream.text = NULL;
+    w->out->ids = t->ids.at;
+    w->out->n_ids = t->ids.n;
+    t->ids = (struct ids){0};
     return 0;
 }
 
-static int answer(struct talk *t, const struct artel_mixture *m,
+static int answer(struct writing *w, const struct artel_mixture *m,
                   const struct prompt *prompt, const struct artel_generate_options *o,
                   struct artel_error *err)
 {
-    int rc = talk_begin(t, m, prompt, o, 0, err);
+    int rc = writing_begin(w, m, prompt, o, 0, err);
     int32_t id;
 
     while (rc == 0) {
-        rc = talk_pick(t, &id, err);
-        if (rc < 0 || t->out->finish_reason)
+        rc = writing_pick(w, &id, err);
+        if (rc < 0 || w->out->finish_reason)
             break;
-        rc = session_step(t->s, id, err);
+        rc = session_step(w->s, id, err);
     }
     if (rc == 0)
-        rc = talk_finish(t, err);
-    talk_release(t);
+        rc = writing_finish(w, err);
+    writing_release(w);
     if (rc < 0)
-        artel_answer_release(t->out);
+        artel_answer_release(w->out);
     return rc;
 }
 
@@ -349,9 +315,9 @@ int artel_generate(struct artel_session *s, struct artel_answer *out,
     if (rc == 0)
         rc = check_room(&p, session_room(s), prompt->line, err);
     if (rc == 0) {
-        struct talk t = {.s = s, .out = out, .room = session_room(s)};
+        struct writing w = {.s = s, .out = out, .room = session_room(s)};
 
-        rc = answer(&t, m, &p, o, err);
+        rc = answer(&w, m, &p, o, err);
     }
     prompt_release(&p);
     return rc;
@@ -365,7 +331,7 @@ struct crowd {
     struct artel_generate_options o;
     size_t n, n_begun, n_done, room;
     size_t n_seats, n_busy;
-    struct talk talk[SEATS]; /* (n_seats) the first n_busy are at it */
+    struct writing writing[SEATS]; /* (n_seats) the first n_busy are at it */
     size_t row[SEATS];
 };
 
@@ -378,8 +344,8 @@ static int open_seats(struct crowd *c, struct artel_error *err)
 
     n = n < fit ? n : fit;
     for (; c->n_seats < n; c->n_seats++) {
-        const int rc = session_open(&c->talk[c->n_seats].s, c->m->model, c->m->mixture,
-                                    c->room, err);
+        const int rc = session_open(&c->writing[c->n_seats].s, c->m->model,
+                                    c->m->mixture, c->room, err);
 
         if (rc < 0)
             return rc;
@@ -390,41 +356,41 @@ static int open_seats(struct crowd *c, struct artel_error *err)
 /* The next row takes a free seat. */
 static int seat_begin(struct crowd *c, struct artel_error *err)
 {
-    struct talk *t = &c->talk[c->n_busy];
+    struct writing *w = &c->writing[c->n_busy];
     const size_t row = c->n_begun++;
 
     c->row[c->n_busy++] = row;
-    session_reset(t->s);
-    t->out = &c->answers[row];
-    t->room = c->room;
-    return talk_begin(t, c->m, &c->prompts[row], &c->o, row, err);
+    session_reset(w->s);
+    w->out = &c->answers[row];
+    w->room = c->room;
+    return writing_begin(w, c->m, &c->prompts[row], &c->o, row, err);
 }
 
 /* The last one at it moves here, so that the busy seats stay together. */
 static void seat_free(struct crowd *c, size_t i)
 {
-    const struct talk done = c->talk[i];
+    const struct writing done = c->writing[i];
 
-    talk_release(&c->talk[i]);
+    writing_release(&c->writing[i]);
     c->n_busy--;
-    c->talk[i] = c->talk[c->n_busy];
+    c->writing[i] = c->writing[c->n_busy];
     c->row[i] = c->row[c->n_busy];
-    c->talk[c->n_busy] = (struct talk){.s = done.s};
+    c->writing[c->n_busy] = (struct writing){.s = done.s};
 }
 
 /* A token for everyone; who is done leaves. */
 static int crowd_pick(struct crowd *c, int32_t *ids, struct artel_error *err)
 {
     for (size_t i = 0; i < c->n_busy;) {
-        struct talk *t = &c->talk[i];
-        int rc = talk_pick(t, &ids[i], err);
+        struct writing *w = &c->writing[i];
+        int rc = writing_pick(w, &ids[i], err);
 
-        if (rc == 0 && !t->out->finish_reason) {
+        if (rc == 0 && !w->out->finish_reason) {
             i++;
             continue;
         }
         if (rc == 0)
-            rc = talk_finish(t, err);
+            rc = writing_finish(w, err);
         if (rc < 0)
             return rc;
         c->n_done++;
@@ -449,14 +415,14 @@ static int crowd_work(struct crowd *c, struct artel_error *err)
         if (rc == 0)
             rc = crowd_pick(c, ids, err);
         for (size_t i = 0; i < c->n_busy; i++)
-            s[i] = c->talk[i].s;
+            s[i] = c->writing[i].s;
         if (rc == 0 && c->n_busy)
             rc = sessions_step(s, ids, c->n_busy, err);
     }
     while (c->n_busy)
         seat_free(c, 0);
     for (size_t i = 0; i < c->n_seats; i++)
-        session_close(c->talk[i].s);
+        session_close(c->writing[i].s);
     return rc;
 }
 

@@ -155,6 +155,69 @@ static void same_seed_same_ids_and_streams_differ(void **state)
     sampler_release(&c);
 }
 
+static void penalties_of_the_answer_count_what_came(void **state)
+{
+    const float x[V] = {2, 1.5f, 1.2f, -9, -9, -9};
+    struct sampler s = made((struct sampler_options){.frequency_penalty = 0.4f});
+
+    (void)state;
+    sampler_see(&s, 0); /* the prompt's do not count */
+    assert_int_equal(sampler_pick(&s, x), 0);
+    sampler_wrote(&s, 0); /* 1.6 */
+    assert_int_equal(sampler_pick(&s, x), 0);
+    sampler_wrote(&s, 0); /* 1.2 */
+    assert_int_equal(sampler_pick(&s, x), 1);
+    sampler_release(&s);
+    s = made((struct sampler_options){.presence_penalty = 0.4f});
+    sampler_wrote(&s, 0);
+    sampler_wrote(&s, 0); /* 1.6 all the same */
+    assert_int_equal(sampler_pick(&s, x), 0);
+    sampler_release(&s);
+    s = made((struct sampler_options){.presence_penalty = -0.7f});
+    sampler_wrote(&s, 1); /* below 0 it draws near */
+    assert_int_equal(sampler_pick(&s, x), 1);
+    sampler_release(&s);
+}
+
+/* 2 + 1 = 3, and 3 / 1.5 is less than 2.1; 2 / 1.5 + 1 would be more. */
+static void biases_come_before_penalties(void **state)
+{
+    const float x[V] = {2, 2.1f, -9, -9, -9, -9};
+    const struct token_bias bias[] = {{0, 0.5f}, {0, 0.5f}, {5, -100}};
+    struct sampler_options o = {.bias = bias, .n_bias = 3};
+    struct sampler s = made(o);
+
+    (void)state;
+    assert_int_equal(sampler_pick(&s, x), 0);
+    sampler_release(&s);
+    o.repetition_penalty = 1.5f;
+    s = made(o);
+    sampler_see(&s, 0);
+    assert_int_equal(sampler_pick(&s, x), 1);
+    sampler_release(&s);
+}
+
+static void only_what_is_allowed_comes(void **state)
+{
+    const unsigned char allowed[] = {1 << 2 | 1 << 4}, none[] = {0};
+    const struct token_bias bias[] = {{1, 100}};
+    struct sampler s = made((struct sampler_options){
+        .temperature = 5, .seed = 2, .bias = bias, .n_bias = 1});
+    size_t hits[V] = {0};
+
+    (void)state;
+    s.allowed = allowed;
+    for (int i = 0; i < 500; i++)
+        hits[sampler_pick(&s, logits)]++;
+    assert_int_equal(hits[2] + hits[4], 500);
+    assert_true(hits[2] > 100 && hits[4] > 100);
+    s.allowed = none;
+    assert_int_equal(sampler_pick(&s, logits), -1);
+    s.allowed = NULL;
+    assert_int_equal(sampler_pick(&s, logits), 1);
+    sampler_release(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +227,9 @@ int main(void)
         cmocka_unit_test(top_k_keeps_exactly_k_lowest_ids_first),
         cmocka_unit_test(top_p_and_min_p_cut_the_tail),
         cmocka_unit_test(penalty_lowers_what_was_seen_whatever_its_sign),
+        cmocka_unit_test(penalties_of_the_answer_count_what_came),
+        cmocka_unit_test(biases_come_before_penalties),
+        cmocka_unit_test(only_what_is_allowed_comes),
         cmocka_unit_test(same_seed_same_ids_and_streams_differ),
     };
 
