@@ -134,6 +134,8 @@ const float *pass_router_input(const struct decoder_pass *p, size_t router, size
 const float *pass_router_seen(const struct decoder_pass *p, size_t router, size_t seq);
 /* Output of the last layer before the final norm, row T. */
 const float *pass_hidden(const struct decoder_pass *p, size_t row);
+/* The same behind the final norm; valid until the next such question. */
+const float *pass_normed(struct decoder_pass *p, size_t row);
 /* Logits (V) of one row of the last forward. */
 void pass_logits(struct decoder_pass *p, float *logits, size_t row);
 

@@ -96,17 +96,24 @@ void decoder_loss(struct decoder_pass *p, struct block_loss *out, double *nll)
     count_routing(p, out);
 }
 
-void pass_logits(struct decoder_pass *p, float *logits, size_t row)
+const float *pass_normed(struct decoder_pass *p, size_t row)
 {
     const struct model_config *c = &p->model->weights->config;
-    const struct matrix *head = &p->model->head;
-    const bool in_float = head->f32 || head->forward;
     float inv_rms;
 
     rmsnorm_forward(p->logits_x, &inv_rms, pass_hidden(p, row), p->model->final_norm,
                     c->norm_eps, 1, c->dim);
+    return p->logits_x;
+}
+
+void pass_logits(struct decoder_pass *p, float *logits, size_t row)
+{
+    const struct matrix *head = &p->model->head;
+    const bool in_float = head->f32 || head->forward;
+    const float *x = pass_normed(p, row);
+
     if (p->model->use & MATRIX_DECODE || !in_float)
-        matrix_decode(logits, p->logits_x, head, 1);
+        matrix_decode(logits, x, head, 1);
     else
-        matrix_forward(logits, 0.0f, p->logits_x, head, 1);
+        matrix_forward(logits, 0.0f, x, head, 1);
 }

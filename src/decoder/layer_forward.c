@@ -140,23 +140,22 @@ void decoder_begin(struct decoder_pass *p, const struct block *block)
     decoder_embed(p);
 }
 
-static void all_layers(struct decoder_pass *p, const struct step_part *part)
+static void some_layers(struct decoder_pass *p, const struct step_part *part,
+                        size_t first, size_t end)
 {
-    for (size_t l = 0; l < p->model->weights->config.n_layers; l++)
+    for (size_t l = first; l < end; l++)
         part_forward(p, part, l);
 }
 
-void decoder_forward(struct decoder_pass *p, const struct block *block)
+void decoder_layers(struct decoder_pass *p, size_t first, size_t end)
 {
-    size_t steps, n;
+    const size_t steps = p->rows / p->ops->row_step;
+    const size_t n = steps < p->n_threads ? steps : p->n_threads;
 
-    decoder_begin(p, block);
-    steps = p->rows / p->ops->row_step;
-    n = steps < p->n_threads ? steps : p->n_threads;
     if (n == 1 || omp_in_parallel()) {
         const struct step_part whole = {0, 1, 0, p->rows};
 
-        all_layers(p, &whole);
+        some_layers(p, &whole, first, end);
         return;
     }
 #pragma omp parallel num_threads((int)n)
@@ -166,6 +165,12 @@ void decoder_forward(struct decoder_pass *p, const struct block *block)
         const size_t from = steps * i / team, to = steps * (i + 1) / team;
         const struct step_part part = {i, team, from * step, (to - from) * step};
 
-        all_layers(p, &part);
+        some_layers(p, &part, first, end);
     }
+}
+
+void decoder_forward(struct decoder_pass *p, const struct block *block)
+{
+    decoder_begin(p, block);
+    decoder_layers(p, 0, p->model->weights->config.n_layers);
 }

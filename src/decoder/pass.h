@@ -108,6 +108,9 @@ struct gates_slope pass_gates_slope(const struct decoder_pass *p);
 void decoder_begin(struct decoder_pass *p, const struct block *block);
 /* Its end: the residual stream of the rows that are laid. */
 void decoder_embed(struct decoder_pass *p);
+/* Layers FIRST .. END - 1 over the rows that are laid; the threads share them where the
+ * pass may. decoder_forward is begin and all of them. */
+void decoder_layers(struct decoder_pass *p, size_t first, size_t end);
 /* One layer by the calling thread alone. */
 void layer_forward(struct decoder_pass *p, size_t layer);
 void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads);

@@ -1,58 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prefill in chunks, decode token by token.
- *
- * A prompt that routes itself runs in one piece, since a router that decides for
- * a whole turn has to see it before its layer goes on. Each layer obeys its own
- * router; where they do not all agree with the expert that the selector fixes,
- * the prompt runs again under that one, so what is in the cache is always the
- * work of one expert (methods with a fixed expert).
+ * A session's room, and its steps token by token; prefill.c makes a prompt its sequence.
  */
 #include "decoder/session.h"
 
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/error.h"
-#include "decoder/decode.h"
-#include "decoder/pass.h"
-
-#define CHUNK_ROWS 256
-
-struct artel_session {
-    const struct artel_model *model;
-    const struct mixture *mixture;
-    struct kv_cache kv;
-    struct arena arena;
-    struct decoder_pass *pass; /* CHUNK_ROWS rows */
-    struct decoder_pass *few; /* PASS_FEW_ROWS rows, as a step of decoding reads them */
-    struct decoder_pass
-        *wide; /* for longer prompts that route themselves; made when needed */
-    struct decoder_pass *routed; /* which of these holds the last routing, or NULL */
-    struct sequence seq; /* of the last prefill: its pass is asked what routers said */
-    struct block block;
-    struct decode_room room; /* of steps in which this session comes first */
-    struct attended attended;
-    float *held;   /* (n_routers, E) gates of a routed prompt */
-    int32_t *ids;  /* (n_context) what the cache holds */
-    float *logits; /* (V) */
-    float *probs;  /* (n_routers, E) of the last routing */
-    int expert;
-    size_t agreeing;
-    bool
-        by_router; /* no fixed expert: the routers' gates, as they decided at the prefill */
-    bool by_token;    /* or as they decide for every token: */
-    float *yield;     /* (n_routers) found at the prefill, where routers yield */
-    double *gate_sum; /* (n_routers, E) over the rows that predicted a token */
-    size_t n_summed;
-    struct {
-        int32_t *ids; /* (n_context) copied */
-        size_t n, pool_first, pool_n;
-        int expert;
-    } waiting; /* a prefill that has begun */
-    size_t cached;
-};
+#include "decoder/session_parts.h"
 
 void kv_cache_carve(struct kv_cache *c, struct arena *a, size_t n_layers, size_t width,
                     size_t n_context)
@@ -70,7 +26,7 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
 
     kv_cache_carve(&s->kv, a, c->n_layers, c->n_kv_heads * c->head_dim, n_context);
     s->ids = arena_take(a, n_context * sizeof(*s->ids));
-    s->waiting.ids = arena_take(a, n_context * sizeof(*s->waiting.ids));
+    s->prefill.ids = arena_take(a, n_context * sizeof(*s->prefill.ids));
     s->logits = arena_f32(a, c->n_vocab);
     if (s->mixture) {
         s->probs = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
@@ -113,8 +69,8 @@ size_t session_bytes(const struct artel_model *model, const struct mixture *mixt
            pass_bytes(model, mixture, &few);
 }
 
-static int open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
-                     bool few, struct artel_error *err)
+int session_open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
+                      bool few, struct artel_error *err)
 {
     const struct pass_options o = options_of_pass(n_rows, few);
     const int rc = pass_open(out, s->model, s->mixture, &o, err);
@@ -150,10 +106,12 @@ int session_open(struct artel_session **out, const struct artel_model *model,
     rc = arena_init(&s->arena, measure.used, err);
     if (rc == 0) {
         carve(s, &s->arena, n_context);
-        rc = open_pass(&s->pass, s, pass_rows(n_context, CHUNK_ROWS), false, err);
+        rc = session_open_pass(&s->pass, s, pass_rows(n_context, CHUNK_ROWS), false,
+                               err);
     }
     if (rc == 0)
-        rc = open_pass(&s->few, s, pass_rows(n_context, PASS_FEW_ROWS), true, err);
+        rc = session_open_pass(&s->few, s, pass_rows(n_context, PASS_FEW_ROWS), true,
+                               err);
     if (rc < 0) {
         session_close(s);
         return rc;
@@ -181,192 +139,8 @@ void session_reset(struct artel_session *s)
     s->expert = EXPERT_BASE;
     s->by_router = false;
     s->by_token = false;
-    s->routed = NULL;
-}
-
-/* Run N new tokens through PASS; logits of the last where WANT_LOGITS. */
-static void extend(struct artel_session *s, struct decoder_pass *p, const int32_t *ids,
-                   size_t n, const struct sequence *how, bool want_logits)
-{
-    memmove(s->ids + s->kv.n, ids, n * sizeof(*ids));
-    s->seq = *how;
-    s->seq.ids = s->ids + s->kv.n;
-    s->seq.n = n;
-    s->block = (struct block){.seqs = &s->seq, .n_seqs = 1, .n_rows = n};
-    decoder_forward(p, &s->block);
-    if (want_logits)
-        pass_logits(p, s->logits, n - 1);
-    s->kv.n += n;
-}
-
-/* Returns the pass that took the last rows. */
-static struct decoder_pass *extend_in_chunks(struct artel_session *s,
-                                             const int32_t *ids, size_t n,
-                                             enum routing_mode routing, int expert)
-{
-    const size_t room = s->pass->options.max_rows;
-    const struct sequence how = {.expert = expert};
-    struct decoder_pass *p = NULL;
-
-    for (size_t i = 0; i < n; i += room) {
-        const size_t take = n - i < room ? n - i : room;
-
-        p = take <= PASS_FEW_ROWS ? s->few : s->pass;
-        pass_set_routing(p, routing);
-        extend(s, p, ids + i, take, &how, i + take == n);
-    }
-    return p;
-}
-
-/* The whole prompt at once with each layer obeying its own router; *OUT is the pass that
- * took it. */
-static int extend_routed(struct decoder_pass **out, struct artel_session *s,
-                         const int32_t *ids, size_t n, size_t pool_first, size_t pool_n,
-                         struct artel_error *err)
-{
-    const struct sequence how = {
-        .expert = -1, .pool_first = pool_first, .pool_n = pool_n};
-    struct decoder_pass *p = n <= PASS_FEW_ROWS ? s->few : s->pass;
-
-    if (n > s->pass->options.max_rows) {
-        if (s->wide && s->wide->options.max_rows < n) {
-            pass_close(s->wide);
-            s->wide = NULL;
-        }
-        if (!s->wide) {
-            const size_t twice = 2 * n;
-            const int rc = open_pass(&s->wide, s,
-                                     twice < s->kv.n_context ? twice : s->kv.n_context,
-                                     false, err);
-
-            if (rc < 0)
-                return rc;
-        }
-        p = s->wide;
-    }
-    pass_set_routing(p, ROUTE_ROUTER);
-    extend(s, p, ids, n, &how, true);
-    *out = p;
-    return 0;
-}
-
-static int prefill_routed(struct artel_session *s, const int32_t *ids, size_t n,
-                          size_t pool_first, size_t pool_n, struct artel_error *err)
-{
-    const size_t E = s->mixture->n_experts;
-    struct decoder_pass *p;
-    const int rc = extend_routed(&p, s, ids, n, pool_first, pool_n, err);
-
-    if (rc < 0)
-        return rc;
-    for (size_t r = 0; r < s->mixture->n_routers; r++) {
-        memcpy(s->probs + r * E, pass_router_probs(p, r, 0), E * sizeof(*s->probs));
-        memcpy(s->held + r * E, p->gates[r].gate, E * sizeof(*s->held));
-    }
-    s->routed = p;
-    return 0;
-}
-
-static int prefill_auto(struct artel_session *s, const int32_t *ids, size_t n,
-                        size_t pool_first, size_t pool_n, struct artel_error *err)
-{
-    int rc;
-
-    s->kv.n = 0;
-    rc = prefill_routed(s, ids, n, pool_first, pool_n, err);
-    if (rc < 0)
-        return rc;
-    s->expert = pass_select(s->routed, 0, &s->agreeing);
-    s->by_router = !s->mixture->rule.fix_expert;
-    s->by_token = false;
-    if (s->by_router || s->agreeing == s->mixture->n_routers)
-        return 0;
-    s->kv.n = 0;
-    extend_in_chunks(s, ids, n, ROUTE_GIVEN, s->expert);
-    return 0;
-}
-
-/* How much of IDS (N) the cache holds; the last token is always computed. */
-static size_t held_already(const struct artel_session *s, const int32_t *ids, size_t n)
-{
-    size_t same = 0;
-
-    while (same < n - 1 && same < s->kv.n && s->ids[same] == ids[same])
-        same++;
-    return same;
-}
-
-/* Where routers yield, by how much hangs on a whole user turn and holds until the next. */
-static int prefill_yielding(const struct decoder_pass **last, struct artel_session *s,
-                            const int32_t *ids, size_t n, size_t pool_first,
-                            size_t pool_n, struct artel_error *err)
-{
-    struct decoder_pass *p;
-    int rc;
-
-    s->kv.n = 0;
-    rc = extend_routed(&p, s, ids, n, pool_first, pool_n, err);
-    if (rc < 0)
-        return rc;
-    for (size_t r = 0; r < s->mixture->n_routers; r++)
-        s->yield[r] = p->gates[r].yield[0];
-    *last = p;
-    return 0;
-}
-
-/* Where every token decides for itself, a prompt goes in chunks like any other and what
- * the cache holds stays true, unless routers yield. */
-static int prefill_by_token(struct artel_session *s, const int32_t *ids, size_t n,
-                            size_t pool_first, size_t pool_n, struct artel_error *err)
-{
-    const size_t cells = s->mixture->n_routers * s->mixture->n_experts;
-    const struct decoder_pass *last;
-    int rc = 0;
-
-    if (s->mixture->rule.n_clusters) {
-        rc = prefill_yielding(&last, s, ids, n, pool_first, pool_n, err);
-    } else {
-        s->kv.n = s->by_token ? held_already(s, ids, n) : 0;
-        last = extend_in_chunks(s, ids + s->kv.n, n - s->kv.n, ROUTE_ROUTER, -1);
-    }
-    if (rc < 0)
-        return rc;
-    s->by_token = true;
-    s->by_router = true;
-    s->routed = NULL;
-    s->agreeing = 0;
-    memset(s->gate_sum, 0, cells * sizeof(*s->gate_sum));
-    s->n_summed = pass_add_gates(last, 0, NULL, s->gate_sum);
-    return 0;
-}
-
-int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int expert,
-                    size_t pool_first, size_t pool_n, struct artel_error *err)
-{
-    size_t same = 0;
-
-    if (n > s->kv.n_context)
-        return error_set(err, ARTEL_ELIMIT, "CTX03", "prompt",
-                         "%zu tokens, the session has room for %zu", n,
-                         s->kv.n_context);
-    if (n < 1)
-        return error_set(err, ARTEL_EUSAGE, "CTX04", "prompt", "it has no tokens");
-    if (expert == EXPERT_AUTO && s->mixture && s->mixture->n_routers)
-        return s->mixture->rule.decides == DECIDE_TOKEN
-                   ? prefill_by_token(s, ids, n, pool_first, pool_n, err)
-                   : prefill_auto(s, ids, n, pool_first, pool_n, err);
-    if (expert == EXPERT_AUTO)
-        expert = s->mixture && s->mixture->n_experts == 1 ? 0 : EXPERT_BASE;
-    if (!s->by_router && expert == s->expert)
-        same = held_already(s, ids, n);
-    s->kv.n = same;
-    s->expert = expert;
-    s->by_router = false;
-    s->by_token = false;
-    s->routed = NULL;
-    s->agreeing = 0;
-    extend_in_chunks(s, ids + same, n - same, ROUTE_GIVEN, expert);
-    return 0;
+    s->routed = false;
+    s->prefill.stage = PREFILL_NONE;
 }
 
 int session_open_pooled(struct artel_session **out, const struct artel_model *model,
@@ -375,32 +149,6 @@ int session_open_pooled(struct artel_session **out, const struct artel_model *mo
 {
     (void)pool;
     return session_open(out, model, mixture, n_context, err);
-}
-
-int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
-                          size_t n_room, int expert, size_t pool_first, size_t pool_n,
-                          const struct prefill_watch *watch, struct artel_error *err)
-{
-    (void)watch;
-    if (n_room > s->kv.n_context)
-        return error_set(err, ARTEL_ELIMIT, "CTX03", "prompt",
-                         "%zu tokens, the session has room for %zu", n_room,
-                         s->kv.n_context);
-    memmove(s->waiting.ids, ids, n * sizeof(*ids));
-    s->waiting.n = n;
-    s->waiting.expert = expert;
-    s->waiting.pool_first = pool_first;
-    s->waiting.pool_n = pool_n;
-    return 0;
-}
-
-int session_prefill_some(struct artel_session *s, size_t rows, struct artel_error *err)
-{
-    const int rc = session_prefill(s, s->waiting.ids, s->waiting.n, s->waiting.expert,
-                                   s->waiting.pool_first, s->waiting.pool_n, err);
-
-    (void)rows;
-    return rc < 0 ? rc : 1;
 }
 
 size_t session_cached(const struct artel_session *s)
@@ -414,6 +162,7 @@ static int check_steps(struct artel_session *const *s, size_t n,
 {
     for (size_t i = 0; i < n; i++) {
         assert(s[i]->model == s[0]->model && s[i]->mixture == s[0]->mixture);
+        assert(s[i]->prefill.stage == PREFILL_NONE);
         for (size_t k = 0; k < i; k++)
             assert(s[k] != s[i]);
         if (s[i]->kv.n >= s[i]->kv.n_context)

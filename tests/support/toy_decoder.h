@@ -25,7 +25,9 @@
 #ifndef TOY_VOCAB
 #define TOY_VOCAB 50
 #endif
+#ifndef TOY_CONTEXT
 #define TOY_CONTEXT 64
+#endif
 
 static inline float *toy_numbers(struct rng *r, size_t n, float mean, float spread)
 {

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A prompt becomes the sequence, in pieces.
+ *
+ * Under a given expert, and where every token decides for itself, rows go through all
+ * layers some at a time. A prompt that routes itself goes layer by layer, since a router
+ * that decides for a whole turn has to see it before its layer goes on: each layer obeys
+ * its own router; where they do not all agree with the expert that the selector fixes,
+ * the prompt runs again under that one, so what is in the cache is always the work of
+ * one expert (methods with a fixed expert).
+ *
+ * Where pieces are cut moves no bit: the few rows behind the last whole chunk, if they
+ * are few, are computed as steps of decoding are, and a prompt's length alone says which.
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "decoder/session_parts.h"
+#include "math/kernels.h"
+
+/* Lay N tokens behind those that the cache holds as the next block of a pass. */
+static void lay(struct artel_session *s, const int32_t *ids, const struct sequence *how)
+{
+    memmove(s->ids + s->kv.n, ids, how->n * sizeof(*ids));
+    s->seq = *how;
+    s->seq.ids = s->ids + s->kv.n;
+    s->block = (struct block){.seqs = &s->seq, .n_seqs = 1, .n_rows = how->n};
+}
+
+/* Row ROW of the last forward stands at position AT. */
+static void tell_row(struct artel_session *s, struct decoder_pass *p, size_t row,
+                     size_t at)
+{
+    const struct prefill *w = &s->prefill;
+    const bool tell = w->watch && w->watch->on_logits;
+
+    if (w->watch && w->watch->hidden_mean)
+        kernels()->axpy(w->watch->hidden_mean, 1.0f / (float)w->n, pass_normed(p, row),
+                        s->model->weights->config.dim);
+    if (tell || at + 1 == w->n)
+        pass_logits(p, s->logits, row);
+    if (tell)
+        w->watch->on_logits(w->watch->user, at, s->logits);
+}
+
+static void watch_from_start(const struct artel_session *s)
+{
+    const struct prefill_watch *w = s->prefill.watch;
+
+    if (w && w->hidden_mean)
+        memset(w->hidden_mean, 0,
+               s->model->weights->config.dim * sizeof(*w->hidden_mean));
+}
+
+/* The rest of the prompt in chunks, under EXPERT or as each token decides. */
+static void go_by_chunks(struct artel_session *s, enum routing_mode routing, int expert)
+{
+    s->prefill.stage = PREFILL_CHUNKS;
+    s->prefill.routing = routing;
+    s->prefill.expert = expert;
+    s->prefill.origin = s->kv.n;
+    watch_from_start(s);
+}
+
+static void done_by_token(struct artel_session *s, const struct decoder_pass *last)
+{
+    const size_t cells = s->mixture->n_routers * s->mixture->n_experts;
+
+    memset(s->gate_sum, 0, cells * sizeof(*s->gate_sum));
+    s->n_summed = pass_add_gates(last, 0, NULL, s->gate_sum);
+}
+
+/* Rows behind the last whole chunk that are computed as steps are. */
+static size_t few_at_end(const struct artel_session *s)
+{
+    const size_t left = s->prefill.n - s->prefill.origin;
+    const size_t last = (left - 1) % s->pass->options.max_rows + 1;
+
+    return last <= PASS_FEW_ROWS ? last : 0;
+}
+
+static int chunk_piece(struct artel_session *s, size_t rows)
+{
+    struct prefill *w = &s->prefill;
+    const size_t at = s->kv.n, few = few_at_end(s), bulk = w->n - few;
+    const size_t left = bulk - at, room = s->pass->options.max_rows;
+    struct decoder_pass *p = at < bulk ? s->pass : s->few;
+    struct sequence how = {.expert = w->expert, .n = few};
+    const bool all = w->watch != NULL;
+
+    if (at < bulk)
+        how.n = left < rows ? left : rows;
+    if (how.n > room)
+        how.n = room;
+    pass_set_routing(p, w->routing);
+    lay(s, w->ids + at, &how);
+    decoder_forward(p, &s->block);
+    for (size_t r = all || at + how.n < w->n ? 0 : how.n - 1; r < how.n; r++)
+        if (all || at + r + 1 == w->n)
+            tell_row(s, p, r, at + r);
+    s->kv.n += how.n;
+    if (s->kv.n < w->n)
+        return 0;
+    if (s->by_token)
+        done_by_token(s, p);
+    w->stage = PREFILL_NONE;
+    return 1;
+}
+
+/* The pass for all rows of a prompt at once. */
+static int pass_for(struct decoder_pass **out, struct artel_session *s, size_t n,
+                    struct artel_error *err)
+{
+    const size_t twice = 2 * n;
+
+    *out = n <= PASS_FEW_ROWS ? s->few : s->pass;
+    if (n <= s->pass->options.max_rows)
+        return 0;
+    if (s->wide && s->wide->options.max_rows < n) {
+        pass_close(s->wide);
+        s->wide = NULL;
+    }
+    *out = s->wide;
+    if (s->wide)
+        return 0;
+    const int rc = session_open_pass(
+        &s->wide, s, twice < s->kv.n_context ? twice : s->kv.n_context, false, err);
+    *out = s->wide;
+    return rc;
+}
+
+/* The whole prompt at once with each layer obeying its own router. */
+static int go_by_layers(struct artel_session *s, struct artel_error *err)
+{
+    struct prefill *w = &s->prefill;
+    const struct sequence how = {
+        .expert = -1, .n = w->n, .pool_first = w->pool_first, .pool_n = w->pool_n};
+    const int rc = pass_for(&w->pass, s, w->n, err);
+
+    if (rc < 0)
+        return rc;
+    w->stage = PREFILL_LAYERS;
+    w->next = 0;
+    pass_set_routing(w->pass, ROUTE_ROUTER);
+    lay(s, w->ids, &how);
+    decoder_begin(w->pass, &s->block);
+    return 0;
+}
+
+/* Every layer has chosen; whether the rows may stay. */
+static bool settle(struct artel_session *s, struct decoder_pass *p)
+{
+    const struct mixture *m = s->mixture;
+    const size_t E = m->n_experts;
+
+    for (size_t r = 0; r < m->n_routers && s->by_token; r++)
+        s->yield[r] = p->gates[r].yield[0];
+    if (s->by_token)
+        return true;
+    for (size_t r = 0; r < m->n_routers; r++) {
+        memcpy(s->probs + r * E, pass_router_probs(p, r, 0), E * sizeof(*s->probs));
+        memcpy(s->held + r * E, p->gates[r].gate, E * sizeof(*s->held));
+    }
+    s->routed = true;
+    s->expert = pass_select(p, 0, &s->agreeing);
+    s->by_router = !m->rule.fix_expert;
+    return s->by_router || s->agreeing == m->n_routers;
+}
+
+/* What the layers left is the sequence: its rows to who watches, the last to all. */
+static int tell_piece(struct artel_session *s, size_t rows)
+{
+    struct prefill *w = &s->prefill;
+    const size_t first = w->watch ? w->next : w->n - 1, left = w->n - first;
+    const size_t end = first + (left < rows ? left : rows);
+
+    for (size_t at = first; at < end; at++)
+        tell_row(s, w->pass, at, at);
+    w->next = end;
+    if (end < w->n)
+        return 0;
+    if (s->by_token)
+        done_by_token(s, w->pass);
+    w->stage = PREFILL_NONE;
+    return 1;
+}
+
+static int layer_piece(struct artel_session *s, size_t rows)
+{
+    struct prefill *w = &s->prefill;
+    const size_t L = s->model->weights->config.n_layers;
+    const size_t some = rows < w->n ? rows * L / w->n : L, take = some ? some : 1;
+    const size_t end = take < L - w->next ? w->next + take : L;
+
+    decoder_layers(w->pass, w->next, end);
+    w->next = end;
+    if (end < L)
+        return 0;
+    if (!settle(s, w->pass)) {
+        go_by_chunks(s, ROUTE_GIVEN, s->expert);
+        return 0;
+    }
+    s->kv.n = w->n;
+    w->next = 0;
+    w->stage = PREFILL_TELL;
+    watch_from_start(s);
+    return w->watch ? 0 : tell_piece(s, rows);
+}
+
+/* How much of IDS (N) the cache holds; the last token is always computed. */
+static size_t held_already(const struct artel_session *s, const int32_t *ids, size_t n)
+{
+    size_t same = 0;
+
+    while (same < n - 1 && same < s->kv.n && s->ids[same] == ids[same])
+        same++;
+    return same;
+}
+
+/* How a prompt is to be made. */
+struct way {
+    bool by_layers, by_token;
+    int expert; /* given, where neither */
+};
+
+static struct way way_of(const struct artel_session *s, int expert)
+{
+    const struct mixture *m = s->mixture;
+
+    if (expert != EXPERT_AUTO)
+        return (struct way){.expert = expert};
+    if (m && m->n_routers) {
+        const bool by_token = m->rule.decides == DECIDE_TOKEN;
+
+        return (struct way){.by_layers = !by_token || m->rule.n_clusters,
+                            .by_token = by_token,
+                            .expert = EXPERT_BASE};
+    }
+    return (struct way){.expert = m && m->n_experts == 1 ? 0 : EXPERT_BASE};
+}
+
+/* Tokens of IDS (N) that stay as they are in the session's own room. */
+static size_t kept(const struct artel_session *s, const struct way *way,
+                   const int32_t *ids, size_t n)
+{
+    if (way->by_layers)
+        return 0;
+    if (way->by_token)
+        return s->by_token ? held_already(s, ids, n) : 0;
+    return !s->by_router && way->expert == s->expert ? held_already(s, ids, n) : 0;
+}
+
+int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
+                          size_t n_room, int expert, size_t pool_first, size_t pool_n,
+                          const struct prefill_watch *watch, struct artel_error *err)
+{
+    const struct way way = way_of(s, expert);
+    const size_t most = n > n_room ? n : n_room;
+
+    if (most > s->kv.n_context)
+        return error_set(err, ARTEL_ELIMIT, "CTX03", "prompt",
+                         "%zu tokens, the session has room for %zu", most,
+                         s->kv.n_context);
+    if (n < 1)
+        return error_set(err, ARTEL_EUSAGE, "CTX04", "prompt", "it has no tokens");
+    s->cached = watch ? 0 : kept(s, &way, ids, n);
+    s->kv.n = s->cached;
+    s->expert = way.expert;
+    s->by_token = way.by_token;
+    s->by_router = way.by_token;
+    s->routed = false;
+    s->agreeing = 0;
+    memmove(s->prefill.ids, ids, n * sizeof(*ids));
+    s->prefill.n = n;
+    s->prefill.pool_first = pool_first;
+    s->prefill.pool_n = pool_n;
+    s->prefill.watch = watch;
+    if (way.by_layers) {
+        const int rc = go_by_layers(s, err);
+
+        if (rc < 0)
+            session_reset(s);
+        return rc;
+    }
+    go_by_chunks(s, way.by_token ? ROUTE_ROUTER : ROUTE_GIVEN, way.expert);
+    return 0;
+}
+
+int session_prefill_some(struct artel_session *s, size_t rows, struct artel_error *err)
+{
+    (void)err;
+    assert(rows);
+    switch (s->prefill.stage) {
+    case PREFILL_LAYERS:
+        return layer_piece(s, rows);
+    case PREFILL_TELL:
+        return tell_piece(s, rows);
+    case PREFILL_CHUNKS:
+        return chunk_piece(s, rows);
+    default:
+        return 1;
+    }
+}
+
+int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int expert,
+                    size_t pool_first, size_t pool_n, struct artel_error *err)
+{
+    int rc = session_prefill_begin(s, ids, n, n, expert, pool_first, pool_n, NULL, err);
+
+    while (rc == 0)
+        rc = session_prefill_some(s, SIZE_MAX, err);
+    return rc < 0 ? rc : 0;
+}

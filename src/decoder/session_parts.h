@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of a session share: session.c opens it and steps, prefill.c makes a
+ * prompt its sequence.
+ */
+#ifndef ARTEL_DECODER_SESSION_PARTS_H
+#define ARTEL_DECODER_SESSION_PARTS_H
+
+#include "decoder/decode.h"
+#include "decoder/pass.h"
+#include "decoder/session.h"
+
+/* Rows of a chunk. */
+#define CHUNK_ROWS 256
+
+enum prefill_stage {
+    PREFILL_NONE,
+    PREFILL_LAYERS, /* all rows at once, some layers a piece; routers decide */
+    PREFILL_TELL,   /* those rows to who watches */
+    PREFILL_CHUNKS  /* some rows through all layers a piece */
+};
+
+/* A prefill under way. */
+struct prefill {
+    enum prefill_stage stage;
+    int32_t *ids; /* (n_context) */
+    size_t n, pool_first, pool_n;
+    const struct prefill_watch *watch; /* borrowed; or NULL */
+    struct decoder_pass *pass;         /* that the layers are run by */
+    size_t next;                       /* layer, or row to tell */
+    enum routing_mode routing;         /* of chunks */
+    int expert;                        /* likewise, with ROUTE_GIVEN */
+    size_t origin;                     /* where the first chunk begins */
+};
+
+struct artel_session {
+    const struct artel_model *model;
+    const struct mixture *mixture;
+    struct kv_cache kv;
+    struct arena arena;
+    struct decoder_pass *pass; /* CHUNK_ROWS rows */
+    struct decoder_pass *few; /* PASS_FEW_ROWS rows, as a step of decoding reads them */
+    struct decoder_pass
+        *wide; /* for longer prompts that route themselves; made when needed */
+    struct sequence seq; /* of the last piece: its pass is asked what routers said */
+    struct block block;
+    struct decode_room room; /* of steps in which this session comes first */
+    struct attended attended;
+    float *held;   /* (n_routers, E) gates of a routed prompt */
+    int32_t *ids;  /* (n_context) what the cache holds */
+    float *logits; /* (V) */
+    float *probs;  /* (n_routers, E) of the last routing */
+    int expert;
+    size_t agreeing;
+    bool routed; /* probs are of this sequence */
+    bool
+        by_router; /* no fixed expert: the routers' gates, as they decided at the prefill */
+    bool by_token;    /* or as they decide for every token: */
+    float *yield;     /* (n_routers) found at the prefill, where routers yield */
+    double *gate_sum; /* (n_routers, E) over the rows that predicted a token */
+    size_t n_summed;
+    struct prefill prefill;
+    size_t cached;
+};
+
+/* A pass over N_ROWS rows at most that keeps its keys and values in S. */
+int session_open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
+                      bool few, struct artel_error *err);
+
+#endif
