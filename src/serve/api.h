@@ -8,6 +8,7 @@
  *     POST /tokenize  /detokenize
  *     GET  /health  /metrics  /artel/mixture  /  /page/...
  *     POST /v1/experts  /v1/reload   DELETE /v1/experts/NAME      (admin)
+ *          /v1/load_lora_adapter  /v1/unload_lora_adapter     (as vLLM has them)
  *
  * "artel" of an answer, in a stream of its first chunk with text and of its last:
  *
@@ -28,6 +29,9 @@
 #include "serve/grammar.h"
 #include "serve/http.h"
 
+struct api_counts;
+struct api_loads;
+
 /* What every handler gets as USER. */
 struct api {
     struct engine *engine;
@@ -42,8 +46,15 @@ struct api {
     bool strict; /* unknown fields are refused; else listed in a header */
     bool page;   /* the web page is there */
     bool draining;
-    double started; /* monotonic */
+    double started;            /* monotonic */
+    struct api_counts *counts; /* requests by expert, histograms; by api_open() */
+    struct api_loads *loads;   /* calls that load, each on a thread; by api_open() */
 };
+
+/* The fields above are set; counts and loads are made. */
+int api_open(struct api *a, struct artel_error *err);
+/* Waits for calls that load. Before http_close(), for they still answer. */
+void api_close(struct api *a);
 
 extern const struct http_route api_routes[];
 extern const size_t n_api_routes;

@@ -13,27 +13,30 @@
 #include <time.h>
 
 #include "artel.h"
+#include "decoder/sampler.h"
 #include "eval/opened.h"
 
-/* A mixture that answers, counted. */
+/* A mixture that answers, counted. All of a catalogue are over one model. */
 struct loaded {
     struct artel_mixture *mixture;
+    /* As the model's makers state it; what they leave open as OpenAI has it. */
+    struct sampler_options sampling;
     unsigned holders; /* under the catalogue's lock */
     struct catalogue *home;
 };
 struct loaded *loaded_hold(struct loaded *l);
-void loaded_let_go(struct loaded *l); /* the last one closes it */
+void loaded_let_go(struct loaded *l); /* the last one closes it; NULL is fine */
 
 struct catalogue;
 
 /* PATH is what artel_mixture_open() takes. ALLOWED (may be NULL: none) is the folder below
- * which adapters may be added. */
+ * which adapters may be added. O is not kept. */
 int catalogue_open(struct catalogue **out, const char *path, const char *allowed,
                    const struct artel_open_options *o, struct artel_error *err);
-void catalogue_close(struct catalogue *c);
+void catalogue_close(struct catalogue *c); /* nothing is held any more */
 
-/* What NAME stands for: a held *WHO and the expert to ask it for. ARTEL_EUSAGE SRV04: no such
- * model. */
+/* What NAME stands for: a held *WHO and the expert to ask it for. The mixture's own name is
+ * as good as "auto". ARTEL_EUSAGE SRV04: no such model. */
 int catalogue_find(struct catalogue *c, struct loaded **who, int *expert,
                    const char *name, struct artel_error *err);
 /* The mixture that is served now, held. */
@@ -56,14 +59,28 @@ json_t *catalogue_list(struct catalogue *c, size_t context);
  */
 json_t *catalogue_describe(struct catalogue *c);
 
-/* Load the PEFT folder at PATH (below the allowed folder, links resolved) as NAME, or put it
- * in NAME's place. Codes: SRV30 nothing may be added, SRV31 outside of the folder, SRV32 name
- * in use or unfit. */
+/* The base and the folder's own name, of the mixture that is served now; both live as long
+ * as the catalogue. */
+const struct artel_model *catalogue_model(const struct catalogue *c);
+const char *catalogue_name(const struct catalogue *c);
+/* "last", "vote", or NULL where no router's word is taken for the whole answer. */
+const char *selector_name(const struct artel_mixture *m);
+
+/*
+ * Load the PEFT folder at PATH (below the allowed folder or from there, links resolved) as
+ * NAME; REPLACE: or in the place of what was added by this name.
+ *
+ *     ARTEL_EUSAGE    SRV30 nothing may be added, SRV31 outside of the folder,
+ *                     SRV32 the name is unfit
+ *     ARTEL_ECONFLICT SRV32 the name is in use
+ *     ARTEL_EIO       no such folder
+ */
 int catalogue_add(struct catalogue *c, const char *name, const char *path, bool replace,
                   struct artel_error *err);
 /* SRV33: no expert that was added has this name. */
 int catalogue_remove(struct catalogue *c, const char *name, struct artel_error *err);
-/* Open the mixture's folder anew; later requests use it. On failure nothing has changed. */
+/* Open the mixture's folder anew, over the base and in the precision that there are; later
+ * requests use it. On failure nothing has changed. */
 int catalogue_reload(struct catalogue *c, struct artel_error *err);
 
 #endif

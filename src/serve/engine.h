@@ -33,8 +33,8 @@ struct job_options {
     float threshold;
     enum job_below below;
     struct sampler_options sampling;
-    uint64_t stream; /* of the sampler: choices of one request have different ones */
-    size_t max_tokens;
+    uint64_t stream;   /* of the sampler: choices of one request have different ones */
+    size_t max_tokens; /* of the answer; 0: the prompt is read and nothing written */
     const char *const *stop; /* (n_stop) copied; left out of the text */
     size_t n_stop;
     int top_logprobs;     /* -1: none are told; else how many beside the token's own */
@@ -95,7 +95,8 @@ struct job_event {
 };
 
 /* What EVENT points to is valid during the call. Not 0: nobody listens any more, leave.
- * Must not wait. */
+ * Must not wait for anybody but those who call engine_submit() and engine_cancel(): no lock
+ * of the engine is held meanwhile. */
 typedef int job_fn(void *user, const struct job_event *event);
 
 struct engine_options {

@@ -100,8 +100,9 @@ void exchange_stream(struct exchange *x, int status, const char *type);
 int exchange_write(struct exchange *x, const char *bytes, size_t n);
 void exchange_end(struct exchange *x); /* X is gone afterwards */
 /* FN is called once, from a thread of the server, if the client leaves (or half-closes)
- * before the reply has ended; the reply must still be ended. Set it in the handler. After
- * exchange_reply, _error or _end has been called it is not called any more. */
+ * before the reply has ended; the reply must still be ended. Set it in the handler. Once
+ * exchange_reply, _error or _end has returned it is neither running nor called any more; no
+ * lock that exchange_write, _note or _set_header takes is held while it runs. */
 void exchange_on_gone(struct exchange *x, void (*fn)(void *user), void *user);
 
 #endif
