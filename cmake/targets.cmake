@@ -59,9 +59,11 @@ function(artel_bf16_sets name list)
   set(${list} ${all} PARENT_SCOPE)
 endfunction()
 
-# Style sheets of a folder as text in its library: FOLDER/page.css is page_css[].
+# What a folder has for browsers, as text in its library: FOLDER/page.css is page_css[].
 function(artel_embed out name)
-  file(GLOB texts CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.css)
+  set(folder ${CMAKE_CURRENT_SOURCE_DIR}/${name})
+  file(GLOB texts CONFIGURE_DEPENDS ${folder}/*.html ${folder}/*.css ${folder}/*.js
+    ${folder}/*.svg)
   foreach(text IN LISTS texts)
     get_filename_component(symbol ${text} NAME)
     string(MAKE_C_IDENTIFIER ${symbol} symbol)

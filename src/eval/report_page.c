@@ -277,7 +277,8 @@ static void write_head(FILE *f)
           "<meta name=\"color-scheme\" content=\"light dark\">\n"
           "<title>Evaluation</title>\n<style>\n",
           f);
-    fputs(report_css, f);
+    fprintf(f, "%s@media (prefers-color-scheme: dark) {\n%s}\n%s", palette_css,
+            palette_dark_css, report_css);
     fputs("</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#main\">To the "
           "results</a>\n<header>\n<h1>Evaluation</h1>\n",
           f);

@@ -17,7 +17,7 @@ struct report {
     const struct compared *c;
 };
 
-extern const char report_css[]; /* report.css */
+extern const char palette_css[], palette_dark_css[], report_css[]; /* palette.css ... */
 
 void report_overview(const struct report *r);
 void report_perplexity(const struct report *r);
