@@ -3,7 +3,7 @@
 # Install the Debian or Ubuntu packages that the build needs; says what first.
 #
 #   scripts/install-packages.sh          what the program, its tests and the demo need
-#   scripts/install-packages.sh all      also what ./check.sh all needs: clang
+#   scripts/install-packages.sh all      also what ./check.sh all needs: clang, and a browser for the server's page
 #   scripts/install-packages.sh --check [all]   install nothing; 1 and the command if any is missing
 #
 # Versions are those of Debian 12, with which every release is checked; they are
@@ -18,9 +18,9 @@ base="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev
 # libyaml-dev 0.2.5                 libssl-dev 3.0       liblapacke-dev 3.11   libcmocka-dev 1.1.5
 # libmicrohttpd-dev 0.9.75
 # python3 3.11 and python3-pip 23.0 (download the demo's model)                unzip 6.0
-more="clang clang-format libclang-rt-14-dev libomp-14-dev git"
+more="clang clang-format libclang-rt-14-dev libomp-14-dev git chromium chromium-driver"
 # clang and clang-format 14; libclang-rt-14-dev and libomp-14-dev 14.0.6: its sanitizers, its fuzzer
-# and its OpenMP
+# and its OpenMP; chromium and chromium-driver of the same version, whichever it is
 
 check=0
 if [ "${1-}" = --check ]; then
