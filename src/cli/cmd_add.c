@@ -60,14 +60,22 @@ static void print_report(const json_t *r)
     for (i = 0; i < 4; i++)
         printf("%-12s %14.0f %14.0f\n", keys[i], real_of(cost, keys[i]),
                real_of(all, keys[i]));
-    printf("\n%-20s %-10s %10s %10s %9s %9s\n", "domain", "expert", "ppl before",
-           "after", "routed", "after");
+    printf("\n%-20s %-10s %10s %10s %21s %9s %9s\n", "domain", "expert", "ppl before",
+           "after", "change, 95 %", "routed", "after");
     json_array_foreach(json_object_get(r, "domains"), i, d)
-        printf("%-20s %-10s %10.4f %10.4f %7.1f %% %7.1f %%\n",
+    {
+        const json_t *const interval = json_object_get(d, "ci95");
+        char change[32];
+
+        snprintf(change, sizeof(change), "[%+.4f, %+.4f]",
+                 json_number_value(json_array_get(interval, 0)),
+                 json_number_value(json_array_get(interval, 1)));
+        printf("%-20s %-10s %10.4f %10.4f %21s %7.1f %% %7.1f %%\n",
                json_string_value(json_object_get(d, "name")),
                json_is_true(json_object_get(d, "unchanged")) ? "unchanged" : "CHANGED",
-               real_of(d, "perplexity_before"), real_of(d, "perplexity_after"),
+               real_of(d, "perplexity_before"), real_of(d, "perplexity_after"), change,
                100 * real_of(d, "routing_before"), 100 * real_of(d, "routing_after"));
+    }
     printf("\n%s\n", json_is_true(json_object_get(r, "others_unchanged"))
                          ? "No byte of the other experts has changed."
                          : "Other experts have changed.");

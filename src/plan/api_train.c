@@ -123,12 +123,13 @@ static json_t *report_json(const struct grow_report *r)
 
         json_array_append_new(
             domains,
-            json_pack("{s:s, s:s, s:s, s:b, s:s?, s:f, s:f, s:f, s:f}", "name", d->name,
-                      "digest_before", d->digest_before, "digest_after",
-                      d->digest_after, "unchanged", d->unchanged, "text", d->text,
-                      "perplexity_before", d->perplexity_before, "perplexity_after",
-                      d->perplexity_after, "routing_before", d->routing_before,
-                      "routing_after", d->routing_after));
+            json_pack("{s:s, s:s, s:s, s:b, s:s?, s:f, s:f, s:f, s:[f, f], s:f, s:f}",
+                      "name", d->name, "digest_before", d->digest_before,
+                      "digest_after", d->digest_after, "unchanged", d->unchanged,
+                      "text", d->text, "perplexity_before", d->perplexity_before,
+                      "perplexity_after", d->perplexity_after, "change", d->change,
+                      "ci95", d->change_low, d->change_high, "routing_before",
+                      d->routing_before, "routing_after", d->routing_after));
     }
     json_object_set_new(root, "domains", domains);
     return root;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "eval/bootstrap.h"
 #include "eval/opened.h"
 #include "eval/score.h"
 #include "files/write.h"
@@ -45,9 +46,10 @@ int grow_rows_open(struct grow_rows *g, const struct mixture_file *f,
 
     if (context && o.cutoff_len > context)
         o.cutoff_len = context;
-    *g = (struct grow_rows){.n = mixture_file_texts(f)};
+    *g = (struct grow_rows){.n = mixture_file_texts(f), .seed = r->train.seed};
     g->of = calloc(g->n + 1, sizeof(*g->of));
-    if (!g->of)
+    g->before = calloc(g->n + 1, sizeof(*g->before));
+    if (!g->of || !g->before)
         return error_nomem(err, g->n * sizeof(*g->of));
     for (size_t i = 0; rc == 0 && i < g->n; i++) {
         char *path = measured_path(f, mixture_file_text(f, i));
@@ -66,43 +68,85 @@ void grow_rows_close(struct grow_rows *g)
 {
     for (size_t i = 0; g->of && i < g->n; i++)
         corpus_close(g->of[i]);
+    for (size_t i = 0; g->before && i < g->n; i++)
+        free(g->before[i]);
     free(g->of);
+    free(g->before);
     *g = (struct grow_rows){0};
 }
 
-static int measure_one(double *perplexity, double *routing, const struct corpus *c,
-                       const struct artel_mixture *m, int expert,
+/* ROWS (n) of domain D summed up, as before or after. */
+static void sum_up(struct grow_domain *d, const struct artel_score_row *rows, size_t n,
+                   int expert, bool before)
+{
+    double nll = 0;
+    size_t tokens = 0, right = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        nll += rows[i].nll;
+        tokens += rows[i].answer_tokens;
+        right += rows[i].expert == expert;
+    }
+    if (tokens)
+        *(before ? &d->perplexity_before : &d->perplexity_after) =
+            exp(nll / (double)tokens);
+    if (n)
+        *(before ? &d->routing_before : &d->routing_after) = (double)right / (double)n;
+}
+
+/* How sure the change is, ROWS (n) being those after. */
+static int compare(struct grow_domain *d, const double *before,
+                   const struct artel_score_row *rows, size_t n, uint64_t seed,
+                   struct artel_error *err)
+{
+    double *const nll = calloc(2 * n + 1, sizeof(*nll));
+    struct change change = {0};
+    int rc = nll ? 0 : error_nomem(err, 2 * n * sizeof(*nll));
+
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        nll[i] = rows[i].nll;
+        nll[n + i] = (double)rows[i].answer_tokens;
+    }
+    if (rc == 0 && n)
+        rc = bootstrap_change(&change, nll, before, nll + n, n, true, seed, err);
+    d->change = change.value;
+    d->change_low = change.low;
+    d->change_high = change.high;
+    free(nll);
+    return rc;
+}
+
+/* Domain I of G under M; what its rows say before is kept for the change. */
+static int measure_one(struct grow_domain *d, struct grow_rows *g, size_t i,
+                       const struct artel_mixture *m, int expert, bool before,
                        struct artel_error *err)
 {
-    const size_t n = corpus_count(c);
+    const size_t n = corpus_count(g->of[i]);
     const struct example **rows = calloc(n + 1, sizeof(*rows));
     struct artel_score_row *out = calloc(n + 1, sizeof(*out));
     struct artel_score_options o;
-    double nll = 0;
-    size_t tokens = 0, right = 0;
     int rc = rows && out ? 0 : error_nomem(err, n * sizeof(*out));
 
     artel_score_options_default(&o);
     o.expert = m->mixture->n_routers ? ARTEL_AUTO : expert;
-    for (size_t i = 0; rc == 0 && i < n; i++)
-        rows[i] = corpus_at(c, i);
+    for (size_t k = 0; rc == 0 && k < n; k++)
+        rows[k] = corpus_at(g->of[i], k);
     if (rc == 0)
         rc = score_examples(out, m, rows, n, &o, err);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        nll += out[i].nll;
-        tokens += out[i].answer_tokens;
-        right += out[i].expert == expert;
-    }
-    if (rc == 0 && tokens)
-        *perplexity = exp(nll / (double)tokens);
-    if (rc == 0 && n)
-        *routing = (double)right / (double)n;
+    if (rc == 0)
+        sum_up(d, out, n, expert, before);
+    if (rc == 0 && before && !(g->before[i] = calloc(n + 1, sizeof(double))))
+        rc = error_nomem(err, n * sizeof(double));
+    for (size_t k = 0; rc == 0 && before && k < n; k++)
+        g->before[i][k] = out[k].nll;
+    if (rc == 0 && !before && g->before[i])
+        rc = compare(d, g->before[i], out, n, g->seed, err);
     free(rows);
     free(out);
     return rc;
 }
 
-int grow_measure(struct grow_report *report, const struct grow_rows *g,
+int grow_measure(struct grow_report *report, struct grow_rows *g,
                  struct mixture_file *f, struct artel_model *model, bool before,
                  struct artel_error *err)
 {
@@ -114,9 +158,7 @@ int grow_measure(struct grow_report *report, const struct grow_rows *g,
         const int expert = mixture_find(&f->mixture, d->name);
 
         if (expert >= 0 && g->of[i])
-            rc = measure_one(before ? &d->perplexity_before : &d->perplexity_after,
-                             before ? &d->routing_before : &d->routing_after, g->of[i],
-                             &m, expert, err);
+            rc = measure_one(d, g, i, &m, expert, before, err);
     }
     return rc;
 }

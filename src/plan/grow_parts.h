@@ -29,13 +29,17 @@ int grow_recipe(struct recipe **out, const struct mixture_file *f,
 struct grow_rows {
     size_t n;
     struct corpus **of; /* (n) NULL: no text */
+    double *
+        *before; /* (n) of each row's answer before, negative log-likelihood; or NULL */
+    uint64_t seed; /* of the resamples */
 };
 int grow_rows_open(struct grow_rows *g, const struct mixture_file *f,
                    const struct recipe *r, const struct artel_model *model,
                    struct artel_error *err);
 void grow_rows_close(struct grow_rows *g);
-/* Perplexity and routing of each old domain under F (loaded) into REPORT, as BEFORE or after. */
-int grow_measure(struct grow_report *report, const struct grow_rows *g,
+/* Perplexity and routing of each old domain under F (loaded) into REPORT, as BEFORE or
+ * after; the change comes with the latter. */
+int grow_measure(struct grow_report *report, struct grow_rows *g,
                  struct mixture_file *f, struct artel_model *model, bool before,
                  struct artel_error *err);
 /* Digests of the weights of the experts that REPORT tells of. */

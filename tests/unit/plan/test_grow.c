@@ -5,6 +5,8 @@
  */
 #include "run_fixture.h"
 
+#include <math.h>
+
 #include "plan/grow.h"
 #include "save/mixture_file.h"
 
@@ -42,6 +44,12 @@ static int check_report(const struct act *a, const struct grow_report *r)
             return 52;
         if (d->unchanged != !strcmp(d->digest_before, d->digest_after))
             return 53;
+        if (fabs(d->change - (d->perplexity_after - d->perplexity_before)) > 1e-9 ||
+            d->change_low > d->change_high || d->change_low > d->change + 1e-9 ||
+            d->change_high < d->change - 1e-9)
+            return 56;
+        if (d->change != 0 && d->change_low == d->change_high)
+            return 57;
     }
     fprintf(stderr, "cost %zu parameters, %zu tokens, %zu steps of %zu, %zu, %zu\n",
             r->cost.parameters, r->cost.tokens, r->cost.steps, r->everything.parameters,
