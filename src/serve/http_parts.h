@@ -144,7 +144,8 @@ void http_on_completed(void *cls, struct MHD_Connection *c, void **ctx,
 struct exchange *exchange_new(struct http *h, struct wire *w, struct MHD_Connection *c,
                               const char *url);
 void exchange_drop(struct exchange *x); /* one holder less; not under the lock */
-/* Hand what has been answered to libmicrohttpd. In its thread, under the lock. */
+/* Hand what has been answered to libmicrohttpd. In its thread, not under the lock: it has
+ * locks of its own, which it holds when it calls us. */
 enum MHD_Result exchange_queue(struct exchange *x);
 /* {"error": ...} in OUT; returns its length. */
 size_t http_error_text(char *out, size_t size, const char *message, const char *type,

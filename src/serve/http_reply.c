@@ -232,7 +232,9 @@ enum MHD_Result exchange_queue(struct exchange *x)
         x->out = NULL;
         if (strcmp(x->method, "HEAD") != 0)
             x->sent = x->n_out;
+        pthread_mutex_lock(&x->http->lock);
         x->http->stats.bytes_out += x->sent;
+        pthread_mutex_unlock(&x->http->lock);
     }
     add_headers(r, x);
     x->queued = true;

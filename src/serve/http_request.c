@@ -48,7 +48,6 @@ static enum MHD_Result look_at_head(struct exchange *x, const char *method,
                                     const char *version)
 {
     struct http *const h = x->http;
-    enum MHD_Result rc = MHD_YES;
     bool dead;
 
     pthread_mutex_lock(&h->lock);
@@ -62,17 +61,15 @@ static enum MHD_Result look_at_head(struct exchange *x, const char *method,
         if (x->wire->phase != WIRE_CUT)
             wire_enter(x->wire, WIRE_SENDING);
         x->wire->refused = x->close_after;
-        /* At once closes the connection; at the second call it may go on. */
-        if (x->close_after)
-            rc = exchange_queue(x);
         pthread_mutex_unlock(&h->lock);
-        return rc;
+        /* At once closes the connection; at the second call it may go on. */
+        return x->close_after ? exchange_queue(x) : MHD_YES;
     }
     pthread_mutex_lock(&h->lock);
     if (x->wire->phase != WIRE_CUT)
         wire_enter(x->wire, WIRE_BODY);
     pthread_mutex_unlock(&h->lock);
-    return rc;
+    return MHD_YES;
 }
 
 /* Past libmicrohttpd, which takes no reply while a body comes. */
@@ -139,7 +136,7 @@ static enum MHD_Result reply_or_wait(struct exchange *x)
 {
     struct http *const h = x->http;
     enum MHD_Result rc = MHD_YES;
-    bool tell = false;
+    bool tell = false, ready = false;
 
     pthread_mutex_lock(&h->lock);
     if (x->wire->phase == WIRE_WORKING)
@@ -149,7 +146,7 @@ static enum MHD_Result reply_or_wait(struct exchange *x)
     if (x->gone || x->wire->phase == WIRE_CUT) {
         rc = MHD_NO;
     } else if (x->status) {
-        rc = exchange_queue(x);
+        ready = true;
     } else {
         MHD_suspend_connection(x->connection);
         x->suspended = true;
@@ -157,7 +154,7 @@ static enum MHD_Result reply_or_wait(struct exchange *x)
     pthread_mutex_unlock(&h->lock);
     if (tell)
         exchange_tell(x);
-    return rc;
+    return ready ? exchange_queue(x) : rc;
 }
 
 enum MHD_Result http_on_request(void *cls, struct MHD_Connection *c, const char *url,
