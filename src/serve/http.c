@@ -216,6 +216,15 @@ void http_drain(struct http *h)
     h->draining = true;
 }
 
+void http_hush(struct http *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->hushed = true;
+    while (h->n_working)
+        pthread_cond_wait(&h->told, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+}
+
 void http_drop(struct http *h)
 {
     bool last;

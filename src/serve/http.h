@@ -60,9 +60,14 @@ void http_options_default(struct http_options *o);
 /* ARTEL_EIO SRV01 names address and reason where it cannot listen. */
 int http_open(struct http **out, const struct http_options *o, struct artel_error *err);
 uint16_t http_port(const struct http *h); /* where it listens */
-/* No new connections; "Connection: close" on what is answered from now on. */
+/* From now on requests are refused with 503, but for HTTP_OPEN routes; replies under way
+ * go on, and connections close after them. */
 void http_drain(struct http *h);
-void http_close(struct http *h); /* ends every exchange */
+/* No handler runs when this returns, and none is called any more: what they use may be
+ * closed. Replies go on. */
+void http_hush(struct http *h);
+/* Ends every exchange: to who answers, its client has left. He may still end it later. */
+void http_close(struct http *h);
 
 struct http_stats {
     size_t connections, exchanges; /* now */

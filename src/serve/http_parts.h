@@ -110,7 +110,8 @@ struct http {
     pthread_mutex_t lock;
     pthread_cond_t told;
     unsigned holders; /* the owner and every exchange */
-    bool closing;
+    bool closing, hushed;
+    unsigned n_working; /* handlers that run */
     atomic_bool draining;
     struct http_stats stats;
     struct wire **wires; /* (n_wires) all there ever were, open ones and free ones */

@@ -115,20 +115,32 @@ static enum MHD_Result take_body(struct exchange *x, const char *piece, size_t n
     return MHD_YES;
 }
 
-/* The request is whole: hand it out, once. True: it may have been answered. */
+/* The request is whole: hand it out, once. False: its connection is dead. */
 static bool handle(struct exchange *x)
 {
     struct http *const h = x->http;
-    bool dead;
+    bool dead, hushed;
 
     pthread_mutex_lock(&h->lock);
     dead = x->wire->phase == WIRE_CUT || h->closing;
+    hushed = h->hushed;
     if (!dead)
         wire_enter(x->wire, WIRE_WORKING);
+    if (!dead && !hushed)
+        h->n_working++;
     pthread_mutex_unlock(&h->lock);
     if (dead)
         return false;
+    if (hushed) {
+        exchange_error(x, 503, "overloaded_error", NULL, "draining",
+                       "the server is about to stop");
+        return true;
+    }
     x->route->handler(h->o.user, x);
+    pthread_mutex_lock(&h->lock);
+    h->n_working--;
+    pthread_cond_broadcast(&h->told);
+    pthread_mutex_unlock(&h->lock);
     return true;
 }
 
