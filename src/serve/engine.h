@@ -130,6 +130,10 @@ void engine_trim(struct engine *e);
  *     ARTEL_EUSAGE CTX01   the prompt leaves no room for an answer; CTX04 it is empty
  *     ARTEL_EUSAGE CTX05   a token that the vocabulary does not have, in the prompt or
  *                          among the biases
+ *
+ * Later it may fail with SRV11 (the engine was closed), SRV12 (cancelled), SRV13 (too
+ * late), SRV20, KV02 (prompt and max_tokens are more than all of the cache), or by what
+ * kept it from computing, such as MEM01.
  */
 int engine_submit(struct engine *e, struct job **out, struct loaded *who,
                   struct prompt *prompt, const struct job_options *o, job_fn *fn,

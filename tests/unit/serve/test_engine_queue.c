@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Jobs that wait, leave, come too late or too many. A listener holds the engine's thread,
+ * and what happens meanwhile is what the test says. Under ThreadSanitizer: test_engine.c.
+ */
+#include "engine_fixture.h"
+
+static const char prompt[] = "The quick brown fox jumps over the lazy dog";
+
+static struct heard *holding(struct engine *e, struct base *b, char at, size_t tokens)
+{
+    const struct job_options o = options(0, tokens);
+    struct heard *const h = new_heard();
+
+    h->hold_at = at;
+    submit(e, h, b, prompt, &o);
+    await(h, &h->holding);
+    return h;
+}
+
+static struct heard *asked(struct engine *e, struct base *b,
+                           const struct job_options *o)
+{
+    struct heard *const h = new_heard();
+
+    submit(e, h, b, prompt, o);
+    return h;
+}
+
+static void assert_failed(struct heard *h, const char *events, const char *code)
+{
+    await(h, &h->over);
+    assert_string_equal(h->code, code);
+    assert_string_equal(h->events, events);
+    free_heard(h);
+}
+
+static void assert_done(struct heard *h)
+{
+    await(h, &h->over);
+    assert_string_equal(h->code, "");
+    assert_string_equal(h->events, "SRTD");
+    free_heard(h);
+}
+
+static void await_idle(struct engine *e)
+{
+    for (int i = 0; i < 1000 * PATIENCE && !engine_idle(e); i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    assert_true(engine_idle(e));
+}
+
+static void H18_a_full_queue_takes_nobody(void **state)
+{
+    struct engine *e = new_engine((struct engine_options){.seats = 1, .queue = 2});
+    const struct job_options o = options(1, 4);
+    struct heard *first, *waits[2], *none = new_heard();
+    struct engine_stats s;
+    struct artel_error err;
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    first = holding(e, &b, 'R', 4);
+    for (size_t i = 0; i < 2; i++)
+        waits[i] = asked(e, &b, &o);
+    assert_error(submit_text(e, none, &b.loaded, prompt, &o, &err), ARTEL_ELIMIT, err,
+                 "SRV09");
+    engine_stats(e, &s);
+    assert_int_equal(s.waiting, 2);
+    assert_int_equal(s.running, 1);
+    release(first);
+    assert_done(first);
+    assert_done(waits[0]);
+    assert_done(waits[1]);
+    assert_int_equal(none->n_events, 0);
+    assert_int_equal(submit_text(e, none, &b.loaded, prompt, &o, &err), 0);
+    assert_done(none);
+    await_idle(e);
+    engine_stats(e, &s);
+    assert_int_equal(s.jobs, 4);
+    assert_int_equal(s.jobs_done, 4);
+    assert_int_equal(s.completion_tokens, 16);
+    assert_int_equal(s.running + s.waiting, 0);
+    engine_close(e);
+    close_base(&b);
+    assert_int_equal(held, 0);
+}
+
+static void H16_who_leaves_frees_its_seat(void **state)
+{
+    struct engine *e =
+        new_engine((struct engine_options){.seats = 1, .queue = 4, .prefill_rows = 8});
+    const struct job_options o = options(EXPERT_AUTO, 400);
+    struct heard *first, *second, *queued, *last;
+    struct engine_stats s;
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    first = holding(e, &b, 'S', 400); /* it sits, its prompt has not been read */
+    queued = asked(e, &b, &o);
+    second = new_heard();
+    second->hold_at = 'T';
+    submit(e, second, &b, prompt, &o);
+    last = new_heard();
+    last->leave_after = 3;
+    submit(e, last, &b, prompt, &o);
+    engine_cancel(e, queued->job);
+    engine_cancel(e, first->job);
+    release(first);
+    assert_failed(first, "SF", "SRV12");
+    assert_failed(queued, "F", "SRV12");
+    await(second, &second->holding); /* it writes */
+    engine_cancel(e, second->job);
+    release(second);
+    await(second, &second->over);
+    assert_int_equal(second->usage.completion_tokens, 1); /* not one step more */
+    assert_failed(second, "SRTF", "SRV12");
+    await(last, &last->over);
+    assert_int_equal(last->n_texts, 3); /* nobody listened any more */
+    assert_failed(last, "SRTF", "SRV12");
+    await_idle(e);
+    engine_stats(e, &s);
+    assert_int_equal(s.jobs_cancelled, 4);
+    assert_int_equal(s.jobs_failed, 4);
+    engine_close(e);
+    close_base(&b);
+    assert_int_equal(held, 0);
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void H45_who_waits_too_long_is_dropped(void **state)
+{
+    struct engine *e = new_engine((struct engine_options){.seats = 1, .queue = 3});
+    struct job_options late = options(1, 400), o = options(1, 4);
+    struct heard *first, *old[2], *young, *more;
+    struct engine_stats s;
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    first = holding(e, &b, 'R', 400);
+    late.deadline = now() + 0.02;
+    old[0] = asked(e, &b, &late);
+    old[1] = asked(e, &b, &late);
+    young = asked(e, &b, &o);
+    while (now() < late.deadline)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    engine_cancel(e, first->job);
+    release(first);
+    assert_failed(first, "SRF", "SRV12");
+    assert_failed(old[0], "F", "SRV13");
+    assert_failed(old[1], "F", "SRV13");
+    assert_done(young);
+    /* And while it writes. */
+    more = new_heard();
+    more->hold_at = 'T';
+    late.deadline = now() + 0.05;
+    submit(e, more, &b, prompt, &late);
+    while (now() < late.deadline)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    release(more);
+    await(more, &more->over);
+    assert_string_equal(more->code, "SRV13");
+    free_heard(more);
+    await_idle(e);
+    engine_stats(e, &s);
+    assert_int_equal(s.jobs_expired, 3);
+    engine_close(e);
+    close_base(&b);
+}
+
+static void drained_it_finishes_what_it_has(void **state)
+{
+    struct engine *e = new_engine((struct engine_options){.seats = 1});
+    const struct job_options o = options(1, 4);
+    struct heard *first, *waits, *none = new_heard();
+    struct artel_error err;
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    assert_true(engine_idle(e));
+    first = holding(e, &b, 'R', 4);
+    waits = asked(e, &b, &o);
+    engine_drain(e);
+    assert_error(submit_text(e, none, &b.loaded, prompt, &o, &err), ARTEL_ELIMIT, err,
+                 "SRV10");
+    assert_false(engine_idle(e));
+    release(first);
+    assert_done(first);
+    assert_done(waits);
+    await_idle(e);
+    free_heard(none);
+    engine_close(e);
+    close_base(&b);
+}
+
+static void *let_go_later(void *h)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
+    release(h);
+    return NULL;
+}
+
+static void closed_it_fails_what_is_left(void **state)
+{
+    struct engine *e = new_engine((struct engine_options){.seats = 2});
+    const struct job_options o = options(1, 400);
+    struct heard *first, *other, *waits;
+    pthread_t later;
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    first = holding(e, &b, 'T', 400);
+    other = asked(e, &b, &o);
+    waits = asked(e, &b, &o);
+    pthread_create(&later, NULL, let_go_later, first);
+    engine_close(e);
+    pthread_join(later, NULL);
+    assert_failed(first, "SRTF", "SRV11");
+    assert_true(other->over);
+    assert_string_equal(other->code, "SRV11");
+    free_heard(other);
+    assert_failed(waits, "F", "SRV11");
+    close_base(&b);
+    assert_int_equal(held, 0);
+}
+
+/* Asleep is asleep: no CPU time while nobody asks. */
+static void an_idle_engine_uses_no_cpu(void **state)
+{
+    struct engine *e = new_engine((struct engine_options){0});
+    const struct job_options o = options(EXPERT_AUTO, 8);
+    struct timespec before, after;
+    struct engine_stats s;
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    assert_done(asked(e, &b, &o));
+    await_idle(e);
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL); /* OpenMP's team too */
+    engine_stats(e, &s);
+    assert_near(s.step_started, 0, 0);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+    assert_near((double)(after.tv_sec - before.tv_sec) +
+                    1e-9 * (double)(after.tv_nsec - before.tv_nsec),
+                0, 0.005);
+    engine_close(e);
+    close_base(&b);
+}
+
+/* A long prompt is read between the steps of those who write, and lets a short one by. */
+static void a_long_prompt_keeps_nobody_waiting(void **state)
+{
+    struct engine *e = new_engine(
+        (struct engine_options){.seats = 3, .context = 512, .prefill_rows = 32});
+    const struct job_options o = options(0, 400), few = options(1, 2);
+    struct heard *writes, *reads = new_heard(), *brief = new_heard();
+    char text[451];
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    memset(text, 'x', 450);
+    for (size_t i = 0; i < 450; i += 3)
+        text[i] = (char)('0' + i % 10);
+    text[450] = '\0';
+    writes = holding(e, &b, 'T', 400);
+    reads->beside = writes;
+    reads->hold_at = 'D';
+    submit(e, reads, &b, text, &few);
+    submit(e, brief, &b, prompt, &o);
+    release(writes);
+    await(reads, &reads->holding);
+    assert_true(reads->usage.prompt_tokens > 300);
+    assert_true(reads->beside_texts[1] - reads->beside_texts[0] >= 5);
+    assert_true(brief->order < reads->order);
+    engine_cancel(e, writes->job);
+    engine_cancel(e, brief->job);
+    release(reads);
+    assert_failed(writes, "SRTF", "SRV12");
+    assert_failed(brief, "SRTF", "SRV12");
+    assert_done(reads);
+    engine_close(e);
+    close_base(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(H18_a_full_queue_takes_nobody),
+        cmocka_unit_test(H16_who_leaves_frees_its_seat),
+        cmocka_unit_test(H45_who_waits_too_long_is_dropped),
+        cmocka_unit_test(drained_it_finishes_what_it_has),
+        cmocka_unit_test(closed_it_fails_what_is_left),
+        cmocka_unit_test(a_long_prompt_keeps_nobody_waiting),
+        cmocka_unit_test(an_idle_engine_uses_no_cpu),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
