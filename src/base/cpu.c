@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/openmp.h"
 
 #define MAX_THREADS    1024
 #define ARCH_REQ_XCOMP 0x1023
@@ -259,9 +260,11 @@ int cpu_set_threads(size_t n, struct artel_error *err)
 {
     const bool placed = placed_by_user();
     const int *cpus;
-    const int n_cpus = placed ? omp_get_num_procs() : allowed_cpus(&cpus);
-    int rc;
+    int n_cpus, rc = openmp_check(err); /* before the first question to OpenMP */
 
+    if (rc < 0)
+        return rc;
+    n_cpus = placed ? omp_get_num_procs() : allowed_cpus(&cpus);
     if (n > MAX_THREADS)
         return error_set(err, ARTEL_EUSAGE, "CPU03", "threads",
                          "%zu threads asked for, expected 1 to %d", n, MAX_THREADS);

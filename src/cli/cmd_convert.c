@@ -135,7 +135,6 @@ static int convert(const char *source, const char *out, const struct common *c,
     json_t *report;
     int rc = 0;
 
-    signals_name_file(source);
     if (artel_convert(&json, source, out, o, &err) < 0)
         return report_error(&err);
     if (!json_takes_stdout(c) && (report = json_loads(json, 0, NULL))) {

@@ -226,7 +226,6 @@ static int evaluate(const struct asked *a, const struct paths *paths,
     int rc;
 
     progress_init(&shown.line);
-    signals_name_file(paths->at[0]);
     artel_eval_options_default(&eo);
     eo.expert = a->expert;
     eo.max_rows = (size_t)a->max_rows;

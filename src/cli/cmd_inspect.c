@@ -10,7 +10,6 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/report.h"
-#include "cli/signals.h"
 
 static void print_value(const json_t *v, int indent);
 
@@ -166,7 +165,6 @@ int cmd_inspect(int argc, char **argv)
     io.preview = (size_t)preview;
     io.cutoff_len = (size_t)cutoff;
     io.skip_bad = (size_t)skip_bad;
-    signals_name_file(words.at[0]);
     if (artel_inspect(&text, path, &io, &err) < 0)
         return report_error(&err);
     if (json) {

@@ -124,7 +124,6 @@ int cmd_tokenize(int argc, char **argv)
     rc = json_check_target("tokenize", json, words.at, words.n);
     if (rc || (rc = input_path(&input, words.at[1])))
         return rc;
-    signals_name_file(words.at[0]);
     if (artel_model_open(&j.model, words.at[0], &err) < 0)
         return report_error(&err);
     j.name = words.at[1];

@@ -70,7 +70,6 @@ struct artel_mixture *common_mixture(const struct common *c, const char *path,
     struct artel_mixture *m = NULL;
     struct artel_error err = {0};
 
-    signals_name_file(path);
     if (artel_mixture_open(&m, path, NULL, &o, &err) < 0)
         *exit_code = report_error(&err);
     return m;

@@ -1,33 +1,109 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Handlers do only what is allowed in them: set a flag, write(), _exit().
+ * Handlers do only what is allowed in them: set a flag, read(), write(), _exit().
+ * Which file was cut is found in /proc/self/maps: it names every mapping.
  */
 #include "cli/signals.h"
 
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <unistd.h>
 
-#define NAME_ROOM 512
+#define LINE_ROOM 600
 
 volatile sig_atomic_t stop_signal;
 
-static char mapped_name[NAME_ROOM];
-static size_t mapped_length;
+/* Lines of a descriptor, one at a time; what is too long for LINE_ROOM is left out. */
+struct lines {
+    char block[512], line[LINE_ROOM];
+    size_t at, end, length;
+    int fd;
+};
 
-static void on_bus(int number)
+static bool next_line(struct lines *l)
+{
+    l->length = 0;
+    for (;;) {
+        char c;
+
+        if (l->at == l->end) {
+            const ssize_t n = read(l->fd, l->block, sizeof(l->block));
+
+            if (n <= 0)
+                return false;
+            l->at = 0;
+            l->end = (size_t)n;
+        }
+        c = l->block[l->at++];
+        if (c == '\n')
+            return true;
+        if (l->length < LINE_ROOM)
+            l->line[l->length++] = c;
+    }
+}
+
+static uintptr_t hex(const struct lines *l, size_t *at)
+{
+    uintptr_t value = 0;
+
+    for (; *at < l->length; ++*at) {
+        const char c = l->line[*at];
+
+        if (c >= '0' && c <= '9')
+            value = value << 4 | (uintptr_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            value = value << 4 | (uintptr_t)(c - 'a' + 10);
+        else
+            break;
+    }
+    return value;
+}
+
+/* Where the name of the file starts in a line of what is mapped as inputs are, read-only
+ * and private, and holds ADDRESS; otherwise 0. "7f00-7f10 r--p 0000 fe:00 1234   /name" */
+static size_t input_at(const struct lines *l, uintptr_t address)
+{
+    static const char kind[] = " r--p ";
+    size_t at = 0;
+    const uintptr_t from = hex(l, &at);
+    const uintptr_t to = (at++, hex(l, &at));
+
+    if (address < from || address >= to || l->length < at + sizeof(kind) ||
+        memcmp(l->line + at, kind, sizeof(kind) - 1) != 0)
+        return 0;
+    for (; at < l->length; at++)
+        if (l->line[at] == '/')
+            return at;
+    return 0;
+}
+
+/* An access behind the end of a mapped input is told; any other SIGBUS is a fault of the
+ * program or its libraries, and ends it as if there were no handler. */
+static void on_bus(int number, siginfo_t *info, void *context)
 {
     static const char before[] = "error: ";
     static const char after[] = ": the file was cut short while it "
                                 "was in use [IO03]\n";
-    ssize_t n;
+    struct lines l;
+    size_t name = 0;
 
-    (void)number;
-    n = write(STDERR_FILENO, before, sizeof(before) - 1);
-    n = write(STDERR_FILENO, mapped_name, mapped_length);
-    n = write(STDERR_FILENO, after, sizeof(after) - 1);
-    (void)n;
-    _exit(4);
+    (void)context;
+    l.at = l.end = l.length = 0;
+    l.fd = info->si_code == BUS_ADRERR ? open("/proc/self/maps", O_RDONLY | O_CLOEXEC)
+                                       : -1;
+    while (l.fd >= 0 && !name && next_line(&l))
+        name = input_at(&l, (uintptr_t)info->si_addr);
+    if (name) {
+        ssize_t n = write(STDERR_FILENO, before, sizeof(before) - 1);
+
+        n = write(STDERR_FILENO, l.line + name, l.length - name);
+        n = write(STDERR_FILENO, after, sizeof(after) - 1);
+        (void)n;
+        _exit(4);
+    }
+    signal(number, SIG_DFL);
+    raise(number);
 }
 
 static void on_stop(int number)
@@ -50,13 +126,23 @@ static void handle(int number, void (*handler)(int))
     sigaction(number, &action, NULL);
 }
 
+static void handle_bus(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof(action));
+    action.sa_sigaction = on_bus;
+    action.sa_flags = SA_SIGINFO;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
+}
+
 void signals_init(void)
 {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd)
             _exit(4);
-    signals_name_file("an input");
-    handle(SIGBUS, on_bus);
+    handle_bus();
     handle(SIGXFSZ, SIG_IGN);
 }
 
@@ -77,17 +163,6 @@ void signals_stop_in_order(void)
 void signals_ignore_pipe(void)
 {
     handle(SIGPIPE, SIG_IGN);
-}
-
-void signals_name_file(const char *path)
-{
-    size_t n = strlen(path);
-
-    if (n > NAME_ROOM)
-        n = NAME_ROOM;
-    for (size_t i = 0; i < n; i++)
-        mapped_name[i] = (unsigned char)path[i] < 0x20 ? '?' : path[i];
-    mapped_length = n;
 }
 
 void signals_forget(void)

@@ -18,8 +18,6 @@ void signals_init(void);
 void signals_stop_in_order(void);
 /* A closed reader of standard output does not end the program. */
 void signals_ignore_pipe(void);
-/* The name told when a mapped file is cut under us. Borrowed. */
-void signals_name_file(const char *path);
 /* Answered: the next signal counts as the first again. */
 void signals_forget(void);
 /* 128 + the signal, or 0. */

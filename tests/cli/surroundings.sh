@@ -84,8 +84,23 @@ expect C16 0 $?
 (ulimit -n 8 && "$ARTEL" run "$model" --prompt x --max-tokens 1) >/dev/null 2>err.txt
 case $? in 0 | 4 | 5) ;; *) fail "C17: 8 descriptors: $(cat err.txt)" ;; esac
 (ulimit -f 1 && "$ARTEL" score "$model" rows.jsonl --json f.json) >/dev/null 2>err.txt
-expect C17 4 $?
+case $? in # LLVM's OpenMP needs a file of its own
+4) ;;
+5) grep -q 'CPU06' err.txt || fail "C17: $(cat err.txt)" ;;
+*) fail "C17: small files: $(cat err.txt)" ;;
+esac
 [ -e f.json ] && fail "C17: half a file was left"
+
+# What an earlier process of the same number has left of LLVM's OpenMP harms nobody.
+for bytes in 0 1024; do
+    sh -c 'note=/dev/shm/__KMP_REGISTERED_LIB_$$_$(id -u)
+        echo "$note" >note.txt
+        head -c "$0" /dev/zero >"$note"
+        exec "$ARTEL" score "$@"' $bytes "$model" rows.jsonl >/dev/null 2>err.txt
+    expect "a note of $bytes bytes in shared memory" 0 $?
+    [ -s err.txt ] && fail "a note of $bytes bytes in shared memory: $(cat err.txt)"
+    rm -f "$(cat note.txt)"
+done
 
 # C22: instruction sets.
 for set in ref avx2 avx512bf16; do
@@ -118,6 +133,22 @@ done
 kill -TERM $pid
 wait $pid
 expect C21 143 $?
+exec 9>&-
+
+# A SIGBUS of another reason than a file ends the program as it is, and nothing is told.
+(ulimit -c 0 && exec "$ARTEL" chat "$model" --max-tokens 2) <lines >out.txt 2>err.txt &
+pid=$!
+exec 9>lines
+echo hello >&9
+tries=0
+while [ ! -s out.txt ] && [ $tries -lt 100 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -BUS $pid
+wait $pid
+expect S31 135 $?
+grep -q 'cut short' err.txt && fail "S31: no file was cut: $(cat err.txt)"
 exec 9>&-
 
 # C21, C20, C19: training stops at a step with a checkpoint, and goes on from there.
