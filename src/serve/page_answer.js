@@ -64,9 +64,9 @@ export async function write(m, view, messages, signal)
             }, BETWEEN);
         });
     } catch (e) {
-        if (e.name !== 'AbortError')
+        m.finish = e.name === 'AbortError' ? 'stopped' : 'failed';
+        if (m.finish === 'failed')
             throw e;
-        m.finish = 'stopped';
     } finally {
         clearTimeout(due);
         view.node.removeAttribute('aria-busy');

@@ -214,7 +214,6 @@ async function answerNow()
         told(true);
     } catch (e) {
         v.node.append(el('p', {class: 'wrong failed', role: 'alert'}, e.message));
-        m.finish = 'failed';
     }
     if (writing === control) {
         writing = null;

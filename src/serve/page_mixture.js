@@ -39,6 +39,7 @@ function overview(d)
     term('Mixture', d.path);
     term('Method', d.method);
     term('Selector', d.selector);
+    term('Precision', d.precision);
     term('Base', d.base?.path);
     term('Base’s digest', d.base?.digest?.slice(0, 16));
     return list;

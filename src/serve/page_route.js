@@ -21,7 +21,9 @@ function facts(m)
     const a = m.artel ?? {};
     const out = [];
 
-    if (a.below)
+    if (a.per_token)
+        out.push(['mixed anew for each token', `the largest mean share is ${percent(sureness(a))}`]);
+    else if (a.below)
         out.push(['routers not sure enough', `the likeliest had ${percent(sureness(a))}`]);
     else if (a.probabilities)
         out.push([`${percent(sureness(a))} sure`, 'probability of this expert, mean over the routers']);
@@ -130,7 +132,7 @@ export function routeLine(m)
     const who = m.artel?.expert ?? m.asked;
 
     return el('p', {class: 'route'}, mark(who),
-              el('strong', {class: `who ${colour(who)}`}, m.artel ? who : `${who} …`),
+              el('strong', {class: `who ${colour(who)}`}, m.artel || m.finish ? who : `${who} …`),
               ...facts(m).flatMap(([words, why]) => [' ', el('span', {class: 'fact', title: why}, words)]));
 }
 

@@ -24,6 +24,11 @@ async function askForKey(refused)
     return asking;
 }
 
+function sentence(words)
+{
+    return words[0].toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? '' : '.');
+}
+
 /* What the server says is wrong, in its own words. */
 async function problem(response)
 {
@@ -34,10 +39,9 @@ async function problem(response)
     } catch { /* not JSON: a proxy's page */
     }
     const wait = response.headers.get('Retry-After');
-    const error = new Error(words || `The server answers ${response.status}.`);
-    if (response.status === 429 || response.status === 503)
-        error.message += wait ? ` Try again in ${wait} s.` : ' Try again soon.';
-    return error;
+    const busy = response.status === 429 || response.status === 503;
+    const later = wait ? ` Try again in ${wait} s.` : ' Try again soon.';
+    return new Error(sentence(words || `the server answers ${response.status}`) + (busy ? later : ''));
 }
 
 async function call(path, options)
@@ -127,7 +131,7 @@ export async function answer(request, signal, on)
         const text = choice?.delta?.content ?? '';
 
         if (chunk.error)
-            throw new Error(chunk.error.message);
+            throw new Error(sentence(chunk.error.message || 'it went wrong'));
         so.elapsed = since();
         if (text && so.first === null)
             so.first = so.elapsed;

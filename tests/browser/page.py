@@ -82,7 +82,7 @@ def two_skills_have_two_experts(b, asked):
             const all = document.querySelectorAll('.assistant .text');
             if (all.length) lengths.add(all[all.length - 1].textContent.length);
         }).observe(document.querySelector('#messages'), {subtree: true, childList: true});""")
-    b.devtools("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=20000, uploadThroughput=-1)
+    b.devtools("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=5000, uploadThroughput=-1)
     for _, question in asked:
         ask(b, question)
     b.devtools("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
@@ -108,7 +108,7 @@ def the_map_is_drawn(b):
     check(cell["n"] > cell["best"] > 0 and abs(cell["sum"] - cell["best"]) < 0.01 * cell["best"] + 0.01, f"{cell}")
     check("layers chose" in cell["said"], f"in words: {cell['said']}")
     b.click(".assistant:last-child .layers details summary")
-    check(b.count(".assistant:last-child .layers tbody tr") == cell["best"], "a row a layer in numbers")
+    b.wait("a row a layer in numbers", lambda: b.count(".assistant:last-child .layers tbody tr") == cell["best"], 5)
     b.click(".assistant:last-child .layers details summary")
 
 
