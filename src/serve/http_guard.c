@@ -326,6 +326,7 @@ bool guard_refuses(struct exchange *x, const char *method, const char *version)
     has_body = n_body || header(x, "Transfer-Encoding");
     /* Refused before it is read, a body is still on its way. */
     x->close_after = has_body;
+    x->collects = strcmp(version, "HTTP/1.1") != 0;
     x->route = find_route(x, allowed, sizeof(allowed));
     if (of_strangers(x))
         return true;

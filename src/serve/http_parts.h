@@ -78,6 +78,7 @@ struct exchange {
     char *out; /* (n_out), sent up to OUT_AT */
     size_t n_out, out_at, out_room;
     bool streams, ended, queued, suspended, close_after;
+    bool collects; /* HTTP/1.0 has no chunks: a stream goes out when it has ended */
     uint64_t sent; /* bytes of the reply's body that were handed over */
 
     bool gone;

@@ -11,6 +11,8 @@
 
 #include "serve/http_parts.h"
 
+#define COLLECTED 16 /* times max_buffered, where a reply cannot go out in pieces */
+
 static const char no_memory[] =
     "{\"error\":{\"message\":\"no memory for this answer\",\"type\":\"server_error\","
     "\"param\":null,\"code\":null}}";
@@ -174,7 +176,9 @@ static ssize_t read_stream(void *cls, uint64_t at, char *buf, size_t max)
     (void)at;
     pthread_mutex_lock(&h->lock);
     if (x->gone) {
-        n = MHD_CONTENT_READER_END_WITH_ERROR;
+        /* Its socket is shut down, so that the end is not seen there. Told of an error,
+         * libmicrohttpd 0.9 would forget a connection that it has just resumed. */
+        n = MHD_CONTENT_READER_END_OF_STREAM;
     } else if (x->out_at < x->n_out) {
         n = (ssize_t)(x->n_out - x->out_at < max ? x->n_out - x->out_at : max);
         memcpy(buf, x->out + x->out_at, (size_t)n);
@@ -218,7 +222,7 @@ enum MHD_Result exchange_queue(struct exchange *x)
 
     if (x->queued)
         return MHD_YES;
-    if (x->streams)
+    if (x->streams && !x->collects)
         r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_CHUNK_BYTES,
                                               read_stream, x, NULL);
     else if (x->out)
@@ -228,7 +232,7 @@ enum MHD_Result exchange_queue(struct exchange *x)
                                             MHD_RESPMEM_PERSISTENT);
     if (!r)
         return MHD_NO;
-    if (!x->streams) {
+    if (!x->streams || x->collects) {
         x->out = NULL;
         if (strcmp(x->method, "HEAD") != 0)
             x->sent = x->n_out;
@@ -324,14 +328,15 @@ void exchange_stream(struct exchange *x, int status, const char *type)
     x->status = status;
     set_type(x, type);
     x->streams = true;
-    wake(x);
+    if (!x->collects)
+        wake(x);
     pthread_mutex_unlock(&x->http->lock);
 }
 
 /* Room for N more; what was sent is forgotten first. */
 static bool make_room(struct exchange *x, size_t n)
 {
-    const size_t limit = x->http->o.max_buffered;
+    const size_t limit = x->http->o.max_buffered * (x->collects ? COLLECTED : 1);
     size_t room = x->out_room ? x->out_room : 1024;
     char *larger;
 
@@ -370,7 +375,8 @@ int exchange_write(struct exchange *x, const char *bytes, size_t n)
     } else {
         memcpy(x->out + x->n_out, bytes, n);
         x->n_out += n;
-        wake(x);
+        if (!x->collects)
+            wake(x);
     }
     pthread_mutex_unlock(&h->lock);
     return rc;

@@ -157,7 +157,7 @@ static enum MHD_Result reply_or_wait(struct exchange *x)
         tell = wire_left(x->wire);
     if (x->gone || x->wire->phase == WIRE_CUT) {
         rc = MHD_NO;
-    } else if (x->status) {
+    } else if (x->status && (x->ended || !x->collects)) {
         ready = true;
     } else {
         MHD_suspend_connection(x->connection);

@@ -256,6 +256,21 @@ static inline void case_close(struct http_case *c)
     pthread_mutex_destroy(&c->lock);
 }
 
+/* Once clients have closed, no connection may stay behind. */
+static inline void case_empties(struct http_case *c)
+{
+    const double end = raw_now() + 6;
+    struct http_stats stats;
+
+    do {
+        usleep(2000);
+        http_stats(c->http, &stats);
+    } while ((stats.connections || stats.exchanges) && raw_now() < end);
+    if (stats.connections || stats.exchanges)
+        fail_msg("%zu connections and %zu exchanges are left", stats.connections,
+                 stats.exchanges);
+}
+
 /* The status of the reply to exactly these bytes. */
 static inline int case_ask(struct http_case *c, struct raw *r, const char *text)
 {

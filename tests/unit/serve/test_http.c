@@ -21,6 +21,7 @@ static int start(void **state)
 static int stop(void **state)
 {
     (void)state;
+    case_empties(&c);
     case_close(&c);
     return 0;
 }
@@ -61,6 +62,12 @@ static void a_request_is_answered(void **state)
     assert_string_equal(r.body, "word word word word ");
     assert_string_equal(raw_header(&r, "Transfer-Encoding"), "chunked");
     assert_string_equal(raw_header(&r, "X-Accel-Buffering"), "no");
+    /* HTTP/1.0 knows no chunks: the stream comes as a whole. */
+    assert_int_equal(
+        case_ask(&c, &r, "POST /stream HTTP/1.0\r\n" JSON "Content-Length: 1\r\n\r\n4"),
+        200);
+    assert_string_equal(r.body, "word word word word ");
+    assert_true(r.closed);
 }
 
 static void h01_both_length_headers_close(void **state)
