@@ -17,7 +17,8 @@ struct artel_error;
 struct tokenizer;
 struct grammar;
 
-/* The pieces of a tokenizer, sorted for grammars: made once, shared by all of them. */
+/* The pieces of a tokenizer, which must outlive them, sorted for grammars: made once,
+ * shared by all of them, from any thread. A tokenizer without an end of turn: SRV07. */
 struct grammar_pieces;
 int grammar_pieces_open(struct grammar_pieces **out, const struct tokenizer *tok,
                         struct artel_error *err);
