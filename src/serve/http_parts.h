@@ -16,7 +16,7 @@
 
 #include "serve/http.h"
 
-#define HTTP_POOL_BYTES  ((size_t)32 << 10) /* the head of a request fits in there */
+#define HTTP_POOL_BYTES  ((size_t)16 << 10) /* the head of a request fits in there */
 #define HTTP_URL_MAX     ((size_t)8 << 10)
 #define HTTP_CHUNK_BYTES ((size_t)16 << 10)
 #define HTTP_ID_LENGTH   16
