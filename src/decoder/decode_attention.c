@@ -36,8 +36,8 @@ static void keep(const struct step *s, size_t t, size_t layer, size_t g)
     const struct decode_row *r = &s->rows[t];
     const size_t d = s->model->weights->config.head_dim, width = r->kv->width;
     const int32_t pos = (int32_t)r->kv->n;
-    float *k = kv_keys(r->kv, layer) + r->kv->n * width + g * d;
-    float *v = kv_values(r->kv, layer) + r->kv->n * width + g * d;
+    float *k = kv_keys(r->kv, layer, r->kv->n) + g * d;
+    float *v = kv_values(r->kv, layer, r->kv->n) + g * d;
 
     memcpy(k, s->room->k + t * width + g * d, d * sizeof(*k));
     memcpy(v, s->room->v + t * width + g * d, d * sizeof(*v));
@@ -55,8 +55,6 @@ static void attend_chunk(struct worker *w, size_t t, size_t layer, size_t chunk,
     const size_t width = r->kv->width, first = chunk * CHUNK_KEYS;
     const bool last = first + CHUNK_KEYS > r->kv->n;
     const size_t n = last ? r->kv->n + 1 - first : CHUNK_KEYS;
-    const float *keys = kv_keys(r->kv, layer) + first * width + g * d;
-    const float *values = kv_values(r->kv, layer) + first * width + g * d;
     const int32_t pos = (int32_t)r->kv->n;
     float *q = w->desk->q, *p = w->desk->scores;
 
@@ -68,10 +66,18 @@ static void attend_chunk(struct worker *w, size_t t, size_t layer, size_t chunk,
     for (size_t i = 0; i < per; i++) {
         const size_t at = chunk * H + g * per + i;
 
-        k->rows(p, false, q + i * d, keys, width, n, d);
+        for (size_t from = 0, run; from < n; from += run) {
+            run = kv_run(r->kv, first + from, n - from);
+            k->rows(p + from, false, q + i * d,
+                    kv_keys(r->kv, layer, first + from) + g * d, width, run, d);
+        }
         r->attended.most[at] = k->max(p, n);
         r->attended.sum[at] = k->exp_sum(p, r->attended.most[at], n);
-        k->mix(r->attended.mixed + at * d, p, values, width, n, d);
+        for (size_t from = 0, run; from < n; from += run) {
+            run = kv_run(r->kv, first + from, n - from);
+            k->mix(r->attended.mixed + at * d, from > 0, p + from,
+                   kv_values(r->kv, layer, first + from) + g * d, width, run, d);
+        }
     }
 }
 

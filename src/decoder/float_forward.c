@@ -54,29 +54,44 @@ static void linear_forward(struct decoder_pass *p, float *y, float beta, const f
     experts_forward(y, &at, x, &p->floats->apply);
 }
 
-/* The layer's keys and values: its own, or where a session's cache goes on. */
-static void keys_and_values(float **k, float **v, const struct decoder_pass *p,
-                            size_t layer)
+/* A session's cache goes on in one piece: keys and values are made where they stay. */
+static bool in_place(const struct decoder_pass *p)
 {
-    const struct float_acts *a = float_acts_of(p, layer);
+    return p->kv && kv_run(p->kv, p->kv->n, p->T) == p->T;
+}
 
-    *k = p->kv ? kv_keys(p->kv, layer) + p->kv->n * p->kv->width : a->k;
-    *v = p->kv ? kv_values(p->kv, layer) + p->kv->n * p->kv->width : a->v;
+static void keep_in_cache(const struct decoder_pass *p, const float *k, const float *v,
+                          size_t layer)
+{
+    const struct kv_cache *c = p->kv;
+
+    for (size_t at = 0, run; at < p->T; at += run) {
+        const size_t from = at * c->width;
+        size_t bytes;
+
+        run = kv_run(c, c->n + at, p->T - at);
+        bytes = run * c->width * sizeof(*k);
+        memcpy(kv_keys(c, layer, c->n + at), k + from, bytes);
+        memcpy(kv_values(c, layer, c->n + at), v + from, bytes);
+    }
 }
 
 void float_qkv(struct decoder_pass *p, const struct step_part *part, size_t layer)
 {
     const struct float_pass *f = p->floats;
     const struct float_acts *a = float_acts_of(p, layer);
-    float *k, *v;
+    const bool there = in_place(p);
+    float *k = there ? kv_keys(p->kv, layer, p->kv->n) : a->k;
+    float *v = there ? kv_values(p->kv, layer, p->kv->n) : a->v;
 
     (void)part;
-    keys_and_values(&k, &v, p, layer);
     linear_forward(p, a->q, 0.0f, f->xn, layer, SITE_Q);
     linear_forward(p, k, 0.0f, f->xn, layer, SITE_K);
     linear_forward(p, v, 0.0f, f->xn, layer, SITE_V);
     rope_forward(&p->model->rope, a->q, p->pos, p->T, f->heads.n_heads);
     rope_forward(&p->model->rope, k, p->pos, p->T, f->heads.n_kv_heads);
+    if (p->kv && !there)
+        keep_in_cache(p, k, v, layer);
 }
 
 void float_attend(struct decoder_pass *p, const struct step_part *part, size_t layer)
@@ -89,8 +104,10 @@ void float_attend(struct decoder_pass *p, const struct step_part *part, size_t l
 
     (void)part;
     if (p->kv) {
-        attention_forward(a->attn, NULL, a->q, kv_keys(p->kv, layer),
-                          kv_values(p->kv, layer), p->T, p->kv->n + p->T, h,
+        float *k, *v;
+
+        kv_gather(&k, &v, p->kv, layer, p->kv->n + p->T);
+        attention_forward(a->attn, NULL, a->q, k, v, p->T, p->kv->n + p->T, h,
                           f->attention);
         return;
     }

@@ -140,6 +140,16 @@ void decoder_begin(struct decoder_pass *p, const struct block *block)
     decoder_embed(p);
 }
 
+void decoder_route_first(struct decoder_pass *p, const struct block *block)
+{
+    struct step_part whole = {0, 1, 0, 0};
+
+    decoder_begin(p, block);
+    whole.rows = p->rows;
+    p->ops->norm(p, &whole, 0, BRANCH_ATTENTION);
+    route(p, &whole, 0, GROUP_QKV);
+}
+
 static void some_layers(struct decoder_pass *p, const struct step_part *part,
                         size_t first, size_t end)
 {

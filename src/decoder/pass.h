@@ -111,6 +111,8 @@ void decoder_embed(struct decoder_pass *p);
 /* Layers FIRST .. END - 1 over the rows that are laid; the threads share them where the
  * pass may. decoder_forward is begin and all of them. */
 void decoder_layers(struct decoder_pass *p, size_t first, size_t end);
+/* decoder_begin, and what routers say that read the input of the first layer's attention. */
+void decoder_route_first(struct decoder_pass *p, const struct block *block);
 /* One layer by the calling thread alone. */
 void layer_forward(struct decoder_pass *p, size_t layer);
 void layer_backward(struct decoder_pass *p, size_t layer, struct mixture_grads *grads);

@@ -11,6 +11,12 @@
  *
  * Where pieces are cut moves no bit: the few rows behind the last whole chunk, if they
  * are few, are computed as steps of decoding are, and a prompt's length alone says which.
+ *
+ * Of a pool, whole blocks are found that a prompt of the same beginning left, never rows
+ * that steps made, which differ in rounding. A prompt that routes itself asks the first
+ * layer's router, which reads nothing but tokens, and takes what was made under the expert
+ * that it names; as soon as a layer names another, it begins again without. So what was
+ * found changes no bit either.
  */
 #include <assert.h>
 #include <string.h>
@@ -19,9 +25,35 @@
 #include "decoder/session_parts.h"
 #include "math/kernels.h"
 
+/* What is computed under EXPERT, or one of KV_*. */
+static struct kv_name name_of(const struct artel_session *s, int expert)
+{
+    return (struct kv_name){s->mixture ? s->mixture->stamp : 0, expert};
+}
+
+/* The first N rows of the prompt are known under EXPERT from now on. */
+static void make_known(struct artel_session *s, int expert, size_t n)
+{
+    const struct kv_name name = name_of(s, expert);
+
+    kv_cache_name(&s->kv, &name, s->prefill.ids, n);
+}
+
+/* What is known under EXPERT of the prompt's first N tokens becomes the cache, for sure or
+ * as long as layers agree. */
+static void find_known(struct artel_session *s, int expert, size_t n, bool keep)
+{
+    const struct kv_name name = name_of(s, expert);
+
+    kv_cache_find(&s->kv, &name, s->prefill.ids, n, keep);
+    memcpy(s->ids, s->prefill.ids, s->kv.n * sizeof(*s->ids));
+    s->cached = s->kv.n;
+}
+
 /* Lay N tokens behind those that the cache holds as the next block of a pass. */
 static void lay(struct artel_session *s, const int32_t *ids, const struct sequence *how)
 {
+    kv_cache_grow(&s->kv, s->kv.n + how->n);
     memmove(s->ids + s->kv.n, ids, how->n * sizeof(*ids));
     s->seq = *how;
     s->seq.ids = s->ids + s->kv.n;
@@ -53,13 +85,17 @@ static void watch_from_start(const struct artel_session *s)
                s->model->weights->config.dim * sizeof(*w->hidden_mean));
 }
 
-/* The rest of the prompt in chunks, under EXPERT or as each token decides. */
-static void go_by_chunks(struct artel_session *s, enum routing_mode routing, int expert)
+/* The rest of the prompt in chunks, under EXPERT or KV_BY_TOKEN: the cache is empty, or
+ * holds the beginning in its own room. */
+static void go_by_chunks(struct artel_session *s, int expert)
 {
-    s->prefill.stage = PREFILL_CHUNKS;
-    s->prefill.routing = routing;
-    s->prefill.expert = expert;
-    s->prefill.origin = s->kv.n;
+    struct prefill *w = &s->prefill;
+
+    w->stage = PREFILL_CHUNKS;
+    w->expert = expert;
+    w->origin = s->kv.n;
+    if (s->pool && !w->watch)
+        find_known(s, expert, w->n - 1, true);
     watch_from_start(s);
 }
 
@@ -86,20 +122,22 @@ static int chunk_piece(struct artel_session *s, size_t rows)
     const size_t at = s->kv.n, few = few_at_end(s), bulk = w->n - few;
     const size_t left = bulk - at, room = s->pass->options.max_rows;
     struct decoder_pass *p = at < bulk ? s->pass : s->few;
-    struct sequence how = {.expert = w->expert, .n = few};
+    const bool given = w->expert != KV_BY_TOKEN;
+    struct sequence how = {.expert = given ? w->expert : -1, .n = few};
     const bool all = w->watch != NULL;
 
     if (at < bulk)
         how.n = left < rows ? left : rows;
     if (how.n > room)
         how.n = room;
-    pass_set_routing(p, w->routing);
+    pass_set_routing(p, given ? ROUTE_GIVEN : ROUTE_ROUTER);
     lay(s, w->ids + at, &how);
     decoder_forward(p, &s->block);
     for (size_t r = all || at + how.n < w->n ? 0 : how.n - 1; r < how.n; r++)
         if (all || at + r + 1 == w->n)
             tell_row(s, p, r, at + r);
     s->kv.n += how.n;
+    make_known(s, w->expert, s->kv.n < bulk ? s->kv.n : bulk);
     if (s->kv.n < w->n)
         return 0;
     if (s->by_token)
@@ -108,13 +146,13 @@ static int chunk_piece(struct artel_session *s, size_t rows)
     return 1;
 }
 
-/* The pass for all rows of a prompt at once. */
+/* The pass for N rows of a prompt at once. */
 static int pass_for(struct decoder_pass **out, struct artel_session *s, size_t n,
                     struct artel_error *err)
 {
     const size_t twice = 2 * n;
 
-    *out = n <= PASS_FEW_ROWS ? s->few : s->pass;
+    *out = s->prefill.n <= PASS_FEW_ROWS ? s->few : s->pass;
     if (n <= s->pass->options.max_rows)
         return 0;
     if (s->wide && s->wide->options.max_rows < n) {
@@ -130,22 +168,85 @@ static int pass_for(struct decoder_pass **out, struct artel_session *s, size_t n
     return rc;
 }
 
-/* The whole prompt at once with each layer obeying its own router. */
+/* All rows behind what the cache holds at once, each layer obeying its own router. */
 static int go_by_layers(struct artel_session *s, struct artel_error *err)
 {
     struct prefill *w = &s->prefill;
-    const struct sequence how = {
-        .expert = -1, .n = w->n, .pool_first = w->pool_first, .pool_n = w->pool_n};
-    const int rc = pass_for(&w->pass, s, w->n, err);
+    const struct sequence how = {.expert = -1,
+                                 .n = w->n - s->kv.n,
+                                 .pool_first = w->pool_first - s->kv.n,
+                                 .pool_n = w->pool_n};
+    const int rc = pass_for(&w->pass, s, how.n, err);
 
     if (rc < 0)
         return rc;
     w->stage = PREFILL_LAYERS;
     w->next = 0;
     pass_set_routing(w->pass, ROUTE_ROUTER);
-    lay(s, w->ids, &how);
+    lay(s, w->ids + s->kv.n, &how);
     decoder_begin(w->pass, &s->block);
     return 0;
+}
+
+/* What the prompt's layers make may be known by one name: what the routers read decides
+ * for one expert, and nothing before the turn that they read has a say. */
+static bool has_one_name(const struct artel_session *s)
+{
+    const struct prefill *w = &s->prefill;
+    const struct gate_rule *rule = &s->mixture->rule;
+
+    return s->pool && w->pool_n && rule->fix_expert && rule->kind == GATE_ONE_HOT &&
+           rule->decides == DECIDE_SEQUENCE &&
+           (rule->place == ROUTER_LAYER || rule->place == ROUTER_BASE);
+}
+
+/* What the router of the base reads is the work of the fixed experts, or of none. */
+static int name_of_base(const struct artel_session *s)
+{
+    return s->mixture->rule.n_fixed ? KV_FIXED : KV_BASE;
+}
+
+/* The expert that the first layer's router names. */
+static int first_choice(int *expert, struct artel_session *s, struct artel_error *err)
+{
+    const struct prefill *w = &s->prefill;
+    const struct sequence turn = {.ids = w->ids + w->pool_first,
+                                  .n = w->pool_n,
+                                  .expert = -1,
+                                  .pool_n = w->pool_n};
+    const struct block block = {.seqs = &turn, .n_seqs = 1, .n_rows = turn.n};
+    struct decoder_pass *p;
+    const int rc = pass_for(&p, s, turn.n, err);
+
+    if (rc < 0)
+        return rc;
+    pass_set_routing(p, ROUTE_ROUTER);
+    decoder_route_first(p, &block);
+    *expert = (int)gates_argmax(&p->gates[0], 0);
+    return 0;
+}
+
+/* The prompt routes itself: from what is known of it on, where something is. */
+static int go_by_routers(struct artel_session *s, struct artel_error *err)
+{
+    struct prefill *w = &s->prefill;
+    const size_t most = w->pool_first < w->n ? w->pool_first : w->n - 1;
+    int rc = 0;
+
+    w->guess = -1;
+    if (has_one_name(s) && !w->watch && most >= KV_BLOCK) {
+        const bool by_base = s->mixture->rule.place == ROUTER_BASE;
+        int expert = name_of_base(s);
+
+        if (!by_base)
+            rc = first_choice(&expert, s, err);
+        if (rc < 0)
+            return rc;
+        find_known(s, expert, most, false);
+        if (!by_base && s->kv.n)
+            w->guess = expert;
+    }
+    return go_by_layers(s, err);
 }
 
 /* Every layer has chosen; whether the rows may stay. */
@@ -173,10 +274,11 @@ static int tell_piece(struct artel_session *s, size_t rows)
 {
     struct prefill *w = &s->prefill;
     const size_t first = w->watch ? w->next : w->n - 1, left = w->n - first;
+    const size_t before = w->n - s->seq.n; /* were there */
     const size_t end = first + (left < rows ? left : rows);
 
     for (size_t at = first; at < end; at++)
-        tell_row(s, w->pass, at, at);
+        tell_row(s, w->pass, at - before, at);
     w->next = end;
     if (end < w->n)
         return 0;
@@ -186,21 +288,55 @@ static int tell_piece(struct artel_session *s, size_t rows)
     return 1;
 }
 
-static int layer_piece(struct artel_session *s, size_t rows)
+/* The layers up to END; false: one does not name the expert under which the rows before
+ * were made. */
+static bool run_layers(struct artel_session *s, size_t end)
 {
     struct prefill *w = &s->prefill;
-    const size_t L = s->model->weights->config.n_layers;
-    const size_t some = rows < w->n ? rows * L / w->n : L, take = some ? some : 1;
+
+    if (w->guess < 0) {
+        decoder_layers(w->pass, w->next, end);
+        w->next = end;
+    }
+    for (; w->next < end; w->next++) {
+        decoder_layers(w->pass, w->next, w->next + 1);
+        if ((int)gates_argmax(&w->pass->gates[w->next], 0) != w->guess)
+            return false;
+    }
+    return true;
+}
+
+/* What the layers made is not the sequence: begin again, with nothing. */
+static void drop(struct artel_session *s)
+{
+    kv_cache_drop(&s->kv);
+    s->cached = 0;
+    s->prefill.guess = -1;
+}
+
+static int layer_piece(struct artel_session *s, size_t rows, struct artel_error *err)
+{
+    struct prefill *w = &s->prefill;
+    const size_t L = s->model->weights->config.n_layers, n = s->seq.n;
+    const size_t some = rows < n ? rows * L / n : L, take = some ? some : 1;
     const size_t end = take < L - w->next ? w->next + take : L;
 
-    decoder_layers(w->pass, w->next, end);
-    w->next = end;
+    if (!run_layers(s, end)) {
+        drop(s);
+        return go_by_layers(s, err);
+    }
     if (end < L)
         return 0;
     if (!settle(s, w->pass)) {
-        go_by_chunks(s, ROUTE_GIVEN, s->expert);
+        if (has_one_name(s) && s->mixture->rule.place == ROUTER_BASE)
+            make_known(s, name_of_base(s), w->n);
+        drop(s);
+        go_by_chunks(s, s->expert);
         return 0;
     }
+    kv_cache_settle(&s->kv);
+    if (has_one_name(s))
+        make_known(s, s->expert, w->n);
     s->kv.n = w->n;
     w->next = 0;
     w->stage = PREFILL_TELL;
@@ -257,6 +393,7 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
 {
     const struct way way = way_of(s, expert);
     const size_t most = n > n_room ? n : n_room;
+    int rc;
 
     if (most > s->kv.n_context)
         return error_set(err, ARTEL_ELIMIT, "CTX03", "prompt",
@@ -264,8 +401,12 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
                          s->kv.n_context);
     if (n < 1)
         return error_set(err, ARTEL_EUSAGE, "CTX04", "prompt", "it has no tokens");
-    s->cached = watch ? 0 : kept(s, &way, ids, n);
+    rc = kv_cache_begin(&s->kv, most, err);
+    if (rc < 0)
+        return rc;
+    s->cached = watch || s->pool ? 0 : kept(s, &way, ids, n);
     s->kv.n = s->cached;
+    s->n_room = s->pool ? most : s->kv.n_context;
     s->expert = way.expert;
     s->by_token = way.by_token;
     s->by_router = way.by_token;
@@ -276,24 +417,27 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
     s->prefill.pool_first = pool_first;
     s->prefill.pool_n = pool_n;
     s->prefill.watch = watch;
-    if (way.by_layers) {
-        const int rc = go_by_layers(s, err);
-
-        if (rc < 0)
-            session_reset(s);
-        return rc;
+    if (!way.by_layers) {
+        go_by_chunks(s, way.by_token ? KV_BY_TOKEN : way.expert);
+        return 0;
     }
-    go_by_chunks(s, way.by_token ? ROUTE_ROUTER : ROUTE_GIVEN, way.expert);
-    return 0;
+    rc = go_by_routers(s, err);
+    if (rc < 0)
+        session_reset(s);
+    return rc;
 }
 
 int session_prefill_some(struct artel_session *s, size_t rows, struct artel_error *err)
 {
-    (void)err;
+    int rc;
+
     assert(rows);
     switch (s->prefill.stage) {
     case PREFILL_LAYERS:
-        return layer_piece(s, rows);
+        rc = layer_piece(s, rows, err);
+        if (rc < 0)
+            session_reset(s);
+        return rc;
     case PREFILL_TELL:
         return tell_piece(s, rows);
     case PREFILL_CHUNKS:
@@ -306,7 +450,9 @@ int session_prefill_some(struct artel_session *s, size_t rows, struct artel_erro
 int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int expert,
                     size_t pool_first, size_t pool_n, struct artel_error *err)
 {
-    int rc = session_prefill_begin(s, ids, n, n, expert, pool_first, pool_n, NULL, err);
+    const size_t room = n > s->kv.n_context ? n : s->kv.n_context;
+    int rc =
+        session_prefill_begin(s, ids, n, room, expert, pool_first, pool_n, NULL, err);
 
     while (rc == 0)
         rc = session_prefill_some(s, SIZE_MAX, err);

@@ -10,21 +10,12 @@
 #include "base/error.h"
 #include "decoder/session_parts.h"
 
-void kv_cache_carve(struct kv_cache *c, struct arena *a, size_t n_layers, size_t width,
-                    size_t n_context)
-{
-    c->n_context = n_context;
-    c->width = width;
-    c->n = 0;
-    c->k = arena_f32(a, n_layers * n_context * width);
-    c->v = arena_f32(a, n_layers * n_context * width);
-}
-
 static void carve(struct artel_session *s, struct arena *a, size_t n_context)
 {
     const struct model_config *c = &s->model->weights->config;
 
-    kv_cache_carve(&s->kv, a, c->n_layers, c->n_kv_heads * c->head_dim, n_context);
+    kv_cache_carve(&s->kv, a, c->n_layers, c->n_kv_heads * c->head_dim, n_context,
+                   s->pool);
     s->ids = arena_take(a, n_context * sizeof(*s->ids));
     s->prefill.ids = arena_take(a, n_context * sizeof(*s->prefill.ids));
     s->logits = arena_f32(a, c->n_vocab);
@@ -84,6 +75,13 @@ int session_open(struct artel_session **out, const struct artel_model *model,
                  const struct mixture *mixture, size_t n_context,
                  struct artel_error *err)
 {
+    return session_open_pooled(out, model, mixture, n_context, NULL, err);
+}
+
+int session_open_pooled(struct artel_session **out, const struct artel_model *model,
+                        const struct mixture *mixture, size_t n_context,
+                        struct kv_pool *pool, struct artel_error *err)
+{
     struct artel_session *s = calloc(1, sizeof(*s));
     struct arena measure = {0};
     int rc;
@@ -99,6 +97,8 @@ int session_open(struct artel_session **out, const struct artel_model *model,
     }
     s->model = model;
     s->mixture = mixture;
+    s->pool = pool;
+    s->n_room = pool ? 0 : n_context;
     if (mixture)
         mixture_hold(mixture);
     s->expert = EXPERT_BASE;
@@ -124,6 +124,7 @@ void session_close(struct artel_session *s)
 {
     if (!s)
         return;
+    kv_cache_end(&s->kv);
     pass_close(s->pass);
     pass_close(s->few);
     pass_close(s->wide);
@@ -135,20 +136,14 @@ void session_close(struct artel_session *s)
 
 void session_reset(struct artel_session *s)
 {
+    kv_cache_end(&s->kv);
     s->kv.n = 0;
+    s->n_room = s->pool ? 0 : s->kv.n_context;
     s->expert = EXPERT_BASE;
     s->by_router = false;
     s->by_token = false;
     s->routed = false;
     s->prefill.stage = PREFILL_NONE;
-}
-
-int session_open_pooled(struct artel_session **out, const struct artel_model *model,
-                        const struct mixture *mixture, size_t n_context,
-                        struct kv_pool *pool, struct artel_error *err)
-{
-    (void)pool;
-    return session_open(out, model, mixture, n_context, err);
 }
 
 size_t session_cached(const struct artel_session *s)
@@ -165,10 +160,9 @@ static int check_steps(struct artel_session *const *s, size_t n,
         assert(s[i]->prefill.stage == PREFILL_NONE);
         for (size_t k = 0; k < i; k++)
             assert(s[k] != s[i]);
-        if (s[i]->kv.n >= s[i]->kv.n_context)
+        if (s[i]->kv.n >= s[i]->n_room)
             return error_set(err, ARTEL_ELIMIT, "CTX03", "tokens",
-                             "the session's room of %zu tokens is full",
-                             s[i]->kv.n_context);
+                             "the session's room of %zu tokens is full", s[i]->n_room);
     }
     return 0;
 }
@@ -198,6 +192,7 @@ static void step_some(struct artel_session *const *s, const int32_t *ids, size_t
         const struct decode_row row = row_of(s[i], ids[i]);
         size_t at = i;
 
+        kv_cache_grow(&s[i]->kv, s[i]->kv.n + 1);
         for (; at && rows[at - 1].expert > row.expert; at--)
             rows[at] = rows[at - 1];
         rows[at] = row;

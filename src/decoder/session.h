@@ -40,7 +40,8 @@ void session_reset(struct artel_session *s); /* forget everything */
 /*
  * Make the sequence IDS (N): what agrees with the cache under the same expert is kept, the
  * rest is computed. EXPERT_AUTO routes on rows POOL_FIRST .. + POOL_N (the last user turn)
- * and fixes one expert as the mixture's rule says. ARTEL_ELIMIT when N exceeds the room.
+ * and fixes one expert as the mixture's rule says. ARTEL_ELIMIT when N exceeds the room. A
+ * pooled session is promised all the room that it was opened for.
  */
 int session_prefill(struct artel_session *s, const int32_t *ids, size_t n, int expert,
                     size_t pool_first, size_t pool_n, struct artel_error *err);

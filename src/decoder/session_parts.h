@@ -28,15 +28,17 @@ struct prefill {
     const struct prefill_watch *watch; /* borrowed; or NULL */
     struct decoder_pass *pass;         /* that the layers are run by */
     size_t next;                       /* layer, or row to tell */
-    enum routing_mode routing;         /* of chunks */
-    int expert;                        /* likewise, with ROUTE_GIVEN */
-    size_t origin;                     /* where the first chunk begins */
+    int guess;  /* the expert under which rows before the layers' were found, or -1 */
+    int expert; /* of chunks, or KV_BY_TOKEN */
+    size_t origin; /* where the first chunk begins */
 };
 
 struct artel_session {
     const struct artel_model *model;
     const struct mixture *mixture;
+    struct kv_pool *pool; /* borrowed; NULL: the cache has room of its own */
     struct kv_cache kv;
+    size_t n_room; /* tokens that it may come to */
     struct arena arena;
     struct decoder_pass *pass; /* CHUNK_ROWS rows */
     struct decoder_pass *few; /* PASS_FEW_ROWS rows, as a step of decoding reads them */

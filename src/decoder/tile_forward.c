@@ -51,30 +51,52 @@ static struct tile_product product_of(struct decoder_pass *p,
     };
 }
 
-/* Keys and values of the part's rows to K and V (T, WIDTH), in natural order. */
+/* Keys and values of N rows from ROW on to K and V (N, WIDTH), in natural order. */
 static void spread_rows(const struct decoder_pass *p, float *k, float *v, size_t width,
-                        const struct step_part *part, struct tiles qkv)
+                        struct tiles qkv, size_t row, size_t n)
 {
     const struct tile_model *m = p->tiles->model;
     const struct tile_shape *s = &m->shape;
     const size_t n_k = s->n_kv_heads * s->qk_blocks, n_v = s->n_kv_heads * s->v_blocks;
     const size_t first = s->n_heads * s->qk_blocks;
-    const size_t left = p->T - part->row, rows = part->rows < left ? part->rows : left;
 
-    tile_set()->spread(k, width, tiles_from(qkv, first), n_k, m->k_index, part->row,
-                       rows);
-    tile_set()->spread(v, width, tiles_from(qkv, first + n_k), n_v, m->v_index,
-                       part->row, rows);
+    tile_set()->spread(k, width, tiles_from(qkv, first), n_k, m->k_index, row, n);
+    tile_set()->spread(v, width, tiles_from(qkv, first + n_k), n_v, m->v_index, row, n);
+}
+
+/* Of the part's rows those that are not padding: up to here. */
+static size_t end_of(const struct decoder_pass *p, const struct step_part *part)
+{
+    const size_t end = part->row + part->rows;
+
+    return end < p->T ? end : p->T;
 }
 
 /* To the session's cache. */
 static void keep_in_cache(struct decoder_pass *p, const struct step_part *part,
                           size_t layer, struct tiles qkv)
 {
-    const size_t width = p->kv->width, at = p->kv->n * width;
+    const struct kv_cache *c = p->kv;
+    const size_t end = end_of(p, part);
 
-    spread_rows(p, kv_keys(p->kv, layer) + at, kv_values(p->kv, layer) + at, width,
-                part, qkv);
+    for (size_t row = part->row, run; row < end; row += run) {
+        run = kv_run(c, c->n + row, end - row);
+        spread_rows(p, kv_keys(c, layer, c->n + row), kv_values(c, layer, c->n + row),
+                    c->width, qkv, row, run);
+    }
+}
+
+/* To where sequences that continue others find them. */
+static void keep_for_others(struct decoder_pass *p, const struct step_part *part,
+                            struct tiles qkv)
+{
+    const struct model_config *c = &p->model->weights->config;
+    const size_t width = c->n_kv_heads * c->head_dim, end = end_of(p, part);
+
+    if (part->row < end)
+        spread_rows(p, p->joined.all_k + part->row * width,
+                    p->joined.all_v + part->row * width, width, qkv, part->row,
+                    end - part->row);
 }
 
 /* Sequence SEQ and what it continues as a cache, which holds the same numbers. */
@@ -116,8 +138,10 @@ void tile_attend(struct decoder_pass *p, const struct step_part *part, size_t la
     at.part = part->thread;
     at.n_parts = part->n;
     if (p->kv && p->kv->n) { /* else all keys are here: the same numbers */
-        cache = (struct tile_cache){.k = kv_keys(p->kv, layer),
-                                    .v = kv_values(p->kv, layer),
+        cache = (struct tile_cache){.k = p->kv->k + layer * p->kv->layer,
+                                    .v = p->kv->v + layer * p->kv->layer,
+                                    .blocks = p->kv->blocks,
+                                    .block = KV_BLOCK,
                                     .pitch = p->kv->width,
                                     .n = p->kv->n + p->T,
                                     .k_index = p->tiles->model->k_index,
@@ -125,10 +149,7 @@ void tile_attend(struct decoder_pass *p, const struct step_part *part, size_t la
         at.cache = &cache;
     }
     if (p->options.continued)
-        spread_rows(p, p->joined.all_k, p->joined.all_v,
-                    p->model->weights->config.n_kv_heads *
-                        p->model->weights->config.head_dim,
-                    part, a->qkv);
+        keep_for_others(p, part, a->qkv);
     for (size_t s = 0; s < p->block->n_seqs; s++) {
         at.n = p->block->seqs[s].n;
         if (p->options.continued) {

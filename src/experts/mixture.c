@@ -82,12 +82,22 @@ static int lay_routers(struct mixture *m, size_t n_experts, const int *from,
     return 0;
 }
 
+/* What was computed with the experts that there were is not found for those that there
+ * are. */
+static void stamp(struct mixture *m)
+{
+    static atomic_uint_fast64_t given;
+
+    m->stamp = atomic_fetch_add(&given, 1) + 1;
+}
+
 int mixture_init(struct mixture *m, const char *method, const struct model_config *c,
                  const struct gate_rule *rule, struct artel_error *err)
 {
     size_t n_floats;
 
     *m = (struct mixture){.rule = *rule, .n_layers = c->n_layers};
+    stamp(m);
     snprintf(m->method, sizeof(m->method), "%s", method);
     m->n_routers = count_routers(rule, c->n_layers);
     for (size_t i = 0; i < rule->n_reads; i++)
@@ -290,6 +300,7 @@ int mixture_add(struct mixture *m, struct expert *e, const struct model_config *
     identity[n] = e->kind == EXPERT_IDENTITY;
     *e = (struct expert){0};
     m->n_experts = n + 1;
+    stamp(m);
     if (experts[n].kind == EXPERT_RES)
         mixture_fold(m, NULL);
     return 0;
@@ -323,6 +334,7 @@ int mixture_remove(struct mixture *m, size_t index, struct artel_error *err)
     memmove(&m->experts[index], &m->experts[index + 1],
             (n - 1 - index) * sizeof(*m->experts));
     m->n_experts = n - 1;
+    stamp(m);
     return 0;
 }
 

@@ -99,6 +99,8 @@ struct mixture {
     struct expert_stack
         *stack;            /* the experts for the bf16 step (stack.h), or NULL; owned */
     atomic_size_t n_users; /* sessions and trainers laid out for these experts */
+    uint64_t
+        stamp; /* another whenever an expert comes or goes; no two mixtures have the same */
 };
 
 /* Empty, for a base of config C. ROUTER_NONE until mixture_set_rule. */

@@ -61,9 +61,10 @@ struct kernels {
      * floats, STRIDE floats apart: the scores of keys, the outputs of a LoRA. */
     void (*rows)(float *y, bool add, const float *x, const float *w, size_t stride,
                  size_t n_rows, size_t n);
-    /* y = sum_i p[i] * row i of V, i ascending: N_ROWS rows of N, STRIDE floats apart. */
-    void (*mix)(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
-                size_t n);
+    /* y = sum_i p[i] * row i of V, or the sum that y holds carried on where ADD, i
+     * ascending: N_ROWS rows of N, STRIDE floats apart. Cut anywhere, it is the same sum. */
+    void (*mix)(float *y, bool add, const float *p, const float *v, size_t stride,
+                size_t n_rows, size_t n);
 
     /*
      * dot() of one row of weights W with T rows of X (STRIDE floats apart), in pieces:

@@ -275,14 +275,15 @@ static void rows(float *y, bool add, const float *x, const float *w, size_t stri
         rows_block(y + i, add, x, w + i * stride, stride, n_rows - i, n);
 }
 
-static void mix(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
-                size_t n)
+static void mix(float *y, bool add, const float *p, const float *v, size_t stride,
+                size_t n_rows, size_t n)
 {
     for (size_t k = 0; k < n; k += 64) {
         __m256 sum[8];
 
         for (size_t u = 0; u < 8; u++)
-            sum[u] = _mm256_setzero_ps();
+            sum[u] = add ? _mm256_maskload_ps(y + k + 8 * u, lanes_after(n - k, 8 * u))
+                         : _mm256_setzero_ps();
         for (size_t i = 0; i < n_rows; i++) {
             const __m256 by = _mm256_set1_ps(p[i]);
 

@@ -270,14 +270,16 @@ static void rows(float *y, bool add, const float *x, const float *w, size_t stri
         rows_block(y + i, add, x, w + i * stride, stride, n_rows - i, n);
 }
 
-static void mix(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
-                size_t n)
+static void mix(float *y, bool add, const float *p, const float *v, size_t stride,
+                size_t n_rows, size_t n)
 {
     for (size_t k = 0; k < n; k += 64) {
         __m512 sum[4];
 
         for (size_t u = 0; u < 4; u++)
-            sum[u] = _mm512_setzero_ps();
+            sum[u] =
+                add ? _mm512_maskz_loadu_ps(lanes_after(n - k, 16 * u), y + k + 16 * u)
+                    : _mm512_setzero_ps();
         for (size_t i = 0; i < n_rows; i++) {
             const __m512 by = _mm512_set1_ps(p[i]);
 

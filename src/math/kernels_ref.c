@@ -152,11 +152,11 @@ static void rows(float *y, bool add, const float *x, const float *w, size_t stri
         y[i] = (add ? y[i] : 0.0f) + dot(x, w + i * stride, n);
 }
 
-static void mix(float *y, const float *p, const float *v, size_t stride, size_t n_rows,
-                size_t n)
+static void mix(float *y, bool add, const float *p, const float *v, size_t stride,
+                size_t n_rows, size_t n)
 {
     for (size_t k = 0; k < n; k++) {
-        float sum = 0.0f;
+        float sum = add ? y[k] : 0.0f;
 
         for (size_t i = 0; i < n_rows; i++)
             sum += p[i] * v[i * stride + k];

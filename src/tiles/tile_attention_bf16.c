@@ -102,6 +102,7 @@ static struct piece key_piece(const struct tile_attention *a, const struct room 
     const struct tile_heads *h = &a->heads;
     const struct tile_cache *c = a->cache;
     const size_t n = c ? c->n : a->n, left = n - first < 32 ? n - first : 32;
+    size_t row = first;
 
     if (!c) {
         const size_t before =
@@ -109,7 +110,9 @@ static struct piece key_piece(const struct tile_attention *a, const struct room 
 
         return (struct piece){a->qkv, a->row + first, left, before + block};
     }
-    convert(r->rows, (value ? c->v : c->k) + first * c->pitch, c->pitch, left,
+    if (c->blocks)
+        row = c->blocks[first / c->block] * c->block + first % c->block;
+    convert(r->rows, (value ? c->v : c->k) + row * c->pitch, c->pitch, left,
             (value ? c->v_index : c->k_index) + block * 32);
     return (struct piece){{r->rows, 1}, 0, left, 0};
 }

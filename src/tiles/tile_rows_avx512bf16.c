@@ -137,7 +137,7 @@ void bf16_spread(float *x, size_t pitch, struct tiles t, size_t blocks,
             const __mmask16 there = _mm512_cmpge_epi32_mask(to, _mm512_setzero_si512());
 
             for (size_t r = row; r < row + rows; r++)
-                _mm512_mask_i32scatter_ps(x + r * pitch, there, to,
+                _mm512_mask_i32scatter_ps(x + (r - row) * pitch, there, to,
                                           bf16_load(tile_at(t, r, b) + half),
                                           sizeof(float));
         }

@@ -133,6 +133,10 @@ struct tile_cache {
     const float *k, *v; /* (n, pitch) in natural order; v may alias nothing */
     size_t pitch;       /* floats a position */
     size_t n;           /* keys, those of the queries included: the last */
+    /* Positions lie in blocks of BLOCK rows, a multiple of 32: the I-th is BLOCKS[i]. NULL:
+     * one behind the other. */
+    const uint32_t *blocks;
+    size_t block;
     const int32_t
         *k_index; /* (n_kv_heads * qk_blocks * 32) place -> element of a row, -1 */
     const int32_t *v_index; /* (n_kv_heads * v_blocks * 32) */
@@ -200,7 +204,8 @@ struct tile_set {
     void (*to_tiles)(struct tiles out, const float *x, size_t pitch, size_t blocks,
                      size_t row, size_t rows);
 
-    /* Place i of a row of T to element INDEX[i] of a row of X; -1: nowhere. Any rows. */
+    /* Place i of rows ROW .. of T to element INDEX[i] of rows 0 .. of X; -1: nowhere. Any
+     * rows. */
     void (*spread)(float *x, size_t pitch, struct tiles t, size_t blocks,
                    const int32_t *index, size_t row, size_t rows);
 

@@ -321,7 +321,7 @@ static void check_short_rows(const struct kernels *ref, const struct kernels *se
 {
     enum { APART = 73 };
     static float v[40 * APART];
-    float alone[40];
+    float alone[APART];
 
     fill(v, n_rows * APART, 5);
     fill(x, n, 6);
@@ -345,8 +345,12 @@ static void check_short_rows(const struct kernels *ref, const struct kernels *se
         check_guard(&got);
     }
     guard(&got, n);
-    ref->mix(want, y, v, APART, n_rows, n);
-    set->mix(got.x, y, v, APART, n_rows, n);
+    ref->mix(want, false, y, v, APART, n_rows, n);
+    set->mix(got.x, false, y, v, APART, n_rows, n);
+    set->mix(alone, false, y, v, APART, n_rows / 3, n);
+    set->mix(alone, true, y + n_rows / 3, v + n_rows / 3 * APART, APART,
+             n_rows - n_rows / 3, n);
+    assert_memory_equal(alone, got.x, n * sizeof(float));
     for (size_t k = 0; k < n; k++) {
         double size = 0;
 

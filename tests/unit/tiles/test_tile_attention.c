@@ -493,7 +493,7 @@ static void check_cache(struct work *w, size_t n, size_t n_parts)
     const size_t pitch = w->s.kv_heads * w->s.dim + 3;
     float *k = cache_of(w, false, pitch), *v = cache_of(w, true, pitch);
     int32_t *k_index = index_of(&w->s, false), *v_index = index_of(&w->s, true);
-    const struct tile_cache cache = {k, v, pitch, w->n, k_index, v_index};
+    const struct tile_cache cache = {k, v, pitch, w->n, NULL, 0, k_index, v_index};
     struct tile_attention a = call_of(w);
     const struct tiles o = tiles_new(w->rows, w->o.pitch);
 
