@@ -25,7 +25,7 @@ enum { TIGHT_LOW = 1, TIGHT_HIGH = 2 };
 
 /* Not negative. */
 struct decimal {
-    char whole[WHOLE_DIGITS + 1];       /* digits, no leading 0 but "0" itself */
+    char whole[24]; /* at most WHOLE_DIGITS digits, no leading 0 but "0" itself */
     char fraction[FRACTION_DIGITS + 1]; /* digits, padded by 0 */
 };
 

@@ -69,7 +69,7 @@ static inline struct grammar *grammar_of(const struct fixture *f, const char *sc
     if (schema && !s)
         fail_msg("not JSON: %s", schema);
     if (grammar_open(&g, f->pieces, s, &err) < 0)
-        fail_msg("%s: %s: %s", schema, err.where, err.reason);
+        fail_msg("%s: %s: %s", schema ? schema : "object", err.where, err.reason);
     json_decref(s);
     return g;
 }
