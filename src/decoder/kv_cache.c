@@ -111,6 +111,23 @@ int kv_cache_begin(struct kv_cache *c, size_t n_room, struct artel_error *err)
     return 0;
 }
 
+int kv_cache_promise(struct kv_cache *c, size_t n_room, struct artel_error *err)
+{
+    struct kv_pool *p = c->pool;
+    const size_t need = blocks_for(n_room), have = c->n_blocks + c->promised;
+
+    if (!p)
+        return 0;
+    assert(need >= c->n_blocks && !c->n_found);
+    if (need > have && need - have > p->n_unused - p->promised)
+        return error_set(err, ARTEL_ELIMIT, "KV01", "cache",
+                         "%zu tokens need %zu more blocks, %zu of %zu are free", n_room,
+                         need - have, p->n_unused - p->promised, p->n_blocks);
+    c->promised = need - c->n_blocks;
+    p->promised = p->promised + need - have;
+    return 0;
+}
+
 void kv_cache_find(struct kv_cache *c, const struct kv_name *name, const int32_t *ids,
                    size_t n, bool keep)
 {

@@ -87,6 +87,9 @@ void kv_cache_grow(struct kv_cache *c, size_t n);
  * nothing has changed, where so many cannot be promised.
  */
 int kv_cache_begin(struct kv_cache *c, size_t n_room, struct artel_error *err);
+/* The promise becomes one for N_ROOM tokens, those that are there included; KV01 as above.
+ * Not between kv_cache_find() and kv_cache_settle(). */
+int kv_cache_promise(struct kv_cache *c, size_t n_room, struct artel_error *err);
 /* Take what is there under NAME of the first tokens IDS, N at most, in whole blocks; the
  * cache holds nothing before. To KEEP means for sure. Else they are held beside the promise
  * until kv_cache_settle(), so that kv_cache_drop() can always go back; where there is no

@@ -151,6 +151,21 @@ size_t session_cached(const struct artel_session *s)
     return s->cached;
 }
 
+int session_promise(struct artel_session *s, size_t n_room, struct artel_error *err)
+{
+    int rc;
+
+    assert(s->prefill.stage == PREFILL_NONE && n_room >= s->kv.n);
+    if (n_room > s->kv.n_context)
+        return error_set(err, ARTEL_ELIMIT, "CTX03", "tokens",
+                         "%zu tokens, the session has room for %zu", n_room,
+                         s->kv.n_context);
+    rc = kv_cache_promise(&s->kv, n_room, err);
+    if (rc == 0 && s->pool)
+        s->n_room = n_room;
+    return rc;
+}
+
 /* A step may hold any sessions of one model and mixture; each is there once. */
 static int check_steps(struct artel_session *const *s, size_t n,
                        struct artel_error *err)

@@ -63,6 +63,9 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
 /* The next piece: about the work of ROWS tokens through all layers. 1: the prompt is done;
  * 0: there is more. */
 int session_prefill_some(struct artel_session *s, size_t rows, struct artel_error *err);
+/* After a prefill: a pooled session may come to N_ROOM tokens, more or fewer than before.
+ * ARTEL_ELIMIT KV01, and nothing has changed, where so many cannot be promised. */
+int session_promise(struct artel_session *s, size_t n_room, struct artel_error *err);
 /* Tokens of the last prefill that were there already. */
 size_t session_cached(const struct artel_session *s);
 /* Append one token. */

@@ -14,11 +14,6 @@
 #include "eval/opened.h"
 #include "serve/grammar.h"
 
-/* Nobody can have a grammar where there are none in the program. */
-#pragma weak grammar_allowed
-#pragma weak grammar_accept
-#pragma weak grammar_close
-
 static const struct model_config *config_of(const struct job *j)
 {
     return &j->who->mixture->model->weights->config;
@@ -166,10 +161,17 @@ static void on_logits(void *user, size_t at, const float *logits)
 static int begin_prompt(struct job *j, int expert, struct artel_error *err)
 {
     const bool watched = j->watch.on_logits || j->watch.hidden_mean;
+    int rc;
 
-    return session_prefill_begin(j->session, j->prompt.ids.at, j->prompt.ids.n, j->room,
-                                 expert, j->prompt.pool_first, j->prompt.pool_n,
-                                 watched ? &j->watch : NULL, err);
+    rc = session_prefill_begin(j->session, j->prompt.ids.at, j->prompt.ids.n,
+                               j->promised, expert, j->prompt.pool_first,
+                               j->prompt.pool_n, watched ? &j->watch : NULL, err);
+    if (rc == 0 && !seat_safe(j)) {
+        session_reset(j->session);
+        rc = error_set(err, ARTEL_ELIMIT, "KV01", NULL,
+                       "what others may still need is not free");
+    }
+    return rc;
 }
 
 /* All that an answer needs, before its first piece. */
@@ -214,8 +216,6 @@ static int check_pool(const struct job *j, struct artel_error *err)
     const size_t blocks = (j->room + KV_BLOCK - 1) / KV_BLOCK;
     struct kv_pool_stats kv;
 
-    if (!j->engine->pool)
-        return 0;
     kv_pool_stats(j->engine->pool, &kv);
     if (blocks <= kv.blocks)
         return 0;
@@ -227,7 +227,7 @@ static int check_pool(const struct job *j, struct artel_error *err)
 int job_seat(struct job *j, bool *wait, struct artel_error *err)
 {
     const size_t context = engine_context(j->engine, j->who);
-    const size_t left = context - j->prompt.ids.n;
+    size_t left = context - j->prompt.ids.n;
     int rc;
 
     *wait = false;
@@ -242,6 +242,8 @@ int job_seat(struct job *j, bool *wait, struct artel_error *err)
         if (rc == 0)
             rc = prepare(j, err);
     }
+    left = j->room - j->prompt.ids.n;
+    j->promised = j->prompt.ids.n + (left < ENGINE_AHEAD ? left : ENGINE_AHEAD);
     if (rc == 0)
         rc = begin_prompt(j, j->o.expert, err);
     if (rc < 0) {
@@ -292,7 +294,6 @@ static int route(struct job *j, bool *again, struct artel_error *err)
                          (double)sure, (double)j->o.threshold);
     j->below = true;
     *again = true;
-    /* What it was promised is free for it once more: nobody comes in between. */
     session_reset(j->session);
     return begin_prompt(j, EXPERT_BASE, err);
 }

@@ -20,12 +20,7 @@
 #include "serve/engine.h"
 
 #define ENGINE_SEATS 32
-
-/* Without a pool in the program, sessions have caches of their own. */
-#pragma weak kv_pool_open
-#pragma weak kv_pool_close
-#pragma weak kv_pool_forget
-#pragma weak kv_pool_stats
+#define ENGINE_AHEAD 256 /* tokens that a job is promised beyond those it has */
 
 /* A mixture that answers, with its sessions that nobody sits in. */
 struct served {
@@ -64,6 +59,7 @@ struct job {
     struct served *served;
     struct artel_session *session;
     size_t room;          /* tokens that it may come to; 0: it was never near a seat */
+    size_t promised;      /* tokens whose blocks the pool keeps for it */
     uint64_t turn;        /* of its last piece */
     double started, read; /* it took its seat, it began to write */
     struct talk talk;
@@ -127,6 +123,11 @@ void job_free(struct job *j);
 /* A session for J. *WAIT as above: another base's jobs must end first. */
 int seat_take(struct job *j, bool *wait, struct artel_error *err);
 void seat_give(struct job *j);
+/* Could all who have a seat, and J, come to their ends one after the other with what the
+ * pool has free? */
+bool seat_safe(const struct job *j);
+/* May J be read by one token more? Else it waits until others have left. */
+bool seat_grow(struct job *j);
 /* Mixtures without a job: those to be trimmed, or ALL. */
 void seats_trim(struct engine *e, bool all);
 

@@ -3,6 +3,12 @@
  * Sessions are kept and used again, at most as many as there are seats: a new one for one
  * mixture costs another mixture an idle one. Keys and values lie in one pool, laid out for
  * one base; where another base is asked for, its jobs wait until the former's have left.
+ *
+ * Most answers end long before they must, so a job is promised blocks for its prompt and a
+ * little more, and again when it gets there. So that all can come to an end whatever they
+ * grow to, blocks are free for whoever may need most, and only the oldest may use these:
+ * once it has left they are free again, and more. A job that may not grow waits, and its
+ * text is the same.
  */
 #include "serve/engine_parts.h"
 
@@ -13,8 +19,7 @@
 
 static void pool_close(struct engine *e)
 {
-    if (e->pool)
-        kv_pool_close(e->pool);
+    kv_pool_close(e->pool);
     e->pool = NULL;
     e->pool_model = NULL;
 }
@@ -28,9 +33,9 @@ static void served_close(struct engine *e, size_t index)
     e->n_sessions -= s->n_idle;
     e->served[index] = e->served[--e->n_served];
     /* Its blocks must not be found by a mixture that comes to lie at its address. */
-    if (e->n_served && e->pool)
+    if (e->n_served)
         kv_pool_forget(e->pool);
-    else if (!e->n_served)
+    else
         pool_close(e);
     loaded_let_go(s->who);
     free(s);
@@ -88,7 +93,7 @@ static int open_pool(struct engine *e, const struct artel_model *model, bool *wa
                              "answers over another base are under way");
         }
     seats_trim(e, true);
-    rc = kv_pool_open ? kv_pool_open(&e->pool, model, e->o.cache_bytes, err) : 0;
+    rc = kv_pool_open(&e->pool, model, e->o.cache_bytes, err);
     if (rc == 0)
         e->pool_model = model;
     return rc;
@@ -164,4 +169,50 @@ void seat_give(struct job *j)
     s->used = j->engine->turn;
     j->session = NULL;
     j->served = NULL;
+}
+
+static size_t blocks_for(size_t n_tokens)
+{
+    return (n_tokens + KV_BLOCK - 1) / KV_BLOCK;
+}
+
+static size_t blocks_missing(const struct job *j)
+{
+    return blocks_for(j->room) - blocks_for(j->promised);
+}
+
+static size_t blocks_free(const struct engine *e)
+{
+    struct kv_pool_stats kv;
+
+    kv_pool_stats(e->pool, &kv);
+    return kv.blocks - kv.used - kv.promised;
+}
+
+bool seat_safe(const struct job *j)
+{
+    const struct engine *const e = j->engine;
+    size_t most = blocks_missing(j);
+
+    for (size_t i = 0; i < e->n_running; i++)
+        if (blocks_missing(e->running[i]) > most)
+            most = blocks_missing(e->running[i]);
+    return most <= blocks_free(e);
+}
+
+bool seat_grow(struct job *j)
+{
+    const size_t before = j->promised;
+    struct artel_error err;
+
+    if (session_length(j->session) < before || before == j->room)
+        return true;
+    j->promised = j->room - before > ENGINE_AHEAD ? before + ENGINE_AHEAD : j->room;
+    if (session_promise(j->session, j->promised, &err) == 0) {
+        if (j == j->engine->running[0] || seat_safe(j))
+            return true;
+        session_promise(j->session, before, &err); /* less can always be */
+    }
+    j->promised = before;
+    return false;
 }

@@ -162,7 +162,7 @@ static void pick(struct engine *e, struct step *all)
         bool finished = false;
         int rc;
 
-        if (j->phase != JOB_WRITING) {
+        if (j->phase != JOB_WRITING || !seat_grow(j)) {
             i++;
             continue;
         }

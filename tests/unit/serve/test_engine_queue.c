@@ -7,6 +7,9 @@
 
 static const char prompt[] = "The quick brown fox jumps over the lazy dog";
 
+/* Of the pool: 64 tokens of the toy, somewhat rounded up. */
+#define BLOCK_BYTES (64 * (3 * 2 * 2 * 8 * sizeof(float) + sizeof(int32_t)) + 100)
+
 static struct heard *holding(struct engine *e, struct base *b, char at, size_t tokens)
 {
     const struct job_options o = options(0, tokens);
@@ -298,6 +301,90 @@ static void a_long_prompt_keeps_nobody_waiting(void **state)
     close_base(&b);
 }
 
+/* Four blocks of 64 tokens: jobs of three wait for each other, one of seven is refused. */
+static void room_for_keys_and_values_is_waited_for(void **state)
+{
+    struct engine *e = new_engine((struct engine_options){
+        .seats = 4, .context = 512, .cache_bytes = 4 * BLOCK_BYTES});
+    const struct job_options fits = options(0, 120), never = options(0, 380);
+    struct heard *first, *more[3], *big = new_heard();
+    struct engine_stats s;
+    struct base b;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    first = holding(e, &b, 'T', 120);
+    for (size_t i = 0; i < 3; i++)
+        more[i] = asked(e, &b, &fits);
+    release(first);
+    submit(e, big, &b, prompt, &never);
+    assert_done(first);
+    for (size_t i = 0; i < 3; i++)
+        assert_done(more[i]);
+    assert_failed(big, "F", "KV02");
+    await_idle(e);
+    engine_stats(e, &s);
+    assert_int_equal(s.steps, s.completion_tokens - 4); /* one at a time */
+    engine_close(e);
+    close_base(&b);
+}
+
+/* More are let in than could all come to their ends at once: with 17 blocks three that begin
+ * with five and end with seven, with 16 two. One that may not grow waits, and loses
+ * nothing. */
+static void answer_four(struct engine *e, struct base *b, bool three)
+{
+    const struct token_bias bias = {tokenizer_eos(b->model->tokenizer), -100};
+    struct job_options o = options(0, 380);
+    struct heard *first = new_heard(), *more[3], *alone;
+
+    o.sampling.bias = &bias;
+    o.sampling.n_bias = 1;
+    alone = ask(e, b, prompt, &o);
+    assert_int_equal(alone->usage.completion_tokens, 380);
+    first->hold_at = 'T';
+    submit(e, first, b, prompt, &o);
+    await(first, &first->holding);
+    for (size_t i = 0; i < 3; i++) {
+        more[i] = new_heard();
+        more[i]->beside = first;
+        o.expert = (int)i;
+        submit(e, more[i], b, prompt, &o);
+    }
+    release(first);
+    await(first, &first->over);
+    assert_string_equal(first->text, alone->text);
+    for (size_t i = 0; i < 3; i++) {
+        await(more[i], &more[i]->over);
+        assert_string_equal(more[i]->reason, "length");
+        assert_int_equal(more[i]->usage.completion_tokens, 380);
+        assert_true(i || !strcmp(more[i]->text, alone->text));
+        /* It sat down while the first was writing, or when that had left. */
+        if (i == 0 || (i == 1 && three))
+            assert_true(more[i]->beside_texts[0] + 100 < first->n_texts);
+        else
+            assert_int_equal(more[i]->beside_texts[0], first->n_texts);
+        free_heard(more[i]);
+    }
+    free_heard(first);
+    free_heard(alone);
+}
+
+static void answers_grow_into_what_others_leave(void **state)
+{
+    (void)state;
+    for (size_t blocks = 16; blocks <= 17; blocks++) {
+        struct engine *e = new_engine((struct engine_options){
+            .seats = 4, .context = 512, .cache_bytes = blocks * BLOCK_BYTES});
+        struct base b;
+
+        open_base(&b, &by_layer, 7);
+        answer_four(e, &b, blocks == 17);
+        engine_close(e);
+        close_base(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +394,8 @@ int main(void)
         cmocka_unit_test(drained_it_finishes_what_it_has),
         cmocka_unit_test(closed_it_fails_what_is_left),
         cmocka_unit_test(a_long_prompt_keeps_nobody_waiting),
+        cmocka_unit_test(room_for_keys_and_values_is_waited_for),
+        cmocka_unit_test(answers_grow_into_what_others_leave),
         cmocka_unit_test(an_idle_engine_uses_no_cpu),
     };
 
