@@ -28,13 +28,12 @@ static int hex(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-char *guard_decode(const char *url)
+bool guard_decode(char *out, const char *url)
 {
     const size_t n = strcspn(url, "?");
-    char *const out = malloc(n + 1);
     size_t at = 0;
 
-    for (size_t i = 0; out && i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)url[i];
 
         if (c == '%') {
@@ -44,15 +43,12 @@ char *guard_decode(const char *url)
             c = low < 0 ? 0 : (unsigned char)(high << 4 | low);
             i += 2;
         }
-        if (c < 0x20 || c == 0x7f) {
-            free(out);
-            return NULL;
-        }
+        if (c < 0x20 || c == 0x7f)
+            return false;
         out[at++] = (char)c;
     }
-    if (out)
-        out[at] = '\0';
-    return out;
+    out[at] = '\0';
+    return true;
 }
 
 int guard_keys(struct http *h, const struct http_options *o, struct artel_error *err)
@@ -158,7 +154,7 @@ static bool malformed(struct exchange *x, const char *method, const char *versio
     why = heads_malformed(x->connection, method, version);
     if (!why && x->url[0] != '/' && strcmp(x->url, "*") != 0)
         why = "the target must begin with a slash";
-    if (!why && !x->path)
+    if (!why && !x->has_path)
         why = "the target is malformed";
     if (why) {
         exchange_error(x, 400, "invalid_request_error", NULL, "malformed_request", "%s",

@@ -62,7 +62,8 @@ struct exchange {
     char id[HTTP_ID_LENGTH + 1];
     char client[56];
     char *url;  /* as it came */
-    char *path; /* decoded; NULL: not decodable */
+    char *path; /* decoded, where HAS_PATH */
+    bool has_path;
     char method[24];
     const struct http_route *route;
     double started;
@@ -156,8 +157,9 @@ size_t http_error_text(char *out, size_t size, const char *message, const char *
 /* ---- http_guard.c: may this request be? ---- */
 /* What is wrong with the head of X, answered; false: go on. METHOD, VERSION: as sent. */
 bool guard_refuses(struct exchange *x, const char *method, const char *version);
-/* The path of URL decoded, without its query; NULL: it is malformed. To be freed. */
-char *guard_decode(const char *url);
+/* The path of URL decoded into OUT, which has as much room, without its query; false: it
+ * is malformed. */
+bool guard_decode(char *out, const char *url);
 int guard_keys(struct http *h, const struct http_options *o, struct artel_error *err);
 
 /* ---- http_heads.c: what the lines of a head say of each other ---- */

@@ -74,13 +74,15 @@ struct exchange *exchange_new(struct http *h, struct wire *w, struct MHD_Connect
     x->holders = 2;
     x->started = http_now();
     x->url = strdup(url);
-    x->path = guard_decode(url);
+    x->path = calloc(1, strlen(url) + 1);
     snprintf(x->client, sizeof(x->client), "%s", w->client);
-    if (!x->url) {
+    if (!x->url || !x->path) {
+        free(x->url);
         free(x->path);
         free(x);
         return NULL;
     }
+    x->has_path = guard_decode(x->path, url);
     pthread_mutex_lock(&h->lock);
     h->holders++;
     h->stats.exchanges++;
