@@ -37,7 +37,7 @@ static void keep(struct candidate *top, size_t *n, size_t n_top, float x, int32_
 size_t logprobs_of(float *of_id, struct candidate *top, size_t n_top,
                    const float *logits, size_t n_vocab, int32_t id)
 {
-    double max = -INFINITY, sum = 0, norm;
+    double max = (double)-INFINITY, sum = 0, norm;
     float own = logits[id];
     size_t n = 0;
 
