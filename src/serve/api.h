@@ -53,7 +53,8 @@ struct api {
 
 /* The fields above are set; counts and loads are made. */
 int api_open(struct api *a, struct artel_error *err);
-/* Waits for calls that load. Before http_close(), for they still answer. */
+/* Waits for calls that load, which still use engine, catalogue and http; of answers under
+ * way, which use the engine, it needs nothing. After http_hush(), before engine_close(). */
 void api_close(struct api *a);
 
 extern const struct http_route api_routes[];

@@ -2,6 +2,7 @@
 #include "serve/api_counts.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ static const struct {
     {"artel_request_seconds", "From a request's arrival to the end of its reply."}};
 
 struct api_counts {
+    atomic_uint holders;
     pthread_mutex_t lock;
     struct {
         uint64_t at[BOUNDS], n; /* AT: up to that bound, and not to the one before */
@@ -38,15 +40,24 @@ struct api_counts *counts_open(void)
 {
     struct api_counts *const c = calloc(1, sizeof(*c));
 
-    if (c)
+    if (c) {
         pthread_mutex_init(&c->lock, NULL);
+        c->holders = 1;
+    }
     return c;
 }
 
-void counts_close(struct api_counts *c)
+struct api_counts *counts_hold(struct api_counts *c)
 {
-    if (c)
-        pthread_mutex_destroy(&c->lock);
+    atomic_fetch_add(&c->holders, 1);
+    return c;
+}
+
+void counts_let_go(struct api_counts *c)
+{
+    if (!c || atomic_fetch_sub(&c->holders, 1) > 1)
+        return;
+    pthread_mutex_destroy(&c->lock);
     free(c);
 }
 

@@ -17,8 +17,9 @@ enum api_histogram {
     N_HISTOGRAMS
 };
 
-struct api_counts *counts_open(void); /* NULL: no memory */
-void counts_close(struct api_counts *c);
+struct api_counts *counts_open(void); /* NULL: no memory; held once */
+struct api_counts *counts_hold(struct api_counts *c);
+void counts_let_go(struct api_counts *c); /* the last one frees it; NULL is fine */
 /* From any thread. N times VALUE. */
 void counts_observe(struct api_counts *c, enum api_histogram h, double value, size_t n);
 /* EXPERT has answered once more. Names beyond a bound are counted together. */

@@ -204,7 +204,7 @@ static void histograms_are_cumulative(void **state)
     assert_int_equal(last, 4);
     assert_int_equal(count, 15);
     free(text);
-    counts_close(c);
+    counts_let_go(c);
 }
 
 int main(void)
