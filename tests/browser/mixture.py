@@ -4,7 +4,7 @@ import json
 import os
 import re
 import subprocess
-import threading
+import tempfile
 
 TESTS = os.environ["TESTS"]
 ARTEL = os.environ["ARTEL"]
@@ -26,7 +26,7 @@ def tiny(folder):
     for name in ("alpha", "beta"):
         with open(f"{folder}/{name}.jsonl", "w") as file:
             for i in range(8):
-                messages = [{"role": "user", "content": f"{name} {i}"}, {"role": "assistant", "content": name[:2] * 3}]
+                messages = [{"role": "user", "content": f"{name} {i}"}, {"role": "assistant", "content": name[:2] * 12}]
                 file.write(json.dumps({"messages": messages}) + "\n")
     with open(f"{folder}/recipe.yaml", "w") as file:
         file.write(RECIPE.format(base=f"{TESTS}/golden/toy-tied.gguf", folder=folder))
@@ -51,21 +51,20 @@ def questions(mixture):
 
 
 class Server:
-    """artel serve on a port of its choice, ended with SIGTERM."""
+    """artel serve on a port of its choice, which it tells on standard output; SIGTERM ends it."""
 
     def __init__(self, mixture, *options):
-        self.log = []
+        self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen([ARTEL, "serve", mixture, "--port", "0", *options],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        self.address = None
-        for line in self.process.stderr:
-            self.log.append(line)
-            if match := re.search(r"http://[0-9.]+:\d+", line):
-                self.address = match[0]
-                break
-        if self.address is None:
-            raise SystemExit(f"artel serve: exit {self.process.wait()}: {''.join(self.log)}")
-        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+                                        stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        match = re.search(r"http://[0-9.]+:\d+", self.process.stdout.readline())
+        if not match:
+            raise SystemExit(f"artel serve: exit {self.process.wait()}: {self.said()}")
+        self.address = match[0]
+
+    def said(self):
+        self.errors.seek(0)
+        return self.errors.read()[-2000:]
 
     def __enter__(self):
         return self
@@ -74,4 +73,4 @@ class Server:
         self.process.terminate()
         code = self.process.wait(60)
         if code not in (0, -15, 143):
-            raise SystemExit(f"artel serve ended with {code}: {''.join(self.log)}")
+            raise SystemExit(f"artel serve ended with {code}: {self.said()}")

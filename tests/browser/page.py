@@ -51,6 +51,20 @@ def ask(b, question):
 # ---- what must be true ----
 
 
+def answers_have_a_limit(b, asked):
+    """For the rest of the test: a toy does not always know when to end."""
+    b.click("#open-settings")
+    b.type("#max-tokens", "4" + ENTER)
+    ask(b, asked[0][1])
+    check("cut at the limit" in b.text(".assistant .route")[-1], f"four tokens: {b.text('.assistant .route')}")
+    b.click("#open-settings")
+    b.run("document.querySelector('#max-tokens').value = ''")
+    b.type("#max-tokens", "32" + ENTER)
+    b.click("#conversations li.open [title=Delete]")
+    b.ask("POST", "/alert/accept")
+    check(b.count("#messages .assistant") == 0 and b.count("#conversations li") == 0, "the conversation is gone")
+
+
 def files_are_guarded_and_cached(server):
     connection = http.client.HTTPConnection(server.address.removeprefix("http://"))
 
@@ -141,7 +155,7 @@ def stopping_keeps_what_came(b, asked):
 def conversations_survive(b, asked):
     b.click("#new")
     ask(b, asked[1][1])
-    b.run("window.confirm = () => true; window.marker = 1")
+    b.run("window.marker = 1")
     before, titles = b.text("#messages > li"), b.text("#conversations .name")
     check(len(titles) == 2, f"conversations: {titles}")
     b.reload()
@@ -153,8 +167,8 @@ def conversations_survive(b, asked):
     b.run("document.querySelector('#name').value = ''")
     b.type("#name", "a <b>name</b>" + ENTER)
     b.wait("the new name", "return document.querySelector('#conversations .name').innerText === 'a <b>name</b>'")
-    b.run("window.confirm = () => true")
     b.click("#conversations li.open [title=Delete]")
+    b.ask("POST", "/alert/accept")
     check(b.count("#conversations li") == 1, "one is gone")
 
 
@@ -301,6 +315,7 @@ def main():
             b.size(1280, 800)
             b.open(server.address + "/")
             b.wait("the page", READY)
+            answers_have_a_limit(b, asked)
             two_skills_have_two_experts(b, asked)
             the_map_is_drawn(b)
             a_choice_is_kept_to(b, asked)
