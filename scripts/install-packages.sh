@@ -12,11 +12,11 @@ set -eu
 
 base="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev
     libutf8proc-dev uthash-dev libyaml-dev libssl-dev libcurl4-openssl-dev liblapacke-dev
-    libmicrohttpd-dev libcmocka-dev python3 python3-pip unzip"
+    libmicrohttpd-dev libcmocka-dev curl python3 python3-pip unzip"
 # build-essential 12.9 (gcc 12.2)   cmake 3.25.1         ninja-build 1.11.1    pkg-config 1.8.1
 # libjansson-dev 2.14               libpcre2-dev 10.42   libutf8proc-dev 2.8.0 uthash-dev 2.3.0
 # libyaml-dev 0.2.5                 libssl-dev 3.0       liblapacke-dev 3.11   libcmocka-dev 1.1.5
-# libmicrohttpd-dev 0.9.75
+# libmicrohttpd-dev 0.9.75          curl 7.88 (tests of the server)
 # python3 3.11 and python3-pip 23.0 (download the demo's model)                unzip 6.0
 more="clang clang-format libclang-rt-14-dev libomp-14-dev git chromium chromium-driver"
 # clang and clang-format 14; libclang-rt-14-dev and libomp-14-dev 14.0.6: its sanitizers, its fuzzer

@@ -20,6 +20,7 @@ const struct command commands[] = {
     {"eval", "compare mixtures and the base in one table", cmd_eval},
     {"chat", "talk to a mixture; /why shows the routing", cmd_chat},
     {"run", "answer many prompts", cmd_run},
+    {"serve", "a mixture behind OpenAI's API, with a web page", cmd_serve},
     {"score", "negative log-likelihood of a data file's answers", cmd_score},
     {"tokenize", "text to token ids", cmd_tokenize},
     {"inspect", "what a model, adapter, mixture, recipe or dataset is", cmd_inspect},

@@ -21,25 +21,30 @@
 #define PROGRESS_EVERY 10.0 /* seconds, where there is no terminal */
 #define STDIN_PREFIX   "/proc/self/fd/"
 
-void common_options(struct options *o, struct common *c)
+void compute_options(struct options *o, struct common *c)
 {
-    c->seed = 1;
     c->precision = "auto";
     option_text(o, "model", &c->model, "PATH",
                 "the base, for an adapter folder or where the recorded one has moved");
     option_flag(o, "force", &c->force, "accept experts made for another base");
     option_flag(o, "nonfinite", &c->nonfinite,
                 "accept a base with weights that are NaN or infinite");
-    option_text(o, "json", &c->json, "FILE",
-                "results as JSON; - is standard output, and nothing else goes there");
     option_whole(o, "threads", &c->threads, 1, THREADS_MAX,
                  "threads to compute with; one a CPU where not given");
-    option_whole(o, "seed", &c->seed, 0, UINT32_MAX,
-                 "of everything random; 1 where not given");
     option_text(o, "precision", &c->precision, "auto|fp32|bf16",
                 "of weights and activations in large products; auto is bf16 where the "
                 "CPU multiplies it faster than floats");
     option_bytes(o, "memory", &c->memory, "that may be used, such as 4G");
+}
+
+void common_options(struct options *o, struct common *c)
+{
+    c->seed = 1;
+    compute_options(o, c);
+    option_text(o, "json", &c->json, "FILE",
+                "results as JSON; - is standard output, and nothing else goes there");
+    option_whole(o, "seed", &c->seed, 0, UINT32_MAX,
+                 "of everything random; 1 where not given");
 }
 
 int common_start(const struct common *c)

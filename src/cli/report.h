@@ -25,6 +25,8 @@ struct common {
     bool force, nonfinite;
 };
 void common_options(struct options *o, struct common *c);
+/* Those of them that say how to compute: without --json and --seed. */
+void compute_options(struct options *o, struct common *c);
 /* Threads and signals. 0, or an exit code after the error was printed. */
 int common_start(const struct common *c);
 struct artel_open_options common_open(const struct common *c);

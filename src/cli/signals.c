@@ -14,6 +14,8 @@
 
 volatile sig_atomic_t stop_signal;
 
+static volatile sig_atomic_t n_stops, n_taken = 1;
+
 /* Lines of a descriptor, one at a time; what is too long for LINE_ROOM is left out. */
 struct lines {
     char block[512], line[LINE_ROOM];
@@ -108,11 +110,12 @@ static void on_bus(int number, siginfo_t *info, void *context)
 
 static void on_stop(int number)
 {
-    if (stop_signal) {
+    if (n_stops >= n_taken) {
         signal(number, SIG_DFL);
         raise(number);
         return;
     }
+    n_stops++;
     stop_signal = number;
 }
 
@@ -160,6 +163,12 @@ void signals_stop_in_order(void)
     }
 }
 
+const volatile sig_atomic_t *signals_counted(void)
+{
+    n_taken = 2;
+    return &n_stops;
+}
+
 void signals_ignore_pipe(void)
 {
     handle(SIGPIPE, SIG_IGN);
@@ -168,6 +177,7 @@ void signals_ignore_pipe(void)
 void signals_forget(void)
 {
     stop_signal = 0;
+    n_stops = 0;
 }
 
 int signals_exit_code(void)

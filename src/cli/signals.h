@@ -16,6 +16,9 @@ extern volatile sig_atomic_t stop_signal;
 void signals_init(void);
 /* SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 set stop_signal from now on. */
 void signals_stop_in_order(void);
+/* How many have come, for who ends in order at the first and at once at the second; only
+ * the third ends the program by itself from now on. */
+const volatile sig_atomic_t *signals_counted(void);
 /* A closed reader of standard output does not end the program. */
 void signals_ignore_pipe(void);
 /* Answered: the next signal counts as the first again. */
