@@ -1,69 +1,211 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# scripts/results.sh DATA: the tables of docs/RESULTS.md, from the folder of domains DATA.
+# scripts/results.sh DATA [PART...]: the tables of docs/RESULTS.md, from the folder of domains DATA.
 #
-# Trains and measures what examples/eight/recipe.yaml says and its variants; every step
-# that is done already is passed over, so the script continues wherever it was
-# stopped. MAX_ROWS=N measures on the first N test rows of a domain instead of all.
+# PART is one of train measure stress grow seeds full; all of them, in this order,
+# where none is named. Every step that is done already is passed over, so the script
+# continues wherever it was stopped. By environment:
+#     METHODS="moa mixed"   these alone, of what a part goes through
+#     ARTEL, OUT, MODEL     the program, the folder of results, the base
+#     ROWS=300              test rows a domain for perplexity and routing; all: every row
+#     SCORE_ROWS=150        for generated answers, and of sets out of the domains
+#     GENERAL_ROWS=500      of general sets
 set -eu
 cd "$(dirname "$0")/.."
 data=$(cd "$1" && pwd)
+shift
 artel=${ARTEL-$PWD/build/artel}
 out=${OUT-$PWD/runs/results}
 model=${MODEL-$PWD/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-max_rows=${MAX_ROWS-}
+rows=${ROWS-300}
+score_rows=${SCORE_ROWS-150}
+general_rows=${GENERAL_ROWS-500}
+everything="single mixed moa router-only ridge classifier arrow molora slim modula-flan modula-res mixlora"
+methods=${METHODS-$everything}
 
 mkdir -p "$out"
-recipe=$out/recipe.yaml
-sed "s|DATA/|$data/|g" examples/eight/recipe.yaml >"$recipe"
+for recipe in recipe stress; do
+    sed "s|DATA/|$data/|g" "examples/eight/$recipe.yaml" >"$out/$recipe.yaml"
+done
 
-train() { # FOLDER [key=value...]
-    folder=$1
-    shift
-    "$artel" train "$recipe" model="$model" output="$out/$folder" "$@"
+# What each method has of its own, beside the recipe: ranks so that all learn a comparable
+# number of parameters, and rates found on valid.jsonl.
+settings() { # METHOD
+    case $1 in
+    router-only) echo "method=moa router.router_only=true router.epochs=3" ;;
+    molora) echo "method=molora lora.rank=10" ;;
+    mixlora) echo "method=mixlora lora.rank=12" ;;
+    modula-flan) echo "method=modula-flan router.token_learning_rate=3e-2" ;;
+    slim) echo "method=slim lora.rank=16 lora.target=[gate_proj,up_proj,down_proj] router.experts=8" ;;
+    *) echo "method=$1" ;;
+    esac
 }
 
-# variant FOLDER [key=value...]: stage 2 anew over the experts of the first run
-variant() {
-    if [ ! -d "$out/$1" ]; then
-        mkdir -p "$out/$1.part/train"
-        cp -r "$out/eight/experts" "$out/$1.part/"
-        cp -r "$out"/eight/train/expert-* "$out/$1.part/train/"
-        mv "$out/$1.part" "$out/$1"
-    fi
-    train "$@"
+# The run's folder that METHOD goes to, and its mixture in it.
+folder() {
+    case $1 in
+    router-only) echo router-only ;;
+    *) echo eight ;;
+    esac
+}
+mixture() { # RUN METHOD
+    case $2 in
+    router-only) echo "$out/$1/moa" ;;
+    *) echo "$out/$1/$2" ;;
+    esac
 }
 
-# measure NAME MIXTURE [words...]: evaluation of one mixture, kept as NAME.json
+# train RECIPE RUN METHOD [key=value...]
+train() {
+    recipe=$1 run=$2 method=$3
+    shift 3
+    # shellcheck disable=SC2046
+    "$artel" train "$out/$recipe.yaml" model="$model" output="$out/$run" $(settings "$method") "$@"
+}
+
+# share FROM TO: experts of the run FROM for TO, which would train the same again
+share() {
+    [ ! -d "$out/$2" ] || return 0
+    rm -rf "$out/$2.part"
+    mkdir -p "$out/$2.part/train"
+    cp -r "$out/$1/experts" "$out/$2.part/"
+    for stage in "$out/$1"/train/expert-* "$out/$1"/train/universal; do
+        [ ! -d "$stage" ] || cp -r "$stage" "$out/$2.part/train/"
+    done
+    mv "$out/$2.part" "$out/$2"
+}
+
+# measure NAME MIXTURE [words...]: one evaluation, kept as NAME.json
 measure() {
-    name=$1 mixture=$2
+    name=$1 of=$2
     shift 2
-    [ -s "$out/$name.json" ] && return
-    "$artel" eval "$mixture" --no-generate ${max_rows:+--max-rows "$max_rows"} \
-        --cutoff-len 768 --json "$out/$name.json.part" "$@"
+    [ ! -s "$out/$name.json" ] || return 0
+    mkdir -p "$out/$(dirname "$name")"
+    "$artel" eval "$of" --cutoff-len 768 --keep "$out/kept" --json "$out/$name.json.part" "$@"
     mv "$out/$name.json.part" "$out/$name.json"
 }
 
-train eight
-train seed-2 method='[single, moa]' train.seed=2
-# as many passes over the text as both stages of moa, without a mixture
-train twice method=single train.epochs=2
-variant router-only method=moa router.router_only=true router.epochs=3
-variant router-last method=moa router.router_only=true router.epochs=3 router.pool=last
+domains="math=math:last_number code=code:one_line medical=medical:yes_no finance=finance:answer_line
+         law=law:exact tools=tools:json ecommerce=ecommerce:short exam=exam:first_letter"
 
-measure moa "$out/eight/moa"
-measure router-only "$out/router-only/moa" --no-base
-measure mixed "$out/eight/mixed" --no-base
-measure single "$out/eight/single" --no-base
-measure twice "$out/twice/single" --no-base
-measure router-last "$out/router-last/moa" --no-base
-measure single-2 "$out/seed-2/single" --no-base
-measure moa-2 "$out/seed-2/moa" --no-base
+sets() { # the domains' test rows, as words for artel eval
+    for d in $domains; do
+        echo "--data ${d%%=*}=$data/${d%%=*}/test.jsonl:${d##*:}"
+    done
+}
 
-if [ ! -s "$out/add.json" ]; then
-    rm -rf "$out/grown" # half of an addition is none
-    cp -r "$out/router-only" "$out/grown"
-    "$artel" add "$out/grown/moa" strategyqa="$data/ood/strategyqa/train.jsonl" \
-        --test "$data/ood/strategyqa/test.jsonl" --max-rows 600 --json "$out/add.json"
-fi
-python3 scripts/results.py "$out" docs/RESULTS.md
+general() {
+    for set in mmlu piqa winogrande; do
+        echo "--general $set=$data/eval/$set/test.jsonl"
+    done
+    echo "--general wikitext2=$data/eval/wikitext2/test.txt --general-rows $general_rows"
+}
+
+limit() { [ "$1" = all ] || echo "--max-rows $1"; }
+
+# measures NAME MIXTURE [words...]: answers, and what is no domain. The experts of single are no
+# mixture: there they would have to be told which of them to use.
+measures() {
+    name=$1 of=$2
+    shift 2
+    # shellcheck disable=SC2046
+    measure "score/$name" "$of" $(sets) $(limit "$score_rows") --no-base "$@"
+    [ "$name" != single ] || return 0
+    # shellcheck disable=SC2046
+    measure "general/$name" "$of" --data svamp="$data/ood/svamp/test.jsonl:last_number" \
+        --data bfcl="$data/ood/bfcl/test.jsonl:json" $(limit "$score_rows") $(general) "$@"
+}
+
+# rows NAME MIXTURE [words...]: perplexity and routing
+rows() {
+    name=$1 of=$2
+    shift 2
+    # shellcheck disable=SC2046
+    measure "perplexity/$name" "$of" $(sets) --no-generate $(limit "$rows") --no-base "$@"
+}
+
+part_train() {
+    for m in $methods; do
+        [ "$m" != router-only ] || share eight router-only
+        train recipe "$(folder "$m")" "$m"
+    done
+}
+
+part_measure() {
+    for m in base $methods; do
+        case $m in
+        base) measures base "$model" && rows base "$model" ;;
+        *) measures "$m" "$(mixture "$(folder "$m")" "$m")" &&
+            rows "$m" "$(mixture "$(folder "$m")" "$m")" ;;
+        esac
+        tables
+    done
+}
+
+# One narrow domain, far too hard.
+part_stress() {
+    for m in ${METHODS-single slim modula-res modula-flan moa}; do
+        case $m in
+        slim) train stress stress slim lora.rank=4 router.experts=4 ;;
+        *) train stress stress "$m" ;;
+        esac
+        # shellcheck disable=SC2046
+        measure "stress/$m" "$out/stress/$m" --data law="$data/law/test.jsonl:exact" \
+            $(limit "$score_rows") $(general) --expert "$([ "$m" = single ] && echo law || echo auto)"
+        tables
+    done
+}
+
+# A ninth domain for every method that can have one.
+part_grow() {
+    for m in ${METHODS-single arrow ridge classifier router-only moa modula-flan modula-res}; do
+        if [ ! -s "$out/grow/$m.json" ]; then
+            to=$out/grown/$m of=$out/$(folder "$m")
+            mixture=$(basename "$(mixture "$(folder "$m")" "$m")")
+            mkdir -p "$out/grow"
+            if [ ! -d "$to" ]; then
+                rm -rf "$to.part"
+                mkdir -p "$to.part"
+                cp -r "$of/$mixture" "$of/recipe.yaml" "$to.part/"
+                for experts in experts experts-res; do
+                    [ ! -d "$of/$experts" ] || cp -r "$of/$experts" "$to.part/"
+                done
+                mv "$to.part" "$to"
+            fi
+            "$artel" add "$to/$mixture" strategyqa="$data/ood/strategyqa/train.jsonl" --score last_word \
+                --test "$data/ood/strategyqa/test.jsonl" --max-rows 600 --json "$out/grow/$m.json.part"
+            mv "$out/grow/$m.json.part" "$out/grow/$m.json"
+        fi
+        # shellcheck disable=SC2046
+        measure "grown/$m" "$out/grown/$m/$(basename "$(mixture "" "$m")")" --no-base \
+            --data strategyqa="$data/ood/strategyqa/test.jsonl:last_word" $(limit "$score_rows")
+        tables
+    done
+}
+
+# Another seed: LoRAs' starts, order of rows, every stage.
+part_seeds() {
+    for m in ${METHODS-single mixed moa molora modula-res slim}; do
+        train recipe seed-2 "$m" train.seed=2
+        rows "$m-2" "$(mixture seed-2 "$m")"
+        tables
+    done
+}
+
+# Every row of every set.
+part_full() {
+    rows=all score_rows=all general_rows=100000
+    for m in base ${METHODS-mixed moa modula-res slim}; do
+        # shellcheck disable=SC2046
+        measure "full/$m" "$([ "$m" = base ] && echo "$model" || mixture "$(folder "$m")" "$m")" \
+            $(sets) $(general)
+        tables
+    done
+}
+
+tables() { python3 scripts/results.py "$out" docs/RESULTS.md; }
+
+for part in ${*:-train measure stress grow seeds full}; do
+    "part_$part"
+    tables
+done
