@@ -31,14 +31,27 @@ def load(name):
     return json.load(open(path)) if os.path.exists(path) else None
 
 
+def most(kind, name):
+    """KIND.ROWS/NAME with the most rows."""
+    counts = [d[len(kind) + 1:] for d in os.listdir(folder) if d.startswith(kind + ".")]
+    counts.sort(key=lambda n: math.inf if n == "all" else int(n), reverse=True)
+    return next(filter(None, (load(f"{kind}.{n}/{name}") for n in counts)), None)
+
+
 def measured(kind, name):
     """What was measured of a method, without the base that may stand before it."""
-    found = load(f"{kind}/{name}")
+    found = most(kind, name)
     return found["methods"][-1] if found else None
 
 
 def all_measured(kind, names=METHODS):
     found = {n: measured(kind, n) for n in names}
+    return {n: m for n, m in found.items() if m}
+
+
+def likelihoods(names=METHODS):
+    """Perplexity and routing; of the rows that were answered where no more are measured."""
+    found = {n: measured("perplexity", n) or measured("score", n) for n in names}
     return {n: m for n, m in found.items() if m}
 
 
@@ -65,10 +78,20 @@ def geometric(values):
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
+def core_minutes(m):
+    """Of all stages that the mixture comes from, those that methods share included."""
+    path = os.path.join(m["path"], "mixture.json")
+    if not os.path.exists(path):
+        return None
+    stages = json.load(open(path)).get("training", {}).get("stages", {}).values()
+    return sum(s.get("seconds", 0) * s.get("threads", 1) for s in stages) / 60
+
+
 def costs(m):
+    minutes = core_minutes(m)
     return [millions(m.get("trainable_parameters")),
             f"{m['tokens'] / 1e3:,.0f} k" if m.get("tokens") else "–",
-            f"{m['seconds'] / 60:.1f}" if m.get("seconds") else "–"]
+            f"{minutes:.0f}" if minutes else "–"]
 
 
 def rows_of(m):
@@ -78,14 +101,14 @@ def rows_of(m):
 
 def perplexity():
     rows = []
-    for n, m in all_measured("perplexity").items():
+    for n, m in likelihoods().items():
         d = m["domains"]
         rows.append([title(n)] + [number(v["perplexity"]) for v in d.values()] +
                     [number(geometric([v["perplexity"] for v in d.values()])), rows_of(m)] +
                     costs(m))
         names = list(d)
     return rows and table(["method"] + names + ["geometric mean", "rows a domain", "parameters",
-                                                "tokens", "minutes"], rows)
+                                                "tokens", "core minutes"], rows)
 
 
 def score():
@@ -100,7 +123,7 @@ def score():
 
 def routing():
     rows = []
-    for n, m in all_measured("perplexity", METHODS + ["pool-last"]).items():
+    for n, m in likelihoods().items():
         if m.get("routing_accuracy") is None:
             continue
         d = m["domains"]
@@ -111,7 +134,7 @@ def routing():
 
 
 def confusion(method):
-    m = measured("perplexity", method)
+    m = likelihoods([method]).get(method)
     c = m and m["confusion"]
     return c and table(["rows of \\ routed to"] + list(next(iter(c.values()))),
                        [[d] + [str(n) for n in row.values()] for d, row in c.items()])
@@ -122,31 +145,50 @@ def change(g, digits=1, scale=100):
     return f"{scale * g['change']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def general_row(m, base):
-    row = []
-    for s in GENERAL:
-        g, b = m["general"].get(s), base and base["general"].get(s)
-        if not g:
-            row += ["–"]
-        elif s == "wikitext2":
-            row.append(number(g["perplexity"], 2) + ("" if not g.get("ci95") else " " + change(g, 2, 1)))
-        else:
-            row.append(percent(g["score"]) + ("" if not g.get("ci95") else " " + change(g)))
-    return row
+def general_cells(kind, name):
+    """A cell for each general set, of the method, and of the base where it stands before."""
+    rows = {}
+    for part in ("general", "text"):
+        found = most(kind + part, name)
+        for m in found["methods"] if found else []:
+            rows.setdefault(m["name"] == "base", {}).update(m["general"])
+    cells = {}
+    for is_base, sets in rows.items():
+        cells[is_base] = []
+        for s in GENERAL:
+            g = sets.get(s)
+            shown = "not measured" if not g else number(g["perplexity"], 2) if s == "wikitext2" \
+                else percent(g["score"])
+            if g and g.get("ci95"):
+                shown += " " + (change(g, 2, 1) if s == "wikitext2" else change(g))
+            cells[is_base].append(shown)
+    counts = {s: g["rows"] for s, g in next(iter(rows.values()), {}).items()}
+    return cells, counts
 
 
-def general(kind="general", names=METHODS):
-    rows = []
-    for n in names:
-        found = load(f"{kind}/{n}")
-        if found:
-            m = found["methods"][-1]
-            rows.append([title(n)] + general_row(m, found["methods"][0]) +
-                        [number(m.get("identity_share"), 3) if m.get("identity_share") else "–"])
-            counts = {s: m["general"][s]["rows"] for s in m["general"]}
-    return rows and table(["method"] + [f"{s} ({counts[s]} " + ("windows)" if s == "wikitext2"
-                                        else "rows)") for s in counts] + ["share of identity"],
-                          rows)
+def general_head(counts):
+    return [f"{s} ({counts.get(s, '–')} {'windows' if s == 'wikitext2' else 'rows'})" for s in GENERAL]
+
+
+def general():
+    rows, head = [], {}
+    for n in METHODS:
+        cells, counts = general_cells("", n)
+        head = {**head, **counts}
+        for is_base, row in cells.items():
+            if is_base == (n == "base"):
+                rows.append([title(n)] + row)
+    return rows and table(["method"] + general_head(head), rows)
+
+
+def identity():
+    """Share of the identities in the domains and outside."""
+    m, g = measured("score", "slim"), most("general", "slim")
+    if not m or not g:
+        return None
+    g = g["methods"][-1]
+    sets = {**m["domains"], **g["domains"], **g["general"]}
+    return table(["set"] + list(sets), [["share"] + [percent(v.get("identity_share")) for v in sets.values()]])
 
 
 def ood():
@@ -155,9 +197,9 @@ def ood():
         s, b = m["domains"]["svamp"], m["domains"]["bfcl"]
         rows.append([title(n), number(s["perplexity"]), percent(s["score"]),
                      number(b["perplexity"]), percent(b.get("json_valid")),
-                     percent(b.get("json_name")), percent(b["score"])])
+                     percent(b.get("json_name")), percent(b["score"]), rows_of(m)])
     return rows and table(["method", "svamp: perplexity", "number right", "bfcl: perplexity",
-                           "is JSON", "name right", "all right"], rows)
+                           "is JSON", "name right", "all right", "rows"], rows)
 
 
 def seeds():
@@ -174,30 +216,27 @@ def seeds():
     return rows and table(["method"] + head + ["geometric mean", "routed right"], rows)
 
 
-STRESS = ["single", "moa", "molora", "slim", "slim-all", "modula-flan", "modula-res"]
-
-
-STRESSED = {"single": "one LoRA"}
+STRESS = ["single", "moa", "molora", "slim", "modula-flan", "modula-res"]
+STRESSED = {"single": "one LoRA", "modula-flan": "modula-flan (universal beside it)"}
 
 
 def stress():
-    rows = []
+    rows, head = [], {}
     for n in STRESS:
-        found = load(f"stress/{n}")
+        found = most("stress-general", n)
         if not found:
             continue
+        cells, counts = general_cells("stress-", n)
+        head = {**head, **counts}
         for m in found["methods"][1 if rows else 0:]:
-            law = m["domains"]["law"]
-            rows.append([m["name"] if m["name"] == "base" else STRESSED.get(n, n),
-                         number(law["perplexity"]), percent(law["score"])] +
-                        general_row(m, found["methods"][0]) +
-                        [number(m["identity_share"]) if m.get("identity_share") else "–",
+            law, is_base = m["domains"]["law"], m["name"] == "base"
+            n_law = law["rows"]
+            rows.append(["base" if is_base else STRESSED.get(n, n), number(law["perplexity"]),
+                         percent(law["score"])] + cells[is_base] +
+                        [percent(m["identity_share"]) if m.get("identity_share") else "–",
                          millions(m.get("trainable_parameters"))])
-        counts = {s: m["general"][s]["rows"] for s in m["general"]}
-        n_law = law["rows"]
     return rows and table(["method", f"law ({n_law} rows): perplexity", "score"] +
-                          [f"{s} ({c})" for s, c in counts.items()] +
-                          ["share of identity", "parameters"], rows)
+                          general_head(head) + ["identity's share on law", "parameters"], rows)
 
 
 def grown():
@@ -248,7 +287,7 @@ def main():
     made = {"perplexity": perplexity, "score": score, "routing": routing,
             "confusion": lambda: confusion("moa"),
             "confusion-router-only": lambda: confusion("router-only"),
-            "general": general, "ood": ood, "seeds": seeds, "stress": stress, "grown": grown,
+            "general": general, "identity": identity, "ood": ood, "seeds": seeds, "stress": stress, "grown": grown,
             "grown-domains": grown_domains, "grown-routing": grown_routing}
     text, at, out = open(doc).read().split("\n"), 0, []
     while at < len(text):

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # scripts/results.sh DATA [PART...]: the tables of docs/RESULTS.md, from the folder of domains DATA.
 #
-# PART is one of train measure stress grow seeds full; all of them, in this order,
+# PART is one of train measure rows stress grow seeds full; all of them, in this order,
 # where none is named. Every step that is done already is passed over, so the script
 # continues wherever it was stopped. By environment:
 #     METHODS="moa mixed"   these alone, of what a part goes through
 #     ARTEL, OUT, MODEL     the program, the folder of results, the base
 #     ROWS=300              test rows a domain for perplexity and routing; all: every row
 #     SCORE_ROWS=150        for generated answers, and of sets out of the domains
-#     GENERAL_ROWS=500      of general sets
+#     GENERAL_ROWS=500      questions of general sets
+#     WINDOWS=all           of wikitext, 1,024 tokens each
+#     THREADS=1             of the program
 set -eu
 cd "$(dirname "$0")/.."
 data=$(cd "$1" && pwd)
@@ -20,12 +22,15 @@ model=${MODEL-$PWD/models/SmolLM2-135M-Instruct.Q4_1.gguf}
 rows=${ROWS-300}
 score_rows=${SCORE_ROWS-150}
 general_rows=${GENERAL_ROWS-500}
+windows=${WINDOWS-all}
+threads=${THREADS:+--threads $THREADS}
 everything="single mixed moa router-only ridge classifier arrow molora slim modula-flan modula-res mixlora"
 methods=${METHODS-$everything}
 
 mkdir -p "$out"
 for recipe in recipe stress; do
-    sed "s|DATA/|$data/|g" "examples/eight/$recipe.yaml" >"$out/$recipe.yaml"
+    sed "s|DATA/|$data/|g" "examples/eight/$recipe.yaml" >"$out/$recipe.$$"
+    mv "$out/$recipe.$$" "$out/$recipe.yaml"
 done
 
 # What each method has of its own, beside the recipe: ranks so that all learn a comparable
@@ -35,7 +40,8 @@ settings() { # METHOD
     router-only) echo "method=moa router.router_only=true router.epochs=3" ;;
     molora) echo "method=molora lora.rank=10" ;;
     mixlora) echo "method=mixlora lora.rank=12" ;;
-    modula-flan) echo "method=modula-flan router.token_learning_rate=3e-2" ;;
+    modula-flan) echo "method=modula-flan router.token_learning_rate=3e-2 router.max_steps=200" ;;
+    modula-res) echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128 train.learning_rate=2e-3" ;;
     slim) echo "method=slim lora.rank=16 lora.target=[gate_proj,up_proj,down_proj] router.experts=8" ;;
     *) echo "method=$1" ;;
     esac
@@ -44,7 +50,7 @@ settings() { # METHOD
 # The run's folder that METHOD goes to, and its mixture in it.
 folder() {
     case $1 in
-    router-only) echo router-only ;;
+    router-only | modula-res) echo "$1" ;; # stage 2, or all of it, by other settings
     *) echo eight ;;
     esac
 }
@@ -60,7 +66,7 @@ train() {
     recipe=$1 run=$2 method=$3
     shift 3
     # shellcheck disable=SC2046
-    "$artel" train "$out/$recipe.yaml" model="$model" output="$out/$run" $(settings "$method") "$@"
+    "$artel" train "$out/$recipe.yaml" $threads model="$model" output="$out/$run" $(settings "$method") "$@"
 }
 
 # share FROM TO: experts of the run FROM for TO, which would train the same again
@@ -75,14 +81,16 @@ share() {
     mv "$out/$2.part" "$out/$2"
 }
 
-# measure NAME MIXTURE [words...]: one evaluation, kept as NAME.json
+# measure KIND NAME MIXTURE [words...]: one evaluation, kept as KIND/NAME.json; KIND ends in
+# the number of rows, so that another number is measured anew
 measure() {
-    name=$1 of=$2
-    shift 2
-    [ ! -s "$out/$name.json" ] || return 0
-    mkdir -p "$out/$(dirname "$name")"
-    "$artel" eval "$of" --cutoff-len 768 --keep "$out/kept" --json "$out/$name.json.part" "$@"
-    mv "$out/$name.json.part" "$out/$name.json"
+    kind=$1 name=$2 of=$3
+    shift 3
+    [ ! -s "$out/$kind/$name.json" ] || return 0
+    mkdir -p "$out/$kind"
+    # shellcheck disable=SC2086
+    "$artel" eval "$of" $threads --cutoff-len 768 --keep "$out/kept" --json "$out/$kind/$name.json.part" "$@"
+    mv "$out/$kind/$name.json.part" "$out/$kind/$name.json"
 }
 
 domains="math=math:last_number code=code:one_line medical=medical:yes_no finance=finance:answer_line
@@ -94,34 +102,44 @@ sets() { # the domains' test rows, as words for artel eval
     done
 }
 
-general() {
+limit() { # WORD NUMBER
+    [ "$2" = all ] || echo "--$1 $2"
+}
+
+questions() {
     for set in mmlu piqa winogrande; do
         echo "--general $set=$data/eval/$set/test.jsonl"
     done
-    echo "--general wikitext2=$data/eval/wikitext2/test.txt --general-rows $general_rows"
+    limit general-rows "$general_rows"
 }
 
-limit() { [ "$1" = all ] || echo "--max-rows $1"; }
+wikitext() {
+    echo "--general wikitext2=$data/eval/wikitext2/test.txt"
+    limit general-rows "$windows"
+}
 
-# measures NAME MIXTURE [words...]: answers, and what is no domain. The experts of single are no
-# mixture: there they would have to be told which of them to use.
+# general PREFIX NAME MIXTURE SETS [words...]: what was known before, and SETS beside it
+# shellcheck disable=SC2046,SC2086
+general() {
+    prefix=$1 name=$2 of=$3 beside=$4
+    shift 4
+    measure "${prefix}general.$general_rows" "$name" "$of" $beside $(limit max-rows "$score_rows") $(questions) "$@"
+    measure "${prefix}text.$windows" "$name" "$of" --data svamp="$data/ood/svamp/test.jsonl" --max-rows 1 \
+        $(wikitext) "$@"
+}
+
+# measures NAME MIXTURE: answers, and what is no domain. The experts of single are no mixture:
+# there they would have to be told which of them to use.
+# shellcheck disable=SC2046
 measures() {
-    name=$1 of=$2
-    shift 2
-    # shellcheck disable=SC2046
-    measure "score/$name" "$of" $(sets) $(limit "$score_rows") --no-base "$@"
-    [ "$name" != single ] || return 0
-    # shellcheck disable=SC2046
-    measure "general/$name" "$of" --data svamp="$data/ood/svamp/test.jsonl:last_number" \
-        --data bfcl="$data/ood/bfcl/test.jsonl:json" $(limit "$score_rows") $(general) "$@"
+    measure "score.$score_rows" "$1" "$2" $(sets) $(limit max-rows "$score_rows") --no-base
+    [ "$1" = single ] || general "" "$1" "$2" \
+        "--data svamp=$data/ood/svamp/test.jsonl:last_number --data bfcl=$data/ood/bfcl/test.jsonl:json"
 }
 
-# rows NAME MIXTURE [words...]: perplexity and routing
-rows() {
-    name=$1 of=$2
-    shift 2
-    # shellcheck disable=SC2046
-    measure "perplexity/$name" "$of" $(sets) --no-generate $(limit "$rows") --no-base "$@"
+# shellcheck disable=SC2046
+rows() { # NAME MIXTURE: perplexity and routing
+    measure "perplexity.$rows" "$1" "$2" $(sets) --no-generate $(limit max-rows "$rows") --no-base
 }
 
 part_train() {
@@ -134,10 +152,21 @@ part_train() {
 part_measure() {
     for m in base $methods; do
         case $m in
-        base) measures base "$model" && rows base "$model" ;;
-        *) measures "$m" "$(mixture "$(folder "$m")" "$m")" &&
-            rows "$m" "$(mixture "$(folder "$m")" "$m")" ;;
+        base) of=$model ;;
+        *) of=$(mixture "$(folder "$m")" "$m") ;;
         esac
+        measures "$m" "$of"
+        tables
+    done
+}
+
+part_rows() {
+    for m in base $methods; do
+        case $m in
+        base) of=$model ;;
+        *) of=$(mixture "$(folder "$m")" "$m") ;;
+        esac
+        rows "$m" "$of"
         tables
     done
 }
@@ -149,9 +178,11 @@ part_stress() {
         slim) train stress stress slim lora.rank=4 router.experts=4 ;;
         *) train stress stress "$m" ;;
         esac
-        # shellcheck disable=SC2046
-        measure "stress/$m" "$out/stress/$m" --data law="$data/law/test.jsonl:exact" \
-            $(limit "$score_rows") $(general) --expert "$([ "$m" = single ] && echo law || echo auto)"
+        case $m in
+        single) expert=law ;;
+        *) expert=auto ;;
+        esac
+        general stress- "$m" "$out/stress/$m" "--data law=$data/law/test.jsonl:exact" --expert "$expert"
         tables
     done
 }
@@ -172,13 +203,14 @@ part_grow() {
                 done
                 mv "$to.part" "$to"
             fi
-            "$artel" add "$to/$mixture" strategyqa="$data/ood/strategyqa/train.jsonl" --score last_word \
+            # shellcheck disable=SC2086
+            "$artel" add "$to/$mixture" $threads strategyqa="$data/ood/strategyqa/train.jsonl" --score last_word \
                 --test "$data/ood/strategyqa/test.jsonl" --max-rows 600 --json "$out/grow/$m.json.part"
             mv "$out/grow/$m.json.part" "$out/grow/$m.json"
         fi
         # shellcheck disable=SC2046
-        measure "grown/$m" "$out/grown/$m/$(basename "$(mixture "" "$m")")" --no-base \
-            --data strategyqa="$data/ood/strategyqa/test.jsonl:last_word" $(limit "$score_rows")
+        measure "grown.$score_rows" "$m" "$out/grown/$m/$(basename "$(mixture "" "$m")")" --no-base \
+            --data strategyqa="$data/ood/strategyqa/test.jsonl:last_word" $(limit max-rows "$score_rows")
         tables
     done
 }
@@ -186,26 +218,29 @@ part_grow() {
 # Another seed: LoRAs' starts, order of rows, every stage.
 part_seeds() {
     for m in ${METHODS-single mixed moa molora modula-res slim}; do
-        train recipe seed-2 "$m" train.seed=2
-        rows "$m-2" "$(mixture seed-2 "$m")"
+        train recipe "$(folder "$m")-2" "$m" train.seed=2
+        rows "$m-2" "$(mixture "$(folder "$m")-2" "$m")"
         tables
     done
 }
 
 # Every row of every set.
 part_full() {
-    rows=all score_rows=all general_rows=100000
+    rows=all score_rows=all general_rows=all windows=all
     for m in base ${METHODS-mixed moa modula-res slim}; do
-        # shellcheck disable=SC2046
-        measure "full/$m" "$([ "$m" = base ] && echo "$model" || mixture "$(folder "$m")" "$m")" \
-            $(sets) $(general)
+        case $m in
+        base) of=$model ;;
+        *) of=$(mixture "$(folder "$m")" "$m") ;;
+        esac
+        measures "$m" "$of"
+        rows "$m" "$of"
         tables
     done
 }
 
 tables() { python3 scripts/results.py "$out" docs/RESULTS.md; }
 
-for part in ${*:-train measure stress grow seeds full}; do
+for part in ${*:-train measure rows stress grow seeds full}; do
     "part_$part"
     tables
 done
