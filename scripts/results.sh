@@ -41,7 +41,7 @@ settings() { # METHOD
     molora) echo "method=molora lora.rank=10" ;;
     mixlora) echo "method=mixlora lora.rank=12" ;;
     modula-flan) echo "method=modula-flan router.token_learning_rate=3e-2 router.max_steps=200" ;;
-    modula-res) echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128 train.learning_rate=2e-3" ;;
+    modula-res) echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128" ;;
     slim) echo "method=slim lora.rank=16 lora.target=[gate_proj,up_proj,down_proj] router.experts=8" ;;
     *) echo "method=$1" ;;
     esac
@@ -50,7 +50,7 @@ settings() { # METHOD
 # The run's folder that METHOD goes to, and its mixture in it.
 folder() {
     case $1 in
-    router-only | modula-res) echo "$1" ;; # stage 2, or all of it, by other settings
+    router-only) echo router-only ;;
     *) echo eight ;;
     esac
 }
