@@ -279,8 +279,9 @@ int cpu_set_threads(size_t n, struct artel_error *err)
     rc = check_stacks(err);
     if (rc < 0)
         return rc;
-    /* More threads than CPUs: let the kernel place them. */
-    if (!placed && (int)n <= n_cpus)
+    /* Fewer threads leave room for other work, which may be another of these programs with the
+     * same first CPU in mind; more have no CPU of their own: the kernel places both. */
+    if (!placed && (int)n == n_cpus)
         pin_threads(cpus);
     return 0;
 }

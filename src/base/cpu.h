@@ -28,7 +28,7 @@ int cpu_check(struct artel_error *err);
 
 /*
  * Use N threads (0: one per CPU this process may run on) for every parallel
- * region, and pin each to a CPU of its own where there are enough and neither
+ * region, and pin each to a CPU of its own where they fill all of these and neither
  * OMP_PROC_BIND nor GOMP_CPU_AFFINITY says where threads belong.
  */
 int cpu_set_threads(size_t n, struct artel_error *err);

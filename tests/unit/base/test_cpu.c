@@ -67,6 +67,21 @@ static void more_threads_than_cpus_are_not_pinned(void **state)
     assert_int_equal(most, n);
 }
 
+/* Two programs of one thread each must not meet on the first CPU. */
+static void fewer_threads_than_cpus_are_not_pinned(void **state)
+{
+    const int n = process_cpus();
+    int least, most;
+
+    (void)state;
+    if (n < 2)
+        skip();
+    assert_int_equal(cpu_set_threads(1, NULL), 0);
+    masks(&least, &most);
+    assert_int_equal(least, n);
+    assert_int_equal(most, n);
+}
+
 static void each_thread_has_a_cpu_of_its_own(void **state)
 {
     const int n = process_cpus();
@@ -98,6 +113,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_place_given_by_the_user_stays),
         cmocka_unit_test(more_threads_than_cpus_are_not_pinned),
+        cmocka_unit_test(fewer_threads_than_cpus_are_not_pinned),
         cmocka_unit_test(each_thread_has_a_cpu_of_its_own),
     };
 
