@@ -42,7 +42,7 @@ settings() { # METHOD
     mixlora) echo "method=mixlora lora.rank=12" ;;
     modula-flan) echo "method=modula-flan router.token_learning_rate=3e-2 router.max_steps=200" ;;
     modula-res) echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128" ;;
-    slim) echo "method=slim lora.rank=16 lora.target=[gate_proj,up_proj,down_proj] router.experts=8" ;;
+    slim) echo "method=slim lora.rank=16 lora.target=[gate_proj,up_proj,down_proj] router.experts=8 slim.beta=0.25" ;;
     *) echo "method=$1" ;;
     esac
 }
@@ -89,8 +89,8 @@ measure() {
     [ ! -s "$out/$kind/$name.json" ] || return 0
     mkdir -p "$out/$kind"
     # shellcheck disable=SC2086
-    "$artel" eval "$of" $threads --cutoff-len 768 --keep "$out/kept" --json "$out/$kind/$name.json.part" "$@"
-    mv "$out/$kind/$name.json.part" "$out/$kind/$name.json"
+    "$artel" eval "$of" $threads --cutoff-len 768 --keep "$out/kept" --json "$out/$kind/$name.json.$$" "$@"
+    mv "$out/$kind/$name.json.$$" "$out/$kind/$name.json"
 }
 
 domains="math=math:last_number code=code:one_line medical=medical:yes_no finance=finance:answer_line
@@ -173,9 +173,10 @@ part_rows() {
 
 # One narrow domain, far too hard.
 part_stress() {
-    for m in ${METHODS-single slim modula-res modula-flan moa}; do
+    for m in ${METHODS-single slim modula-res modula-flan moa molora}; do
         case $m in
-        slim) train stress stress slim lora.rank=4 router.experts=4 ;;
+        slim) train stress stress slim lora.rank=4 router.experts=4 slim.beta=1 ;;
+        molora) train stress stress molora lora.rank=2 router.experts=4 ;;
         *) train stress stress "$m" ;;
         esac
         case $m in
