@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # scripts/results.sh DATA [PART...]: the tables of docs/RESULTS.md, from the folder of domains DATA.
 #
-# PART is one of train measure rows stress grow seeds full; all of them, in this order,
+# PART is one of train rows measure stress grow seeds full; all of them, in this order,
 # where none is named. Every step that is done already is passed over, so the script
 # continues wherever it was stopped. By environment:
 #     METHODS="moa mixed"   these alone, of what a part goes through
@@ -128,13 +128,13 @@ general() {
         $(wikitext) "$@"
 }
 
-# measures NAME MIXTURE: answers, and what is no domain. The experts of single are no mixture:
+# measures NAME MIXTURE: what is no domain, and answers. The experts of single are no mixture:
 # there they would have to be told which of them to use.
 # shellcheck disable=SC2046
 measures() {
-    measure "score.$score_rows" "$1" "$2" $(sets) $(limit max-rows "$score_rows") --no-base
     [ "$1" = single ] || general "" "$1" "$2" \
         "--data svamp=$data/ood/svamp/test.jsonl:last_number --data bfcl=$data/ood/bfcl/test.jsonl:json"
+    measure "score.$score_rows" "$1" "$2" $(sets) $(limit max-rows "$score_rows") --no-base
 }
 
 # shellcheck disable=SC2046
@@ -241,7 +241,7 @@ part_full() {
 
 tables() { python3 scripts/results.py "$out" docs/RESULTS.md; }
 
-for part in ${*:-train measure rows stress grow seeds full}; do
+for part in ${*:-train rows measure stress grow seeds full}; do
     "part_$part"
     tables
 done
