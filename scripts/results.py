@@ -94,6 +94,10 @@ def costs(m):
             f"{minutes:.0f}" if minutes else "–"]
 
 
+def mean(values):
+    return sum(values) / len(values) if values else None
+
+
 def rows_of(m):
     counts = sorted({d["rows"] for d in m["domains"].values()})
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -116,8 +120,8 @@ def score():
     for n, m in all_measured("score").items():
         d = m["domains"]
         rows.append([title(n)] + [percent(v["score"]) for v in d.values()] +
-                    [percent(sum(v["score"] for v in d.values()) / len(d))])
-        names = [f"{k} ({v['score_rows']})" for k, v in d.items()]
+                    [percent(mean([v["score"] for v in d.values() if v["score"] is not None]))])
+        names = [f"{k} ({v.get('score_rows', 0)})" for k, v in d.items()]
     return rows and table(["method"] + names + ["mean"], rows)
 
 
@@ -274,8 +278,8 @@ def grown_routing():
         new = measured("grown", n)
         if a and n != "single":
             old = [d for d in a["domains"] if d["name"] != "universal"]
-            mean = [sum(d[k] for d in old) / len(old) for k in ("routing_before", "routing_after")]
-            rows.append([title(n), percent(mean[0], 2), percent(mean[1], 2)] +
+            routed = [mean([d[k] for d in old]) for k in ("routing_before", "routing_after")]
+            rows.append([title(n)] + [percent(r, 2) for r in routed] +
                         ([percent(d["routing_accuracy"], 2) for d in new["domains"].values()] +
                          [number(d["perplexity"]) for d in new["domains"].values()]
                          if new else ["–", "–"]))

@@ -183,7 +183,8 @@ part_stress() {
         single) expert=law ;;
         *) expert=auto ;;
         esac
-        general stress- "$m" "$out/stress/$m" "--data law=$data/law/test.jsonl:exact" --expert "$expert"
+        general stress- "$m" "$out/stress/$m" "--data law=$data/law/test.jsonl:exact" --expert "$expert" \
+            --max-tokens 64 # the answers are a few words
         tables
     done
 }
