@@ -25,6 +25,10 @@
 #include "decoder/session_parts.h"
 #include "math/kernels.h"
 
+/* The head of a row that is told costs as much as so many rows through the layers: it
+ * reads its weights for that row alone. */
+#define LOGITS_ROWS 4
+
 /* What is computed under EXPERT, or one of KV_*. */
 static struct kv_name name_of(const struct artel_session *s, int expert)
 {
@@ -429,9 +433,12 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
 
 int session_prefill_some(struct artel_session *s, size_t rows, struct artel_error *err)
 {
+    const struct prefill *w = &s->prefill;
     int rc;
 
     assert(rows);
+    if (w->stage != PREFILL_LAYERS && w->watch && w->watch->on_logits)
+        rows = rows / LOGITS_ROWS + 1;
     switch (s->prefill.stage) {
     case PREFILL_LAYERS:
         rc = layer_piece(s, rows, err);

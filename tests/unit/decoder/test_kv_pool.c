@@ -5,6 +5,8 @@
  */
 #include "support/toy_pool.h"
 
+#include "decoder/kv_blocks.h"
+
 static const struct gate_rule moa = {.place = ROUTER_LAYER, .fix_expert = true};
 
 /* Reads 65 tokens that begin with ID, and lets go; how many were there. */
@@ -124,6 +126,75 @@ static void used_blocks_are_not_forgotten(void **state)
     session_close(a);
     assert_int_equal(stats_of(&f).used, 4);
     session_close(b);
+    fixture_close(&f);
+}
+
+/* With two buckets half of all names meet in one. */
+static void names_are_compared_in_full(void **state)
+{
+    const struct kv_name name = {40, 3};
+    struct fixture f;
+    int32_t ids[KV_BLOCK];
+    uint32_t b;
+
+    (void)state;
+    fixture_open(&f, &moa, 2);
+    memcpy(ids, f.ids, sizeof(ids));
+    b = kv_pool_take(f.pool, KV_NONE);
+    assert_int_equal(kv_pool_name(f.pool, b, 9, &name, ids), 1);
+    assert_int_equal(kv_pool_find(f.pool, 9, &name, ids), b);
+    for (int i = -20; i < 20; i++) {
+        const struct kv_name by = {(uint64_t)(60 + i), 3}, under = {40, 3 + i};
+
+        assert_int_equal(kv_pool_find(f.pool, 9, &by, ids), i == -20 ? b : KV_NONE);
+        assert_int_equal(kv_pool_find(f.pool, 9, &under, ids), i ? KV_NONE : b);
+        assert_int_equal(kv_pool_find(f.pool, (uint64_t)(29 + i), &name, ids),
+                         i == -20 ? b : KV_NONE);
+    }
+    for (size_t i = 0; i < KV_BLOCK; i++) {
+        ids[i]++;
+        assert_int_equal(kv_pool_find(f.pool, 9, &name, ids), KV_NONE);
+        ids[i]--;
+    }
+    kv_pool_leave(f.pool, b);
+    assert_int_equal(kv_pool_find(f.pool, 9, &name, ids), b);
+    kv_pool_forget(f.pool);
+    assert_int_equal(kv_pool_find(f.pool, 9, &name, ids), KV_NONE);
+    fixture_close(&f);
+}
+
+/* Room comes and goes while a sequence stands. */
+static void a_promise_may_change(void **state)
+{
+    struct fixture f;
+    struct artel_session *a, *b, *alone;
+    struct artel_error err;
+
+    (void)state;
+    fixture_open(&f, &moa, 6);
+    a = fixture_session(&f, true);
+    b = fixture_session(&f, true);
+    alone = fixture_session(&f, false);
+    read_prompt(a, f.ids, 100, 100, 0, 0);
+    read_prompt(alone, f.ids, 100, 100, 0, 0);
+    read_prompt(b, f.ids + 9, 100, 192, 0, 0);
+    assert_error(session_step(a, 1, &err), ARTEL_ELIMIT, err, "CTX03");
+    assert_error(session_promise(a, 193, &err), ARTEL_ELIMIT, err, "KV01");
+    assert_error(session_promise(a, N_CONTEXT + 1, &err), ARTEL_ELIMIT, err, "CTX03");
+    assert_int_equal(session_promise(a, 192, &err), 0);
+    assert_int_equal(stats_of(&f).promised, 2);
+    assert_int_equal(session_promise(b, 100, &err), 0);
+    assert_int_equal(session_promise(a, 256, &err), 0);
+    assert_int_equal(session_promise(a, 130, &err), 0);
+    assert_int_equal(stats_of(&f).promised, 1);
+    assert_step_alike(&f, a, alone, 30);
+    assert_error(session_step(a, 1, &err), ARTEL_ELIMIT, err, "CTX03");
+    session_close(b);
+    assert_int_equal(session_promise(a, 384, &err), 0);
+    assert_step_alike(&f, a, alone, 60);
+    session_close(a);
+    session_close(alone);
+    assert_int_equal(stats_of(&f).used + stats_of(&f).promised, 0);
     fixture_close(&f);
 }
 
@@ -259,6 +330,8 @@ int main(void)
         cmocka_unit_test(the_longest_unused_goes_first),
         cmocka_unit_test(the_end_of_a_sequence_goes_first),
         cmocka_unit_test(used_blocks_are_not_forgotten),
+        cmocka_unit_test(names_are_compared_in_full),
+        cmocka_unit_test(a_promise_may_change),
         cmocka_unit_test(who_parts_writes_for_itself),
         cmocka_unit_test(other_experts_find_nothing),
         cmocka_unit_test(what_steps_made_is_not_kept),
