@@ -24,6 +24,8 @@
 #ifndef ARTEL_SERVE_API_H
 #define ARTEL_SERVE_API_H
 
+#include <stdatomic.h>
+
 #include "serve/catalogue.h"
 #include "serve/engine.h"
 #include "serve/grammar.h"
@@ -43,9 +45,9 @@ struct api {
     double request_seconds; /* deadline of a request; 0: none */
     float threshold;        /* where a request names none; 0: none */
     enum job_below below;
-    bool strict; /* unknown fields are refused; else listed in a header */
-    bool page;   /* the web page is there */
-    bool draining;
+    bool strict;               /* unknown fields are refused; else listed in a header */
+    bool page;                 /* the web page is there */
+    atomic_bool draining;      /* no more requests are taken */
     double started;            /* monotonic */
     struct api_counts *counts; /* requests by expert, histograms; by api_open() */
     struct api_loads *loads;   /* calls that load, each on a thread; by api_open() */

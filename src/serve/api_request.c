@@ -74,14 +74,16 @@ int request_unknown(char *ignored, size_t size, const json_t *o,
 
     json_object_foreach((json_t *)(size_t)o, key, value)
     {
-        size_t used = strlen(ignored), i = 0;
+        const char *const shown = *key ? key : "\"\"";
+        const size_t used = strlen(ignored), length = strlen(shown);
         char name[96], where[160];
+        size_t i = 0;
 
         while (known[i] && strcmp(known[i], key) != 0)
             i++;
         if (known[i])
             continue;
-        escape_text(name, sizeof(name), key, strlen(key) < 40 ? strlen(key) : 40);
+        escape_text(name, sizeof(name), shown, length < 40 ? length : 40);
         if (strict) {
             snprintf(where, sizeof(where), "%s%s", prefix, name);
             return error_set(err, ARTEL_EUSAGE, "SRV08", where,

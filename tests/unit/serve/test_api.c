@@ -339,6 +339,20 @@ static void errors_have_openais_form(void **state)
     assert_string_equal(raw_header(&c.raw, "x-artel-ignored"), "temprature");
 }
 
+static void h24_an_answer_ends_where_the_context_does(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        api_post(
+            &c, "/v1/chat/completions",
+            "{\"model\":\"law\"," USER(
+                "abc") ",\"max_tokens\":2000000000,"
+                       "\"temperature\":0,\"logit_bias\":{\"0\":-100,\"2\":-100}}"),
+        200);
+    assert_string_equal(text_of(c.json, "choices.0.finish_reason"), "length");
+    assert_int_equal(number_of(c.json, "usage.total_tokens"), 256);
+}
+
 static void thresholds_send_to_the_base_or_refuse(void **state)
 {
     (void)state;
@@ -486,6 +500,7 @@ int main(void)
         cmocka_unit_test(tokens_come_back_as_text),
         cmocka_unit_test(h44_forged_roles_stay_text),
         cmocka_unit_test(errors_have_openais_form),
+        cmocka_unit_test(h24_an_answer_ends_where_the_context_does),
         cmocka_unit_test(thresholds_send_to_the_base_or_refuse),
         cmocka_unit_test(a_deadline_is_a_504),
         cmocka_unit_test(h28_stop_strings_do_not_leak),
