@@ -12,7 +12,7 @@ def main(address, file, *questions):
     if not found():
         raise SystemExit("no chromium and chromedriver here: apt-get install chromium chromium-driver")
     with Browser() as b:
-        b.size(1000, 800)
+        b.size(1000, 840)
         b.open(address)
         b.wait("the page", "return document.documentElement.dataset.ready === 'yes'")
         for question in questions:
