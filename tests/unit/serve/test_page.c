@@ -28,12 +28,14 @@ static int start(void **state)
     c.o.keys = keys;
     c.o.n_keys = 1;
     case_open(&c);
+    raw_open(&r, c.port);
     return 0;
 }
 
 static int stop(void **state)
 {
     (void)state;
+    raw_close(&r);
     case_close(&c);
     return 0;
 }
@@ -44,7 +46,8 @@ static int get(const char *path, const char *more)
 
     snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", path,
              more);
-    return case_ask(&c, &r, text);
+    raw_say(&r, text);
+    return raw_reply(&r, 5);
 }
 
 /* What follows each BEFORE in the text of the last reply, up to END, is served. */
