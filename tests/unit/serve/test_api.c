@@ -148,6 +148,7 @@ static void choices_have_streams_of_their_own(void **state)
         "{\"model\":\"auto\"," USER("abc") ",\"max_tokens\":8,"
                                            "\"temperature\":2,\"seed\":5,\"n\":3}";
     char first[3][200];
+    long long n_prompt;
 
     (void)state;
     for (size_t round = 0; round < 2; round++) {
@@ -163,7 +164,12 @@ static void choices_have_streams_of_their_own(void **state)
         }
     }
     assert_string_not_equal(first[0], first[1]);
-    assert_int_equal(number_of(c.json, "usage.completion_tokens") <= 24, 1);
+    assert_true(number_of(c.json, "usage.completion_tokens") <= 24);
+    n_prompt = number_of(c.json, "usage.prompt_tokens"); /* counted once */
+    assert_int_equal(api_post(&c, "/v1/chat/completions",
+                              "{\"model\":\"auto\"," USER("abc") ",\"max_tokens\":1}"),
+                     200);
+    assert_int_equal(number_of(c.json, "usage.prompt_tokens"), n_prompt);
 }
 
 /* The same tokens have the same log-probabilities, written or read. */
