@@ -57,6 +57,13 @@ class Browser:
         root = ["--no-sandbox"] if os.geteuid() == 0 else []
         options = {"args": [*ARGUMENTS, *root, f"--user-data-dir={self.profile.name}", f"--window-size={width},{height}"]}
         self.session = None
+        try:
+            self.begin(options)
+        except BaseException:
+            self.end()
+            raise
+
+    def begin(self, options):
         answer = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": options,
@@ -74,9 +81,12 @@ class Browser:
         try:
             self.ask("DELETE", "")
         finally:
-            self.driver.terminate()
-            self.driver.wait(10)
-            self.profile.cleanup()
+            self.end()
+
+    def end(self):
+        self.driver.terminate()
+        self.driver.wait(10)
+        self.profile.cleanup()
 
     def ask(self, method, path, body=None):
         at = path if self.session is None else f"/session/{self.session}{path}"
