@@ -82,11 +82,25 @@ stage_fuzz() {
         scripts/fuzz.sh build-fuzz 60
 }
 
+# Others' programs talk to the server, then many clients at once.
+stage_clients() {
+    scripts/get-clients.sh build/clients &&
+        ARTEL=$PWD/build/artel TESTS=$PWD/tests CLIENTS=$PWD/build/clients \
+            sh tests/clients/clients.sh
+}
+
+stage_load() {
+    ARTEL=$PWD/build/artel TESTS=$PWD/tests LOAD=$PWD/build/bench/load \
+        sh tests/clients/load.sh &&
+        ARTEL=$PWD/build-dev/artel TESTS=$PWD/tests LOAD=$PWD/build/bench/load \
+            ANY_MEMORY=1 REQUESTS=300 CLIENTS_AT_ONCE=16 sh tests/clients/load.sh
+}
+
 stage_install() {
     scripts/check-install.sh build
 }
 
-stages="sanitized clang cpu_ref cpu_avx2 fuzz install"
+stages="sanitized clang cpu_ref cpu_avx2 clients load fuzz install"
 words=
 case ${1-} in
 '') stages= ;;

@@ -18,9 +18,13 @@ base="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev
 # libyaml-dev 0.2.5                 libssl-dev 3.0       liblapacke-dev 3.11   libcmocka-dev 1.1.5
 # libmicrohttpd-dev 0.9.75          curl 7.88 (tests of the server)
 # python3 3.11 and python3-pip 23.0 (download the demo's model)                unzip 6.0
-more="clang clang-format libclang-rt-14-dev libomp-14-dev git chromium chromium-driver"
+more="clang clang-format libclang-rt-14-dev libomp-14-dev git curl python3-venv chromium chromium-driver"
 # clang and clang-format 14; libclang-rt-14-dev and libomp-14-dev 14.0.6: its sanitizers, its fuzzer
 # and its OpenMP; chromium and chromium-driver of the same version, whichever it is
+# Node.js of any origin does for the clients' tests; Debian's is 18.
+if ! { command -v node && command -v npm; } >/dev/null 2>&1; then
+    more="$more nodejs npm"
+fi
 
 check=0
 if [ "${1-}" = --check ]; then
