@@ -75,6 +75,9 @@ asking=$!
 for _ in $(seq 100); do
     [ -s stream ] || sleep 0.02
 done
+# h41: its health is told while it works.
+curl -s -m 1 "$url/health" >health || fail "h41: no answer in a second"
+grep -q '"running":[0-9]' health || fail "h41: $(cat health)"
 kill -TERM "$pid"
 sleep 0.1
 ask /v1/completions "{$request}" -H "$key" -o /dev/null -w '%{http_code}' >status
