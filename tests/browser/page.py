@@ -328,7 +328,8 @@ def main():
             the_mixture_is_shown(b, asked)
             the_keyboard_is_enough(b)
             it_fits_a_phone(b)
-            check(b.console() == [], "the console is not empty")
+            said = b.console()
+            check(said == [], f"in the console: {said}")
             away = [a for a in b.requests() if not a.startswith((server.address + "/", "blob:"))]
             check(away == [], f"asked elsewhere: {away}")
         with open(f"{folder}/keys", "w") as file:
