@@ -157,6 +157,8 @@ void engine_stats(struct engine *e, struct engine_stats *out)
     pthread_mutex_lock(&e->lock);
     *out = e->stats;
     out->waiting = e->n_waiting;
+    if (e->asleep > 0)
+        out->idle_seconds += engine_now() - e->asleep;
     pthread_mutex_unlock(&e->lock);
 }
 

@@ -87,6 +87,7 @@ struct engine {
     size_t n_waiting; /* in the queue */
     size_t n_alive;   /* jobs whose last event has not returned */
     struct engine_stats stats;
+    double asleep; /* since then; 0: it is awake */
 
     /* Of the thread alone. */
     struct job *running[ENGINE_SEATS]; /* (n_running) in the order they came */

@@ -248,22 +248,24 @@ static void mark_for_trim(struct engine *e)
 /* Sleeps while there is nothing to do; false: it is the end. */
 static bool await_work(struct engine *e)
 {
-    const double start = engine_now();
-    bool slept = false, trim, closing;
+    bool trim, closing;
 
     seats_trim(e, false);
     pthread_mutex_lock(&e->lock);
     while (!e->closing && !e->trim && !e->first && !e->n_running) {
         e->stats.step_started = 0;
-        slept = true;
+        if (!(e->asleep > 0))
+            e->asleep = engine_now();
         pthread_cond_wait(&e->wake, &e->lock);
     }
+    if (e->asleep > 0)
+        e->count.idle_seconds += engine_now() - e->asleep;
+    e->stats.idle_seconds = e->count.idle_seconds;
+    e->asleep = 0;
     trim = e->trim;
     e->trim = false;
     closing = e->closing;
     pthread_mutex_unlock(&e->lock);
-    if (slept)
-        e->count.idle_seconds += engine_now() - start;
     if (trim)
         mark_for_trim(e);
     return !closing;

@@ -245,7 +245,7 @@ static void an_idle_engine_uses_no_cpu(void **state)
     struct engine *e = new_engine((struct engine_options){0});
     const struct job_options o = options(EXPERT_AUTO, 8);
     struct timespec before, after;
-    struct engine_stats s;
+    struct engine_stats s, later;
     struct base b;
 
     (void)state;
@@ -258,6 +258,8 @@ static void an_idle_engine_uses_no_cpu(void **state)
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
     nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+    engine_stats(e, &later);
+    assert_true(later.idle_seconds >= s.idle_seconds + 0.3);
     assert_near((double)(after.tv_sec - before.tv_sec) +
                     1e-9 * (double)(after.tv_nsec - before.tv_nsec),
                 0, 0.005);
