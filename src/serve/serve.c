@@ -115,7 +115,8 @@ static int open_engine(struct server *s, const char *path,
     first = catalogue_current(s->catalogue);
     rc = grammar_pieces_open(&s->pieces, first->mixture->model->tokenizer, err);
     loaded_let_go(first);
-    return rc;
+    /* Without an end of turn no answer can be held to a form; all else works. */
+    return rc == ARTEL_EUSAGE ? 0 : rc;
 }
 
 static int open_http(struct server *s, const struct artel_serve_options *o,

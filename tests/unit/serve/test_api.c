@@ -474,6 +474,22 @@ static void a_schema_is_kept_or_refused(void **state)
         400, "not_supported", "response_format");
 }
 
+static void a_model_without_an_end_of_turn_takes_no_form(void **state)
+{
+    struct grammar_pieces *const kept = c.api.pieces;
+
+    (void)state;
+    c.api.pieces = NULL; /* as artel_serve() leaves it then */
+    refuse("/v1/chat/completions",
+           "{\"model\":\"law\"," USER("abc") ",\"response_format\":{\"type\":"
+                                             "\"json_object\"}}",
+           400, "not_supported", "response_format");
+    assert_int_equal(api_post(&c, "/v1/chat/completions",
+                              "{\"model\":\"law\"," USER("abc") ",\"max_tokens\":1}"),
+                     200);
+    c.api.pieces = kept;
+}
+
 static int open_case(void **state)
 {
     (void)state;
@@ -506,6 +522,7 @@ int main(void)
         cmocka_unit_test(h28_stop_strings_do_not_leak),
         cmocka_unit_test(a_required_call_is_made),
         cmocka_unit_test(a_schema_is_kept_or_refused),
+        cmocka_unit_test(a_model_without_an_end_of_turn_takes_no_form),
     };
 
     return cmocka_run_group_tests(tests, open_case, close_case);
