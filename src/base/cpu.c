@@ -286,6 +286,19 @@ int cpu_set_threads(size_t n, struct artel_error *err)
     return 0;
 }
 
+void cpu_unpin(void)
+{
+    const int *cpus;
+    const int n = placed_by_user() ? 0 : allowed_cpus(&cpus);
+    cpu_set_t all;
+
+    CPU_ZERO(&all);
+    for (int i = 0; i < n; i++)
+        CPU_SET(cpus[i], &all);
+    if (n > 0)
+        (void)sched_setaffinity(0, sizeof(all), &all);
+}
+
 size_t cpu_threads(void)
 {
     return (size_t)omp_get_max_threads();

@@ -33,5 +33,7 @@ int cpu_check(struct artel_error *err);
  */
 int cpu_set_threads(size_t n, struct artel_error *err);
 size_t cpu_threads(void);
+/* This thread, and those that it will start, may run wherever the process may again. */
+void cpu_unpin(void);
 
 #endif

@@ -4,6 +4,7 @@
  * are hushed before what they use is closed, and who writes is told before his reader is.
  */
 #include "artel.h"
+#include "base/cpu.h"
 #include "base/error.h"
 
 #ifdef ARTEL_HAS_MICROHTTPD
@@ -141,6 +142,7 @@ static int open_http(struct server *s, const struct artel_serve_options *o,
     ho.access_log = o->access_log;
     ho.max_body = o->max_body;
     ho.max_connections = make_room(o->max_connections);
+    cpu_unpin(); /* its threads inherit this one's CPU, on which the engine computes */
     return http_open(&s->http, &ho, err);
 }
 

@@ -108,6 +108,15 @@ static void each_thread_has_a_cpu_of_its_own(void **state)
     assert_int_equal(cpu_threads(), n);
 }
 
+/* After the test above: this thread is pinned. */
+static void unpinned_a_thread_may_run_anywhere(void **state)
+{
+    (void)state;
+    assert_int_equal(process_cpus(), 1);
+    cpu_unpin();
+    assert_int_equal(process_cpus(), cpu_threads());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -115,6 +124,7 @@ int main(void)
         cmocka_unit_test(more_threads_than_cpus_are_not_pinned),
         cmocka_unit_test(fewer_threads_than_cpus_are_not_pinned),
         cmocka_unit_test(each_thread_has_a_cpu_of_its_own),
+        cmocka_unit_test(unpinned_a_thread_may_run_anywhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
