@@ -192,7 +192,7 @@ static bool of_strangers(struct exchange *x)
     }
     exchange_set_header(x, "Access-Control-Allow-Origin", origin);
     exchange_set_header(x, "Access-Control-Expose-Headers",
-                        "x-request-id, x-artel-expert, x-artel-warning, retry-after");
+                        "x-request-id, x-artel-expert, x-artel-ignored, retry-after");
     exchange_set_header(x, "Vary", "Origin");
     return false;
 }

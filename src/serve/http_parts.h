@@ -43,6 +43,7 @@ struct wire {
     double moved;      /* when its reader last took something, or had nothing to take */
     uint64_t received; /* bytes, at the end of the request before */
     uint64_t acked;    /* bytes that its reader has taken */
+    double said;       /* when its client has closed his half; 0: not yet */
     bool refused;      /* what it still sends is thrown away, so that it can read why */
     struct exchange *now;
     char client[56];

@@ -197,6 +197,34 @@ static void h16_who_leaves_is_noticed_at_once(void **state)
     }
 }
 
+static void h16_who_leaves_in_the_middle_of_a_request_is_let_go(void **state)
+{
+    static const char request[] =
+        "POST /echo HTTP/1.1\r\n" HOST JSON "Content-Length: 4\r\n\r\n[12";
+    struct http_stats stats;
+    double began;
+
+    (void)state;
+    for (size_t n = 0; n < sizeof(request); n += 9) {
+        raw_open(&r, c.port);
+        raw_send(&r, request, n);
+        raw_close(&r);
+        raw_open(&r, c.port); /* a whole request whose sender half-closes at once */
+        raw_say(&r, "GET /health HTTP/1.1\r\n" HOST "\r\n");
+        shutdown(r.fd, SHUT_WR);
+        assert_int_equal(raw_reply(&r, 2), 200);
+        raw_close(&r);
+        usleep(40000);
+    }
+    began = raw_now();
+    do {
+        usleep(5000);
+        http_stats(c.http, &stats);
+    } while (stats.connections && raw_now() - began < 4);
+    assert_int_equal(stats.connections, 0);
+    assert_true(raw_now() - began < 2);
+}
+
 static void h18_connections_above_the_limit_are_told(void **state)
 {
     struct raw *const held = calloc(16, sizeof(*held));
@@ -388,6 +416,8 @@ int main(void)
         ROW(h14_who_takes_nothing_is_bounded_and_cut),
         ROW(h15_a_half_close_counts_as_leaving),
         ROW(h16_who_leaves_is_noticed_at_once),
+        cmocka_unit_test_setup_teardown(
+            h16_who_leaves_in_the_middle_of_a_request_is_let_go, start_large, stop),
         ROW(h18_connections_above_the_limit_are_told),
         ROW(h37_a_server_that_drains_takes_nothing_new),
         ROW(h39_without_descriptors_it_waits_and_recovers),
