@@ -5,6 +5,7 @@
  */
 #include "decoder/pass.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -96,24 +97,36 @@ void decoder_loss(struct decoder_pass *p, struct block_loss *out, double *nll)
     count_routing(p, out);
 }
 
-const float *pass_normed(struct decoder_pass *p, size_t row)
+static void normed(const struct decoder_pass *p, float *x, size_t row)
 {
     const struct model_config *c = &p->model->weights->config;
-    float inv_rms;
 
-    rmsnorm_forward(p->logits_x, &inv_rms, pass_hidden(p, row), p->model->final_norm,
-                    c->norm_eps, 1, c->dim);
+    rmsnorm_forward(x, NULL, pass_hidden(p, row), p->model->final_norm, c->norm_eps, 1,
+                    c->dim);
+}
+
+const float *pass_normed(struct decoder_pass *p, size_t row)
+{
+    normed(p, p->logits_x, row);
     return p->logits_x;
+}
+
+void pass_logits_rows(struct decoder_pass *p, float *logits, size_t row, size_t n)
+{
+    const size_t D = p->model->weights->config.dim;
+    const struct matrix *head = &p->model->head;
+    const bool in_float = head->f32 || head->forward;
+
+    assert(n <= PASS_FEW_ROWS);
+    for (size_t i = 0; i < n; i++)
+        normed(p, p->logits_x + i * D, row + i);
+    if (p->model->use & MATRIX_DECODE || !in_float)
+        matrix_decode(logits, p->logits_x, head, n);
+    else
+        matrix_forward(logits, 0.0f, p->logits_x, head, n);
 }
 
 void pass_logits(struct decoder_pass *p, float *logits, size_t row)
 {
-    const struct matrix *head = &p->model->head;
-    const bool in_float = head->f32 || head->forward;
-    const float *x = pass_normed(p, row);
-
-    if (p->model->use & MATRIX_DECODE || !in_float)
-        matrix_decode(logits, x, head, 1);
-    else
-        matrix_forward(logits, 0.0f, x, head, 1);
+    pass_logits_rows(p, logits, row, 1);
 }

@@ -122,7 +122,7 @@ static void carve(struct decoder_pass *p, struct arena *a)
     p->head_x = arena_f32(a, head);
     p->head_d = o->backward ? arena_f32(a, head) : NULL;
     p->head_nll = arena_take(a, p->chunk * sizeof(*p->head_nll));
-    p->logits_x = arena_f32(a, p->model->weights->config.dim);
+    p->logits_x = arena_f32(a, PASS_FEW_ROWS * p->model->weights->config.dim);
     p->ops->carve(p, a);
 }
 

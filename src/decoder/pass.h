@@ -57,7 +57,7 @@ struct decoder_pass {
     struct loss_row *loss_rows; /* (T) */
     float *head_x, *head_d;     /* (C, P) */
     double *head_nll;           /* (C) */
-    float *logits_x;            /* (D) */
+    float *logits_x;            /* (PASS_FEW_ROWS, D) */
 
     /* Of the operations in use; the other is NULL. */
     struct float_pass *floats;
@@ -111,6 +111,8 @@ void decoder_embed(struct decoder_pass *p);
 /* Layers FIRST .. END - 1 over the rows that are laid; the threads share them where the
  * pass may. decoder_forward is begin and all of them. */
 void decoder_layers(struct decoder_pass *p, size_t first, size_t end);
+/* pass_logits of up to PASS_FEW_ROWS rows from ROW on, into LOGITS (N, V): the same bits. */
+void pass_logits_rows(struct decoder_pass *p, float *logits, size_t row, size_t n);
 /* decoder_begin, and what routers say that read the input of the first layer's attention. */
 void decoder_route_first(struct decoder_pass *p, const struct block *block);
 /* One layer by the calling thread alone. */

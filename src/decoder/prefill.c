@@ -25,9 +25,9 @@
 #include "decoder/session_parts.h"
 #include "math/kernels.h"
 
-/* The head of a row that is told costs as much as so many rows through the layers: it
- * reads its weights for that row alone. */
-#define LOGITS_ROWS 4
+/* A row that is told costs as much as so many through the layers: the head reads its
+ * weights for a few rows at a time. */
+#define LOGITS_ROWS 3
 
 /* What is computed under EXPERT, or one of KV_*. */
 static struct kv_name name_of(const struct artel_session *s, int expert)
@@ -64,20 +64,25 @@ static void lay(struct artel_session *s, const int32_t *ids, const struct sequen
     s->block = (struct block){.seqs = &s->seq, .n_seqs = 1, .n_rows = how->n};
 }
 
-/* Row ROW of the last forward stands at position AT. */
-static void tell_row(struct artel_session *s, struct decoder_pass *p, size_t row,
-                     size_t at)
+/* N rows of the last forward from ROW on stand at positions from AT on. */
+static void tell_rows(struct artel_session *s, struct decoder_pass *p, size_t row,
+                      size_t n, size_t at)
 {
     const struct prefill *w = &s->prefill;
-    const bool tell = w->watch && w->watch->on_logits;
+    const struct model_config *c = &s->model->weights->config;
 
-    if (w->watch && w->watch->hidden_mean)
-        kernels()->axpy(w->watch->hidden_mean, 1.0f / (float)w->n, pass_normed(p, row),
-                        s->model->weights->config.dim);
-    if (tell || at + 1 == w->n)
-        pass_logits(p, s->logits, row);
-    if (tell)
-        w->watch->on_logits(w->watch->user, at, s->logits);
+    for (size_t i = 0; w->watch && w->watch->hidden_mean && i < n; i++)
+        kernels()->axpy(w->watch->hidden_mean, 1.0f / (float)w->n,
+                        pass_normed(p, row + i), c->dim);
+    for (size_t i = 0; w->watch && w->watch->on_logits && i < n; i += PASS_FEW_ROWS) {
+        const size_t some = n - i < PASS_FEW_ROWS ? n - i : PASS_FEW_ROWS;
+
+        pass_logits_rows(p, s->told, row + i, some);
+        for (size_t k = 0; k < some; k++)
+            w->watch->on_logits(w->watch->user, at + i + k, s->told + k * c->n_vocab);
+    }
+    if (at + n == w->n)
+        pass_logits(p, s->logits, row + n - 1);
 }
 
 static void watch_from_start(const struct artel_session *s)
@@ -137,9 +142,7 @@ static int chunk_piece(struct artel_session *s, size_t rows)
     pass_set_routing(p, given ? ROUTE_GIVEN : ROUTE_ROUTER);
     lay(s, w->ids + at, &how);
     decoder_forward(p, &s->block);
-    for (size_t r = all || at + how.n < w->n ? 0 : how.n - 1; r < how.n; r++)
-        if (all || at + r + 1 == w->n)
-            tell_row(s, p, r, at + r);
+    tell_rows(s, p, all ? 0 : how.n - 1, all ? how.n : 1, all ? at : at + how.n - 1);
     s->kv.n += how.n;
     make_known(s, w->expert, s->kv.n < bulk ? s->kv.n : bulk);
     if (s->kv.n < w->n)
@@ -281,8 +284,7 @@ static int tell_piece(struct artel_session *s, size_t rows)
     const size_t before = w->n - s->seq.n; /* were there */
     const size_t end = first + (left < rows ? left : rows);
 
-    for (size_t at = first; at < end; at++)
-        tell_row(s, w->pass, at - before, at);
+    tell_rows(s, w->pass, first - before, end - first, first);
     w->next = end;
     if (end < w->n)
         return 0;

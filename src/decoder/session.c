@@ -19,6 +19,7 @@ static void carve(struct artel_session *s, struct arena *a, size_t n_context)
     s->ids = arena_take(a, n_context * sizeof(*s->ids));
     s->prefill.ids = arena_take(a, n_context * sizeof(*s->prefill.ids));
     s->logits = arena_f32(a, c->n_vocab);
+    s->told = arena_f32(a, PASS_FEW_ROWS * c->n_vocab);
     if (s->mixture) {
         s->probs = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);
         s->held = arena_f32(a, s->mixture->n_routers * s->mixture->n_experts);

@@ -51,6 +51,7 @@ struct artel_session {
     float *held;   /* (n_routers, E) gates of a routed prompt */
     int32_t *ids;  /* (n_context) what the cache holds */
     float *logits; /* (V) */
+    float *told;   /* (PASS_FEW_ROWS, V) on their way to who watches */
     float *probs;  /* (n_routers, E) of the last routing */
     int expert;
     size_t agreeing;
