@@ -148,6 +148,7 @@ static void choices_have_streams_of_their_own(void **state)
         "{\"model\":\"auto\"," USER("abc") ",\"max_tokens\":8,"
                                            "\"temperature\":2,\"seed\":5,\"n\":3}";
     char first[3][200];
+    long long n_prompt;
 
     (void)state;
     for (size_t round = 0; round < 2; round++) {
@@ -163,7 +164,12 @@ static void choices_have_streams_of_their_own(void **state)
         }
     }
     assert_string_not_equal(first[0], first[1]);
-    assert_int_equal(number_of(c.json, "usage.completion_tokens") <= 24, 1);
+    assert_true(number_of(c.json, "usage.completion_tokens") <= 24);
+    n_prompt = number_of(c.json, "usage.prompt_tokens"); /* counted once */
+    assert_int_equal(api_post(&c, "/v1/chat/completions",
+                              "{\"model\":\"auto\"," USER("abc") ",\"max_tokens\":1}"),
+                     200);
+    assert_int_equal(number_of(c.json, "usage.prompt_tokens"), n_prompt);
 }
 
 /* The same tokens have the same log-probabilities, written or read. */
@@ -200,7 +206,13 @@ static void scoring_agrees_with_writing(void **state)
         snprintf(b, sizeof(b), "choices.0.logprobs.token_logprobs.%zu", i + n_prompt);
         assert_near(json_number_value(at(c.json, b)), json_number_value(at(wrote, a)),
                     1e-6);
+        snprintf(a, sizeof(a), "choices.0.logprobs.text_offset.%zu", i);
+        snprintf(b, sizeof(b), "choices.0.logprobs.text_offset.%zu", i + n_prompt);
+        assert_int_equal(number_of(c.json, b) - number_of(wrote, a),
+                         number_of(c.json, "choices.0.logprobs.text_offset.4"));
     }
+    assert_true(number_of(c.json, "choices.0.logprobs.text_offset.4") >
+                number_of(c.json, "choices.0.logprobs.text_offset.3"));
     /* Read as text: tokens join to it, offsets are where they begin. */
     used = (size_t)snprintf(body, sizeof(body),
                             "{\"model\":\"law\",\"prompt\":\"abc d\xc3\xa9 f\","
@@ -448,6 +460,40 @@ static void a_required_call_is_made(void **state)
     json_decref(arguments);
 }
 
+static void a_streamed_call_comes_in_one_piece(void **state)
+{
+    size_t n_calls = 0;
+    struct chunks s;
+
+    (void)state;
+    assert_int_equal(
+        api_post(&c, "/v1/chat/completions",
+                 "{\"model\":\"law\"," USER(
+                     "abc") "," TOOL
+                            ",\"tool_choice\":{\"type\":\"function\",\"function\":"
+                            "{\"name\":\"flip\"}},\"max_tokens\":150,"
+                            "\"temperature\":0,\"stream\":true}"),
+        200);
+    read_chunks(&s);
+    assert_true(s.done);
+    for (size_t i = 0; i < s.n; i++) {
+        const json_t *const text = at(s.at[i], "choices.0.delta.content");
+
+        assert_true(!text || !json_string_length(text));
+        if (json_is_array(at(s.at[i], "choices.0.delta.tool_calls"))) {
+            n_calls++;
+            assert_string_equal(
+                text_of(s.at[i], "choices.0.delta.tool_calls.0.function.name"), "flip");
+            assert_int_equal(number_of(s.at[i], "choices.0.delta.tool_calls.0.index"),
+                             0);
+        }
+    }
+    assert_int_equal(n_calls, 1);
+    assert_string_equal(text_of(s.at[s.n - 1], "choices.0.finish_reason"),
+                        "tool_calls");
+    free_chunks(&s);
+}
+
 static void a_schema_is_kept_or_refused(void **state)
 {
     json_t *value;
@@ -521,6 +567,7 @@ int main(void)
         cmocka_unit_test(a_deadline_is_a_504),
         cmocka_unit_test(h28_stop_strings_do_not_leak),
         cmocka_unit_test(a_required_call_is_made),
+        cmocka_unit_test(a_streamed_call_comes_in_one_piece),
         cmocka_unit_test(a_schema_is_kept_or_refused),
         cmocka_unit_test(a_model_without_an_end_of_turn_takes_no_form),
     };

@@ -63,6 +63,43 @@ static void experts_come_and_go(void **state)
                      404);
 }
 
+/* Answers that are under way, and those in the queue, keep what they began with. */
+static void answers_outlive_what_gives_them(void **state)
+{
+    const char *const add = "{\"name\":\"tales\",\"path\":\"tales\"}";
+    const char *const body = "{\"model\":\"tales\"," USER(
+        "abc") ",\"max_tokens\":200,"
+               "\"temperature\":0,\"n\":5,\"logit_bias\":{\"2\":-100,"
+               "\"0\":-100}}";
+    struct raw *const waiting = malloc(sizeof(*waiting));
+    char want[4096];
+    json_t *got;
+
+    (void)state;
+    assert_int_equal(api_ask(&c, "POST", "/v1/experts", "root-key", add), 201);
+    assert_int_equal(api_post(&c, "/v1/chat/completions", body), 200);
+    snprintf(want, sizeof(want), "%s", text_of(c.json, "choices.4.message.content"));
+    for (size_t i = 0; i < 3; i++) {
+        api_send(&c, "POST", "/v1/chat/completions", NULL, body);
+        *waiting = c.raw;
+        assert_int_equal(api_ask(&c, "DELETE", "/v1/experts/tales", "root-key", ""),
+                         200);
+        assert_int_equal(api_ask(&c, "POST", "/v1/reload", "root-key", "{}"), 200);
+        assert_int_equal(api_ask(&c, "POST", "/v1/experts", "root-key", add), 201);
+        if (raw_reply(waiting, 60) == 404) { /* it came after the removal */
+            raw_close(waiting);
+            continue;
+        }
+        got = json_loads(waiting->body, 0, NULL);
+        assert_string_equal(text_of(got, "choices.4.message.content"), want);
+        assert_string_equal(text_of(got, "artel.expert"), "tales");
+        json_decref(got);
+        raw_close(waiting);
+    }
+    assert_int_equal(api_ask(&c, "DELETE", "/v1/experts/tales", "root-key", ""), 200);
+    free(waiting);
+}
+
 static void health_and_metrics(void **state)
 {
     char *line, *save = NULL, name[128], last[128] = "";
@@ -198,6 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_are_listed_and_found),
         cmocka_unit_test(experts_come_and_go),
+        cmocka_unit_test(answers_outlive_what_gives_them),
         cmocka_unit_test(health_and_metrics),
         cmocka_unit_test(h16_who_leaves_frees_the_place),
         cmocka_unit_test(a_full_queue_is_a_429),

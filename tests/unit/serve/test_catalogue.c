@@ -186,11 +186,12 @@ static void experts_come_from_the_allowed_folder_alone(void **state)
     refuse(c, "tales", "tales", ARTEL_EUSAGE, "SRV30");
     catalogue_close(c);
     served_run(s.folder, "ln -s \"$PWD/moa/experts/law\" adapters/link");
-    served_run(s.folder, "cp -r adapters adapters-too");
+    served_run(s.folder, "cp -r adapters adapters-too && cp -r adapters adapterz");
     c = opened(s.adapters);
     refuse(c, "x", "../moa/experts/law", ARTEL_EUSAGE, "SRV31");
     refuse(c, "x", "../../../../etc", ARTEL_EUSAGE, "SRV31");
     refuse(c, "x", "/nowhere/at/all", ARTEL_EUSAGE, "SRV31");
+    refuse(c, "x", "../adapterz/tales", ARTEL_EUSAGE, "SRV31");
     refuse(c, "x", "link", ARTEL_EUSAGE, "SRV31");
     refuse(c, "x", ".", ARTEL_EUSAGE, "SRV31");
     refuse(c, "x", "missing", ARTEL_EIO, "IO01");
@@ -209,7 +210,7 @@ static void experts_come_from_the_allowed_folder_alone(void **state)
     assert_int_equal(catalogue_remove(c, "tales", &err), 0);
     assert_error(catalogue_remove(c, "tales", &err), ARTEL_EUSAGE, err, "SRV33");
     catalogue_close(c);
-    served_run(s.folder, "rm -r adapters/link adapters-too");
+    served_run(s.folder, "rm -r adapters/link adapters-too adapterz");
 }
 
 static void what_is_replaced_stays_for_who_holds_it(void **state)
