@@ -65,7 +65,7 @@ int engine_open(struct engine **out, const struct engine_options *o,
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->wake, NULL);
     if (start_thread(e)) {
-        rc = error_set(err, ARTEL_ELIMIT, "SRV02", NULL,
+        rc = error_set(err, ARTEL_ELIMIT, "SRV14", NULL,
                        "no thread can be started (ulimit -u, -v)");
     } else {
         pthread_mutex_lock(&e->lock);
