@@ -5,6 +5,8 @@
  */
 #include "support/toy_pool.h"
 
+#include <omp.h>
+
 static const struct gate_rule rules[] = {
     {.place = ROUTER_LAYER, .fix_expert = true},
     {.place = ROUTER_LAYER, .fix_expert = true, .selector = SELECT_VOTE},
@@ -259,5 +261,6 @@ int main(void)
         cmocka_unit_test(company_changes_no_bit),
     };
 
+    omp_set_num_threads(1); /* so many small forks would be most of the time */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
