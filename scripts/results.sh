@@ -177,7 +177,8 @@ part_stress() {
         case $m in
         slim) train stress stress slim lora.rank=4 router.experts=4 slim.beta=1 ;;
         molora) train stress stress molora lora.rank=2 router.experts=4 ;;
-        *) train stress stress "$m" ;;
+        single) train stress stress single ;;
+        *) train stress stress "$m" router.epochs=1 ;;
         esac
         case $m in
         single) expert=law ;;
