@@ -15,7 +15,7 @@ folder, doc = sys.argv[1:3]
 
 METHODS = ["base", "single", "mixed", "moa", "router-only", "ridge", "classifier", "arrow",
            "molora", "mixlora", "slim", "modula-flan", "modula-res"]
-TITLES = {"single": "single (told the domain)", "router-only": "moa, router_only"}
+TITLES = {"single": "single (told the domain)", "router-only": "moa router_only"}
 GENERAL = ["mmlu", "piqa", "winogrande", "wikitext2"]
 
 
@@ -60,6 +60,12 @@ def table(head, rows):
         return "Not measured."
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     return "\n".join(lines + ["| " + " | ".join(r) + " |" for r in rows])
+
+
+def missing(measured_of, names):
+    """What a table still lacks, as a line below it."""
+    left = [title(n) for n in names if n not in measured_of]
+    return f"\n\nNot measured: {', '.join(left)}." if left else ""
 
 
 def percent(v, digits=1):
@@ -112,7 +118,8 @@ def perplexity():
                     costs(m))
         names = list(d)
     return rows and table(["method"] + names + ["geometric mean", "rows a domain", "parameters",
-                                                "tokens", "core minutes"], rows)
+                                                "tokens", "core minutes"], rows) + \
+        missing(likelihoods(), METHODS)
 
 
 def score():
@@ -122,7 +129,8 @@ def score():
         rows.append([title(n)] + [percent(v["score"]) for v in d.values()] +
                     [percent(mean([v["score"] for v in d.values() if v["score"] is not None]))])
         names = [f"{k} ({v.get('score_rows', 0)})" for k, v in d.items()]
-    return rows and table(["method"] + names + ["mean"], rows)
+    return rows and table(["method"] + names + ["mean"], rows) + \
+        missing(all_measured("score"), METHODS)
 
 
 def routing():
@@ -134,7 +142,9 @@ def routing():
         rows.append([title(n)] + [percent(v["routing_accuracy"]) for v in d.values()] +
                     [percent(m["routing_accuracy"], 2), number(m.get("gate_entropy"), 2)])
         names = list(d)
-    return rows and table(["method"] + names + ["all", "entropy of gates"], rows)
+    return rows and table(["method"] + names + ["all", "entropy of gates"], rows) + \
+        missing(likelihoods(), ["moa", "router-only", "ridge", "classifier", "arrow", "modula-flan",
+                                "modula-res"])
 
 
 def confusion(method):
@@ -182,17 +192,21 @@ def general():
         for is_base, row in cells.items():
             if is_base == (n == "base"):
                 rows.append([title(n)] + row)
-    return rows and table(["method"] + general_head(head), rows)
+    return rows and table(["method"] + general_head(head), rows) + \
+        missing(all_measured("general"), [n for n in METHODS if n != "single"])
 
 
-def identity():
-    """Share of the identities in the domains and outside."""
-    m, g = measured("score", "slim"), most("general", "slim")
-    if not m or not g:
-        return None
-    g = g["methods"][-1]
-    sets = {**m["domains"], **g["domains"], **g["general"]}
-    return table(["set"] + list(sets), [["share"] + [percent(v.get("identity_share")) for v in sets.values()]])
+def identity(prefix=""):
+    """Share of slim's identities in the domains and outside."""
+    sets = {}
+    for kind in ("score", "general", "text"):
+        found = most(prefix + kind, "slim")
+        if found:
+            m = found["methods"][-1]
+            sets.update({k: v for k, v in {**m["domains"], **m["general"]}.items()
+                         if k not in sets and v["rows"] > 1})
+    return sets and table(["set"] + list(sets),
+                          [["share of identity"] + [percent(v.get("identity_share")) for v in sets.values()]])
 
 
 def ood():
@@ -203,7 +217,8 @@ def ood():
                      number(b["perplexity"]), percent(b.get("json_valid")),
                      percent(b.get("json_name")), percent(b["score"]), rows_of(m)])
     return rows and table(["method", "svamp: perplexity", "number right", "bfcl: perplexity",
-                           "is JSON", "name right", "all right", "rows"], rows)
+                           "is JSON", "name right", "all right", "rows"], rows) + \
+        missing(all_measured("general"), [n for n in METHODS if n != "single"])
 
 
 def seeds():
@@ -237,10 +252,10 @@ def stress():
             n_law = law["rows"]
             rows.append(["base" if is_base else STRESSED.get(n, n), number(law["perplexity"]),
                          percent(law["score"])] + cells[is_base] +
-                        [percent(m["identity_share"]) if m.get("identity_share") else "–",
-                         millions(m.get("trainable_parameters"))])
+                        [millions(m.get("trainable_parameters"))])
     return rows and table(["method", f"law ({n_law} rows): perplexity", "score"] +
-                          general_head(head) + ["identity's share on law", "parameters"], rows)
+                          general_head(head) + ["parameters"], rows) + \
+        missing(all_measured("stress-general", STRESS), STRESS)
 
 
 def grown():
@@ -255,7 +270,10 @@ def grown():
                          for k in ("parameters", "tokens", "steps", "seconds")] +
                         ["unchanged" if a["others_unchanged"] else "CHANGED"])
     return rows and table(["method", "parameters", "tokens", "steps", "seconds",
-                           "old experts' files"], rows)
+                           "old experts' files"], rows) + \
+        missing([n for n in METHODS if load(f"grow/{n}")],
+                ["single", "moa", "router-only", "ridge", "classifier", "arrow", "modula-flan",
+                 "modula-res"])
 
 
 def grown_domains():
@@ -291,7 +309,8 @@ def main():
     made = {"perplexity": perplexity, "score": score, "routing": routing,
             "confusion": lambda: confusion("moa"),
             "confusion-router-only": lambda: confusion("router-only"),
-            "general": general, "identity": identity, "ood": ood, "seeds": seeds, "stress": stress, "grown": grown,
+            "general": general, "identity": identity,
+            "identity-stress": lambda: identity("stress-"), "ood": ood, "seeds": seeds, "stress": stress, "grown": grown,
             "grown-domains": grown_domains, "grown-routing": grown_routing}
     text, at, out = open(doc).read().split("\n"), 0, []
     while at < len(text):
