@@ -151,7 +151,7 @@ static bool malformed(struct exchange *x, const char *method, const char *versio
                        "this server speaks HTTP/1.1");
         return true;
     }
-    why = heads_malformed(x->connection, method, version);
+    why = heads_malformed(x->connection, method, x->url, version);
     if (!why && x->url[0] != '/' && strcmp(x->url, "*") != 0)
         why = "the target must begin with a slash";
     if (!why && !x->has_path)

@@ -73,13 +73,16 @@ static enum MHD_Result look_at(void *user, enum MHD_ValueKind kind, const char *
 }
 
 const char *heads_malformed(struct MHD_Connection *c, const char *method,
-                            const char *version)
+                            const char *target, const char *version)
 {
     const union MHD_ConnectionInfo *const size =
         MHD_get_connection_info(c, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     struct look l = {.end = version + strlen(version),
                      .http11 = !strcmp(version, "HTTP/1.1")};
 
+    /* A NUL would end the target for us, and not for a proxy before us. */
+    if (version != method + strlen(method) + 1 + strlen(target) + 1)
+        return "the first line holds NUL, or more than one blank between its words";
     MHD_get_connection_values_n(c, MHD_HEADER_KIND, look_at, &l);
     if (l.wrong)
         return l.wrong;

@@ -164,9 +164,9 @@ bool guard_decode(char *out, const char *url);
 int guard_keys(struct http *h, const struct http_options *o, struct artel_error *err);
 
 /* ---- http_heads.c: what the lines of a head say of each other ---- */
-/* NULL, or what is malformed. METHOD and VERSION as libmicrohttpd gave them. */
+/* NULL, or what is malformed. METHOD, TARGET and VERSION as libmicrohttpd gave them. */
 const char *heads_malformed(struct MHD_Connection *c, const char *method,
-                            const char *version);
+                            const char *target, const char *version);
 size_t heads_count(struct MHD_Connection *c, const char *name);
 
 /* ---- http_wire.c: connections and their deadlines ---- */

@@ -215,6 +215,10 @@ static void h06_hostile_targets_find_nothing(void **state)
         if (r.status != 400 && r.status != 404)
             fail_msg("%s: %d", targets[i], r.status);
     }
+    /* A target does not end where NUL stands. */
+    raw_ask(&r, c.port, "GET /health\0/a HTTP/1.1\r\n" HOST "\r\n",
+            sizeof("GET /health\0/a HTTP/1.1\r\n" HOST "\r\n") - 1);
+    assert_int_equal(r.status, 400);
     /* A path is decoded once, and is a name, not a file. */
     assert_int_equal(
         case_ask(&c, &r, "GET /tree/%2e./%252e?x=%00 HTTP/1.1\r\n" HOST "\r\n"), 200);
