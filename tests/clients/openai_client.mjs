@@ -52,7 +52,8 @@ await assert.rejects(client.chat.completions.create({ ...asked, top_p: 3 }),
 await assert.rejects(new OpenAI({ baseURL, apiKey: "wrong", maxRetries: 0 }).models.list(),
   (e) => e instanceof OpenAI.AuthenticationError);
 await assert.rejects(
-  client.chat.completions.create({ ...asked, max_tokens: 400 }, { timeout: 1 }),
+  client.chat.completions.create(
+    { ...asked, model: "base", n: 16, max_tokens: 400, temperature: 2 }, { timeout: 2 }),
   (e) => e instanceof OpenAI.APIConnectionTimeoutError);
 
 const left = await client.chat.completions.create({ ...asked, max_tokens: 400, stream: true });

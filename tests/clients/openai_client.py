@@ -14,6 +14,7 @@ import openai
 folder = sys.argv[1]
 URL, KEY = os.environ["URL"] + "/v1", os.environ["KEY"]
 client = openai.OpenAI(base_url=URL, api_key=KEY, max_retries=0)
+LONG = {"n": 16, "max_tokens": 400, "temperature": 2}  # some hundred milliseconds at least
 QUESTION = [{"role": "user", "content": "alpha 3"}]
 SCHEMA = {"type": "object",
           "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99},
@@ -175,7 +176,8 @@ def errors():
     else:
         raise AssertionError("a wrong key is taken")
     try:
-        client.with_options(timeout=1e-4).chat.completions.create(model="auto", messages=QUESTION)
+        client.with_options(timeout=2e-3).chat.completions.create(
+            model="base", messages=QUESTION, **LONG)
     except openai.APITimeoutError:
         pass
     else:
