@@ -4,10 +4,10 @@ set(ARTEL_FOLDERS base files model text data math tiles experts decoder train sa
 set(ARTEL_PRIVATE_PACKAGES jansson yaml-0.1 libcrypto libpcre2-8 libutf8proc lapacke)
 # Not among the packages: the private ones of libcurl's own .pc need not be installed.
 if(CURL_FOUND)
-  list(APPEND ARTEL_PRIVATE_LIBS -lcurl)
+  string(APPEND ARTEL_PRIVATE_LIBS " -lcurl")
 endif()
 if(MICROHTTPD_FOUND)
-  list(APPEND ARTEL_PRIVATE_LIBS -lmicrohttpd)
+  string(APPEND ARTEL_PRIVATE_LIBS " -lmicrohttpd")
 endif()
 
 # libartel.so and libartel.a, of which only what artel.h marks ARTEL_API can be seen.

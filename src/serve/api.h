@@ -39,11 +39,11 @@ struct api {
     struct engine *engine;
     struct catalogue *catalogue;
     struct grammar_pieces *pieces;
-    struct http *http;      /* for its numbers */
-    size_t max_choices;     /* n of one request, 16 */
-    size_t max_tokens;      /* of an answer; 0: what the context leaves */
-    double request_seconds; /* deadline of a request; 0: none */
-    float threshold;        /* where a request names none; 0: none */
+    _Atomic(struct http *) http; /* for its numbers; NULL until it is open */
+    size_t max_choices;          /* n of one request, 16 */
+    size_t max_tokens;           /* of an answer; 0: what the context leaves */
+    double request_seconds;      /* deadline of a request; 0: none */
+    float threshold;             /* where a request names none; 0: none */
     enum job_below below;
     bool strict;               /* unknown fields are refused; else listed in a header */
     bool page;                 /* the web page is there */

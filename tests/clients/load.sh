@@ -6,7 +6,7 @@
 #   REQUESTS=2000    of 16 tokens, and five times as many of one token
 #   CLIENTS_AT_ONCE=64
 set -u
-SERVE_WORDS="--parallel 32 --queue 512 --max-connections 256"
+SERVE_WORDS="--parallel 32 --queue 512 --max-connections 256 ${MORE_WORDS-}"
 . "$TESTS/clients/server.inc"
 REQUESTS=${REQUESTS-2000}
 at_once=${CLIENTS_AT_ONCE-64}

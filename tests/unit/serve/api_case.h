@@ -27,6 +27,7 @@ static inline void api_case_open(struct api_case *c)
     const struct engine_options eo = {
         .seats = 4, .queue = 6, .context = 256, .cache_bytes = (size_t)16 << 20};
     struct http_options ho;
+    struct http *http;
     struct artel_error err;
 
     memset(c, 0, sizeof(*c));
@@ -48,7 +49,8 @@ static inline void api_case_open(struct api_case *c)
     ho.user = &c->api;
     ho.admin_keys = admin;
     ho.n_admin_keys = 1;
-    assert_int_equal(http_open(&c->api.http, &ho, &err), 0);
+    assert_int_equal(http_open(&http, &ho, &err), 0);
+    c->api.http = http;
 }
 
 static inline void api_case_close(struct api_case *c)
