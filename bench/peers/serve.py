@@ -194,9 +194,9 @@ def free_port():
 
 
 class Server:
-    def __init__(self, program, settings, command, env, fields):
+    def __init__(self, program, settings, command, fields):
         self.program, self.settings = program, settings
-        self.command, self.env, self.fields = command, env, fields
+        self.command, self.fields = command, fields
 
     def __enter__(self):
         self.address = "127.0.0.1", free_port()
@@ -204,7 +204,7 @@ class Server:
         cpus = self.cpus
         self.process = subprocess.Popen(
             [*self.command, "--port", str(self.address[1])], stdout=self.log,
-            stderr=self.log, env={**os.environ, **self.env},
+            stderr=self.log,
             preexec_fn=lambda: os.sched_setaffinity(0, cpus))
         try:
             self.await_health()
@@ -296,16 +296,14 @@ def servers(env, experts, cpus, loras):
     threads = str(len(cpus))
     artel = [env["ARTEL"], "serve", env["MIXTURE"], "--model", env["MODEL"], "--threads",
              threads, "--precision"]
-    out = [Server("artel", "fp32", [*artel, "fp32"], {}, artel_fields)]
+    out = [Server("artel", "fp32", [*artel, "fp32"], artel_fields)]
     if "amx_bf16" in cpu_flags():
-        out.append(Server("artel", "bf16", [*artel, "bf16"], {}, artel_fields))
+        out.append(Server("artel", "bf16", [*artel, "bf16"], artel_fields))
     llama = [env["LLAMA_SERVER"], "--model", env["MODEL"], "--threads", threads,
              "--threads-batch", threads, "--parallel", str(STREAMS), "--ctx-size",
              str(2048 * STREAMS), "--cache-ram", "0", "--lora-init-without-apply", "--lora",
              ",".join(loras)]
-    places = {"OMP_PROC_BIND": "true", "OMP_PLACES": ",".join("{%d}" % c for c in cpus)}
-    out.append(Server("llama.cpp", "default", llama, {}, llama_fields))
-    out.append(Server("llama.cpp", "threads bound", llama, places, llama_fields))
+    out.append(Server("llama.cpp", "default", llama, llama_fields))
     only = [text for text in env.get("ONLY", "").split(",") if text]
     for server in out:
         server.cpus = cpus
@@ -345,6 +343,22 @@ def ratio(ours, theirs, column, more):
     return f"{statistics.median(ratios):.2f} x" if ratios else ""
 
 
+def one_table(found, title, column, digits, more):
+    ours = ["artel, fp32", "artel, bf16"]
+    names = ["llama.cpp, default", *[n for n in ours if any(who == n for _, who in found)]]
+    lines = [f"| {title} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for task in TASKS:
+        theirs, cells = found.get((task.name, names[0]), {}), [task.name]
+        for name in names:
+            mine = found.get((task.name, name), {})
+            values = [float(row[column]) for row in mine.values()]
+            text = spread(values, digits) if any(values) else ""
+            by = ratio(mine, theirs, column, more) if name in ours and text else ""
+            cells.append(f"{text}; {by}" if by else text)
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
 def table(path):
     with path.open(newline="") as f:
         rows = list(csv.DictReader(f))
@@ -352,25 +366,11 @@ def table(path):
     for row in rows:
         key = row["task"], f"{row['program']}, {row['settings']}"
         found.setdefault(key, {})[row["round"]] = row
-    ours = ["artel, fp32", "artel, bf16"]
-    lines = ["| task | program | ms to the first text | tokens/s | while all write "
-             "| artel fp32: first, tokens/s | artel bf16: first, tokens/s |",
-             "|---|---|---:|---:|---:|---:|---:|"]
-    for (task, who), rounds in sorted(
-            found.items(), key=lambda item: [t.name for t in TASKS].index(item[0][0])):
-        def values(column):
-            return [float(row[column]) for row in rounds.values()]
-        cells = [task, who, spread(values("first_ms"), 0),
-                 spread(values("tokens_per_second"), 1),
-                 f"{statistics.median(values('writing_tokens_per_second')):.1f}"]
-        for name in ours:
-            mine = found.get((task, name), {})
-            cells.append("" if who in ours or not mine else ", ".join([
-                ratio(mine, rounds, "first_ms", False),
-                ratio(mine, rounds, "tokens_per_second", True)]))
-        lines.append("| " + " | ".join(cells) + " |")
-    lines.append("")
-    for name in ours:
+    lines = one_table(found, "ms to the first text", "first_ms", 0, False)
+    lines += one_table(found, "tokens/s", "tokens_per_second", 1, True)
+    lines += one_table(found, "tokens/s while all write", "writing_tokens_per_second", 1,
+                       True)
+    for name in ("artel, fp32", "artel, bf16"):
         one = found.get(("8 streams, one expert", name), {})
         each = found.get(("8 streams, 8 experts", name), {})
         if one and each:
