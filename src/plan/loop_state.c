@@ -40,14 +40,17 @@ void loop_state_count(struct loop_state *s, const struct step_report *r,
 /*
  * The final norm bounds the logits, and what overflows before it may come out as zeros: a
  * run at an absurd rate can stay finite for ever. That it is dead shows all the same, in a
- * loss no better than a guess or a gradient that is exactly nothing.
+ * loss no better than a guess or, where there was one before, a gradient that is exactly
+ * nothing. (The router of a single expert never has any.)
  */
 int loop_state_check_diverged(struct loop_state *s, const struct step_report *r,
                               size_t n_vocab, struct artel_error *err)
 {
     const double bound = fmax(log((double)n_vocab), 1.5 * s->start_loss);
+    const bool moves = r->grad_norm > 0 || !s->had_gradient;
 
-    if ((double)r->loss <= bound && r->grad_norm > 0) {
+    s->had_gradient |= r->grad_norm > 0;
+    if ((double)r->loss <= bound && moves) {
         s->diverged = 0;
         return 0;
     }

@@ -28,6 +28,7 @@ struct loop_state {
     double last[LOOP_WINDOW]; /* a ring, by number of updates */
     uint64_t n_losses;
     uint64_t diverged; /* steps in a row above the bound */
+    bool had_gradient; /* a step of this process had one; not in state.json */
     bool has_best;
     double best_measure, best_loss, valid_loss;
     uint64_t best_step, worse_evals, evaluated; /* evaluated: position, or UINT64_MAX */
