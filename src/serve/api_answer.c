@@ -13,8 +13,9 @@
 #include "serve/api_parts.h"
 #include "serve/api_reply.h"
 
-struct answer *answer_new(struct api *api, struct exchange *x,
-                          const struct answer_kind *kind)
+/* NULL: no memory; X has been answered then. */
+static struct answer *answer_new(struct api *api, struct exchange *x,
+                                 const struct answer_kind *kind)
 {
     struct answer *const a = calloc(1, sizeof(*a));
 
@@ -72,7 +73,8 @@ static uint64_t any_seed(void)
     return seed;
 }
 
-int answer_prepare(struct answer *a, size_t n_prompts, struct artel_error *err)
+/* R has been read: WHO and EXPERT of its model, N_PROMPTS empty prompts and their choices. */
+static int answer_prepare(struct answer *a, size_t n_prompts, struct artel_error *err)
 {
     int rc;
 
@@ -472,4 +474,29 @@ void answer_submit(struct answer *a, const struct job_options *o, make_grammar *
     if (rc < 0)
         fail(a, rc, &err);
     leave(a, NULL);
+}
+
+struct answer *answer_read(struct api *api, struct exchange *x,
+                           const struct answer_kind *kind)
+{
+    struct answer *const a = answer_new(api, x, kind);
+    struct request_limits limits;
+    struct artel_error err;
+    const char *body;
+    size_t n;
+    int rc;
+
+    if (!a)
+        return NULL;
+    api_limits(api, &limits);
+    body = exchange_body(x, &n);
+    rc = kind->read(&a->r, &limits, body, n, &err);
+    if (rc == 0)
+        rc = answer_prepare(a, a->r.n_prompts ? a->r.n_prompts : 1, &err);
+    if (rc == 0)
+        rc = kind->encode(a, &err);
+    if (rc == 0)
+        return a;
+    answer_refuse(a, rc, &err);
+    return NULL;
 }

@@ -50,6 +50,10 @@ struct answer_kind {
     const char *id_prefix;     /* "chatcmpl-" */
     const char *stream_object; /* of chunks */
     const char *prompt_field;  /* at fault where a prompt does not fit */
+    int (*read)(struct request *r, const struct request_limits *l, const char *body,
+                size_t n, struct artel_error *err);
+    /* PROMPTS, empty so far: one for each that was read, or one for the conversation. */
+    int (*encode)(struct answer *a, struct artel_error *err);
     /* Tokens (and text) have come; they are kept. NULL: nothing is. */
     void (*keep)(struct choice *c, const struct job_event *e);
     /* What a stream begins with, and all of what was kept that may leave by now. */
@@ -85,11 +89,9 @@ struct answer {
     atomic_bool gone;
 };
 
-/* NULL: no memory; X has been answered then. */
-struct answer *answer_new(struct api *api, struct exchange *x,
-                          const struct answer_kind *kind);
-/* R has been read: WHO and EXPERT of its model, N_PROMPTS empty prompts and their choices. */
-int answer_prepare(struct answer *a, size_t n_prompts, struct artel_error *err);
+/* The request of X, read and its prompts encoded. NULL: X has been refused. */
+struct answer *answer_read(struct api *api, struct exchange *x,
+                           const struct answer_kind *kind);
 /* Options of sampling and length as the request and the model have them. */
 void answer_options(const struct answer *a, struct job_options *o);
 /* Submit a job for each choice; O is what they have in common, GRAMMAR (may be NULL) makes

@@ -146,14 +146,6 @@ static json_t *reply(struct answer *a)
     return o;
 }
 
-static const struct answer_kind chat = {.id_prefix = "chatcmpl-",
-                                        .stream_object = "chat.completion.chunk",
-                                        .prompt_field = "messages",
-                                        .keep = keep,
-                                        .flow = flow,
-                                        .finish = finish,
-                                        .reply = reply};
-
 /* The answer's form; its own field is named where it asks for what cannot be kept. */
 static int make(struct grammar **out, const struct answer *a, struct artel_error *err)
 {
@@ -213,29 +205,23 @@ static int encode(struct answer *a, struct artel_error *err)
     return rc;
 }
 
+static const struct answer_kind chat = {.id_prefix = "chatcmpl-",
+                                        .stream_object = "chat.completion.chunk",
+                                        .prompt_field = "messages",
+                                        .read = request_chat,
+                                        .encode = encode,
+                                        .keep = keep,
+                                        .flow = flow,
+                                        .finish = finish,
+                                        .reply = reply};
+
 void api_chat(void *user, struct exchange *x)
 {
-    struct answer *const a = answer_new(user, x, &chat);
-    struct request_limits limits;
+    struct answer *const a = answer_read(user, x, &chat);
     struct job_options o;
-    struct artel_error err;
-    const char *body;
-    size_t n;
-    int rc;
 
     if (!a)
         return;
-    api_limits(user, &limits);
-    body = exchange_body(x, &n);
-    rc = request_chat(&a->r, &limits, body, n, &err);
-    if (rc == 0)
-        rc = answer_prepare(a, 1, &err);
-    if (rc == 0)
-        rc = encode(a, &err);
-    if (rc < 0) {
-        answer_refuse(a, rc, &err);
-        return;
-    }
     answer_options(a, &o);
     answer_submit(
         a, &o,

@@ -120,14 +120,6 @@ static json_t *reply(struct answer *a)
     return o;
 }
 
-static const struct answer_kind completions = {.id_prefix = "cmpl-",
-                                               .stream_object = "text_completion",
-                                               .prompt_field = "prompt",
-                                               .keep = keep,
-                                               .flow = flow,
-                                               .finish = finish,
-                                               .reply = reply};
-
 int encode_prompt(struct prompt *out, const struct request_prompt *p,
                   const struct artel_model *m, struct artel_error *err)
 {
@@ -177,29 +169,23 @@ static int encode_all(struct answer *a, struct artel_error *err)
     return rc;
 }
 
+static const struct answer_kind completions = {.id_prefix = "cmpl-",
+                                               .stream_object = "text_completion",
+                                               .prompt_field = "prompt",
+                                               .read = request_completion,
+                                               .encode = encode_all,
+                                               .keep = keep,
+                                               .flow = flow,
+                                               .finish = finish,
+                                               .reply = reply};
+
 void api_completions(void *user, struct exchange *x)
 {
-    struct answer *const a = answer_new(user, x, &completions);
-    struct request_limits limits;
+    struct answer *const a = answer_read(user, x, &completions);
     struct job_options o;
-    struct artel_error err;
-    const char *body;
-    size_t n;
-    int rc;
 
     if (!a)
         return;
-    api_limits(user, &limits);
-    body = exchange_body(x, &n);
-    rc = request_completion(&a->r, &limits, body, n, &err);
-    if (rc == 0)
-        rc = answer_prepare(a, a->r.n_prompts, &err);
-    if (rc == 0)
-        rc = encode_all(a, &err);
-    if (rc < 0) {
-        answer_refuse(a, rc, &err);
-        return;
-    }
     answer_options(a, &o);
     o.prompt_logprobs = a->r.echo && a->r.top_logprobs >= 0;
     answer_submit(a, &o, NULL);

@@ -33,33 +33,30 @@ static json_t *reply(struct answer *a)
     return o;
 }
 
-static const struct answer_kind embeddings = {
-    .id_prefix = "embd-", .prompt_field = "input", .flow = flow, .reply = reply};
+static int encode(struct answer *a, struct artel_error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < a->r.n_prompts; i++)
+        rc = encode_prompt(&a->prompts[i], &a->r.prompts[i], a->who->mixture->model,
+                           err);
+    return rc;
+}
+
+static const struct answer_kind embeddings = {.id_prefix = "embd-",
+                                              .prompt_field = "input",
+                                              .read = request_embedding,
+                                              .encode = encode,
+                                              .flow = flow,
+                                              .reply = reply};
 
 void api_embeddings(void *user, struct exchange *x)
 {
-    struct answer *const a = answer_new(user, x, &embeddings);
-    struct request_limits limits;
+    struct answer *const a = answer_read(user, x, &embeddings);
     struct job_options o;
-    struct artel_error err;
-    const char *body;
-    size_t n;
-    int rc;
 
     if (!a)
         return;
-    api_limits(user, &limits);
-    body = exchange_body(x, &n);
-    rc = request_embedding(&a->r, &limits, body, n, &err);
-    if (rc == 0)
-        rc = answer_prepare(a, a->r.n_prompts, &err);
-    for (size_t i = 0; rc == 0 && i < a->r.n_prompts; i++)
-        rc = encode_prompt(&a->prompts[i], &a->r.prompts[i], a->who->mixture->model,
-                           &err);
-    if (rc < 0) {
-        answer_refuse(a, rc, &err);
-        return;
-    }
     answer_options(a, &o);
     o.embed = true;
     o.max_tokens = 0;
