@@ -43,4 +43,8 @@ Ask it one thing, or keep it from routing:
 
     build/artel run runs/demo/moa --prompt 'Date: the third of May in 1999'
     build/artel run runs/demo/moa --expert base --prompt 'Date: the third of May in 1999'
+
+Serve it to a browser and to programs that speak OpenAI's API (docs/SERVING.md):
+
+    build/artel serve runs/demo/moa
 END
