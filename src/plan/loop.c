@@ -15,6 +15,7 @@
 #include "base/cpu.h"
 #include "decoder/frozen.h"
 #include "files/write.h"
+#include "train/kept_inputs.h"
 
 #define CHECK_SECONDS 20.0 /* between looks at the run folder and the data */
 
@@ -307,6 +308,8 @@ static void report(const struct loop *l, struct loop_result *out)
         .valid_loss = s->valid_loss,
         .best_step = best && s->best_step != s->position ? s->best_step : 0,
         .early_stopped = s->early_stopped,
+        .inputs_found = l->in->train.kept ? kept_inputs_found(l->in->train.kept) : 0,
+        .inputs_computed = trainer_rows_computed(l->trainer),
     };
 }
 

@@ -54,6 +54,8 @@ struct loop_result {
     double valid_loss;  /* of the weights that are kept; 0 without validation */
     uint64_t best_step; /* 0: the last */
     bool early_stopped;
+    size_t inputs_found, inputs_computed; /* rows, of this process; where routers alone
+                                             are trained */
 };
 
 /*

@@ -57,6 +57,7 @@ int loop_save(struct loop *l, struct artel_error *err)
 
     if (rc < 0 || l->last_saved == l->s.position)
         return rc;
+    trainer_keep_inputs(l->trainer, false);
     steplog_sync(&l->log);
     rc = write_state(l, l->in->folder, l->in->settings->save_total_limit, &reason);
     l->save_failed = rc < 0;
@@ -78,6 +79,8 @@ int loop_last_save(struct loop *l, struct artel_error *err)
 {
     int rc = loop_save(l, err);
 
+    if (rc == 0)
+        trainer_keep_inputs(l->trainer, true);
     if (rc == 0 && l->save_failed) {
         if (err)
             *err = l->save_error;

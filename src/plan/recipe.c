@@ -60,6 +60,7 @@ static const struct recipe_router router_defaults = {
     .temperature = 1,
     .ridge_lambda = 1e-2,
     .classifier_lambda = 1e-3,
+    .cache_mib = 1024,
 };
 
 static const struct recipe_slim slim_defaults = {

@@ -116,6 +116,7 @@ struct recipe_router {
     struct layer_list ridge_layers;
     double ridge_lambda;      /* 1e-2 */
     double classifier_lambda; /* 1e-3 */
+    size_t cache_mib; /* of router inputs on disk at most, 1024; 0: none are kept */
 };
 
 /* SLIM's own settings. */

@@ -142,6 +142,7 @@ static const struct recipe_key keys[] = {
     {"router", "ridge_layers", KEY_LAYERS, IN_ROUTER(ridge_layers), 0, 0, 0, NULL},
     {"router", "ridge_lambda", KEY_REAL, IN_ROUTER(ridge_lambda), 0, 1e6, KEY_ABOVE, NULL},
     {"router", "classifier_lambda", KEY_REAL, IN_ROUTER(classifier_lambda), 0, 1e6, KEY_ABOVE, NULL},
+    {"router", "cache_mib", KEY_COUNT, IN_ROUTER(cache_mib), 0, MANY, 0, NULL},
 
     {"slim", "identities", KEY_COUNT, IN_SLIM(identities), 0, 1024, 0, NULL},
     {"slim", "top_k", KEY_COUNT, IN_SLIM(top_k), 1, 1024, 0, NULL},

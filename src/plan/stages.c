@@ -21,8 +21,10 @@ static const char *const idle_keys[] = {
 /* Keys of the section router that a stage's weights do not depend on, by what teaches
  * its routers: labels, or the answers. */
 static const char *const idle_with_labels[] = {
-    "freeze_old",  "init_std",     "token_learning_rate", "experts",          "top_k",
-    "temperature", "ridge_layers", "ridge_lambda",        "classifier_lambda"};
+    "freeze_old",   "init_std",     "token_learning_rate",
+    "experts",      "top_k",        "temperature",
+    "ridge_layers", "ridge_lambda", "classifier_lambda",
+    "cache_mib"};
 static const char *const idle_with_answers[] = {"freeze_old",
                                                 "eta",
                                                 "learning_rate",
@@ -38,7 +40,8 @@ static const char *const idle_with_answers[] = {"freeze_old",
                                                 "temperature",
                                                 "ridge_layers",
                                                 "ridge_lambda",
-                                                "classifier_lambda"};
+                                                "classifier_lambda",
+                                                "cache_mib"};
 
 /* And of routers that are made of the experts: what is read. */
 static const char *const read_by_none[] = {"top_k", "temperature"};

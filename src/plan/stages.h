@@ -229,6 +229,15 @@ int group_carry_out(struct stage_group *g, struct job *job, struct artel_error *
 int group_memory(size_t *bytes, const struct stage_group *g, const struct job *job,
                  struct artel_error *err);
 
+/* Router inputs of S over M on disk: those that are there, and room for more. *OUT is NULL
+ * where none are kept. M's experts stay as they are while it is open. */
+int stage_kept_inputs(struct kept_inputs **out, const struct job *job,
+                      const struct stage *s, const struct mixture *m,
+                      struct artel_error *err);
+/* How many rows that has spared S. */
+void tell_inputs(const struct job *job, const struct stage *s, size_t found,
+                 size_t computed);
+
 /* The loop of stage S over M; *SUMMARY is new. */
 int stage_train(json_t **summary, struct job *job, const struct stage *s,
                 struct mixture *m, const json_t *inputs, struct artel_error *err);

@@ -16,6 +16,7 @@
 #include "plan/results.h"
 #include "plan/stages.h"
 #include "save/adapter.h"
+#include "train/kept_inputs.h"
 
 /* Kept router inputs: 69 kB a row for a model of 30 layers of 576. */
 #define KEPT_INPUT_BYTES ((size_t)1 << 30)
@@ -391,6 +392,11 @@ json_t *stage_summary(const struct job *job, const struct loop_input *in,
         json_object_set_new(o, "valid_loss", real_or_null(l->valid_loss));
     if (o && in->settings->spike_z > 0)
         json_object_set_new(o, "spike_steps", json_integer((json_int_t)l->spikes));
+    if (o && l->inputs_found + l->inputs_computed)
+        json_object_set_new(o, "router_inputs",
+                            json_pack("{s:I, s:I}", "found",
+                                      (json_int_t)l->inputs_found, "computed",
+                                      (json_int_t)l->inputs_computed));
     if (o && l->best_step)
         json_object_set_new(o, "best_step", json_integer((json_int_t)l->best_step));
     return o;
@@ -405,6 +411,8 @@ static void add_result(struct loop_result *sum, const struct loop_result *more)
     sum->tokens += more->tokens;
     sum->answer_tokens += more->answer_tokens;
     sum->seconds += more->seconds;
+    sum->inputs_found += more->inputs_found;
+    sum->inputs_computed += more->inputs_computed;
 }
 
 bool stage_refreshes(const struct job *job, const struct stage *s)
@@ -430,8 +438,25 @@ void stage_refresh_input(struct loop_input *out, const struct job *job,
         out->train.router_learning_rate = (float)router->refresh_rate;
 }
 
+/* Routers alone over experts that do not move; their inputs may be on disk. */
+static int run_routers(struct loop_input *in, const struct job *job,
+                       const struct stage *s, struct loop_result *out,
+                       struct artel_error *err)
+{
+    int rc = stage_kept_inputs(&in->train.kept, job, s, in->mixture, err);
+
+    if (rc == 0)
+        rc = loop_run(in, out, err);
+    if (rc == 0)
+        tell_inputs(job, s, out->inputs_found, out->inputs_computed);
+    kept_inputs_close(in->train.kept);
+    in->train.kept = NULL;
+    return rc;
+}
+
 static int refresh_routers(const struct loop_input *joint, const struct job *job,
-                           bool *none, struct loop_result *sum, struct artel_error *err)
+                           const struct stage *s, bool *none, struct loop_result *sum,
+                           struct artel_error *err)
 {
     struct loop_input in;
     struct loop_result result = {0};
@@ -441,7 +466,7 @@ static int refresh_routers(const struct loop_input *joint, const struct job *job
     stage_refresh_input(&in, job, joint, none);
     in.folder = folder;
     if (rc == 0)
-        rc = loop_run(&in, &result, err);
+        rc = run_routers(&in, job, s, &result, err);
     free(folder);
     add_result(sum, &result);
     return rc;
@@ -467,9 +492,10 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
     rc = job_prepare(job, stage_precision(job, s),
                      err); /* an evaluation may have wanted another form */
     if (rc == 0)
-        rc = loop_run(&in, &result, err);
+        rc = in.train.lm_loss ? loop_run(&in, &result, err)
+                              : run_routers(&in, job, s, &result, err);
     if (rc == 0 && stage_refreshes(job, s))
-        rc = refresh_routers(&in, job, none, &result, err);
+        rc = refresh_routers(&in, job, s, none, &result, err);
     if (rc == 0) {
         *summary = stage_summary(job, &in, &result);
         rc = *summary ? 0 : error_nomem(err, 1024);

@@ -2,7 +2,8 @@
 /*
  * Training routers alone. While experts are frozen and labels pick them, what a
  * router reads does not depend on any router: the decoder runs over each row
- * once, and later epochs work from the kept inputs.
+ * once, and later epochs work from the kept inputs; so do later trainings, from
+ * those on disk (kept_inputs.h).
  *
  *     d_W_r = w * sum over rows of (softmax(W_r z) - onehot(label)) z^T
  *
@@ -15,6 +16,7 @@
 
 #include "base/error.h"
 #include "math/kernels.h"
+#include "train/kept_inputs.h"
 #include "train/trainer_parts.h"
 
 void cache_carve(struct router_cache *c, struct arena *a, size_t n_routers, size_t dim,
@@ -28,6 +30,7 @@ void cache_carve(struct router_cache *c, struct arena *a, size_t n_routers, size
         c->n_slots *= 2;
     c->key = arena_take(a, c->n_slots * sizeof(*c->key));
     c->slot = arena_take(a, c->n_slots * sizeof(*c->slot));
+    c->row = arena_take(a, room * sizeof(*c->row));
     c->z = arena_f32(a, room * c->row_floats);
 }
 
@@ -58,12 +61,13 @@ float *cache_put(struct router_cache *c, const struct example *row)
         return NULL;
     i = place_of(c, row);
     c->key[i] = row;
+    c->row[c->used] = row;
     c->slot[i] = (uint32_t)c->used++;
     return c->z + c->slot[i] * c->row_floats;
 }
 
 /* Gradient and loss of one router from all rows. */
-static double one_router(struct artel_trainer *t, size_t router, float *const *z,
+static double one_router(struct artel_trainer *t, size_t router, const float *const *z,
                          const struct example *const *rows, size_t n_rows, float weight,
                          size_t *right)
 {
@@ -133,7 +137,7 @@ static int read_rows(struct artel_trainer *t, const struct example *const *rows,
     return 0;
 }
 
-/* Inputs of all rows into T's list Z, from the cache or by the decoder. */
+/* Inputs of all rows into T's list Z, from disk, from the cache or by the decoder. */
 static int find_inputs(struct artel_trainer *t, const struct example *const *rows,
                        size_t n_rows, struct artel_error *err)
 {
@@ -141,18 +145,42 @@ static int find_inputs(struct artel_trainer *t, const struct example *const *row
     int rc = trainer_input_room(t, n_rows, err);
 
     for (size_t i = 0; rc == 0 && i < n_rows; i++) {
-        t->z[i] = cache_find(&t->cache, rows[i]);
+        float *z;
+
+        t->z[i] = t->options.kept ? kept_inputs_find(t->options.kept, rows[i]) : NULL;
+        if (!t->z[i])
+            t->z[i] = cache_find(&t->cache, rows[i]);
         if (t->z[i])
             continue;
-        t->z[i] = cache_put(&t->cache, rows[i]);
-        if (!t->z[i])
-            t->z[i] = t->spill + n_spill++ * t->cache.row_floats;
+        z = cache_put(&t->cache, rows[i]);
+        if (!z)
+            z = t->spill + n_spill++ * t->cache.row_floats;
+        t->z[i] = z;
         t->fresh[n_fresh] = rows[i];
-        t->fresh_z[n_fresh++] = t->z[i];
+        t->fresh_z[n_fresh++] = z;
     }
     if (rc == 0 && n_fresh)
         rc = read_rows(t, t->fresh, n_fresh, t->fresh_z, err);
+    t->n_computed += n_fresh;
     return rc;
+}
+
+/* Fewer than an eighth of what is written make no file of their own: files stay few. */
+void trainer_keep_inputs(struct artel_trainer *t, bool last)
+{
+    struct router_cache *c = &t->cache;
+    const size_t fresh = c->used - c->written;
+
+    if (!t->options.kept || !fresh || (!last && fresh < c->written / 8))
+        return;
+    kept_inputs_write(t->options.kept, c->row + c->written,
+                      c->z + c->written * c->row_floats, fresh);
+    c->written = c->used;
+}
+
+size_t trainer_rows_computed(const struct artel_trainer *t)
+{
+    return t->n_computed;
 }
 
 int router_only_step(struct artel_trainer *t, const struct example *const *rows,

@@ -20,6 +20,7 @@
 
 struct artel_error;
 struct artel_trainer;
+struct kept_inputs;
 
 struct train_options {
     float learning_rate;        /* of the experts, 2e-4 */
@@ -45,6 +46,8 @@ struct train_options {
                          far as whole blocks do; 0: 2,048 */
     size_t cache_rows; /* !lm_loss: rows whose router inputs are kept, so that the
                                     decoder runs over each once; 0: none */
+    struct kept_inputs
+        *kept; /* and where they outlive the trainer, or NULL; borrowed */
 };
 
 void train_options_default(struct train_options *o);
@@ -93,6 +96,12 @@ struct eval_report {
 };
 int trainer_eval(struct artel_trainer *t, const struct example *const *rows,
                  size_t n_rows, struct eval_report *out, struct artel_error *err);
+
+/* Router inputs that were computed since go to disk, where the options say so: all, or,
+ * unless LAST, once there are enough of them for a file. */
+void trainer_keep_inputs(struct artel_trainer *t, bool last);
+/* Rows that went through the decoder for their router inputs alone. */
+size_t trainer_rows_computed(const struct artel_trainer *t);
 
 /* What it was opened with. */
 const struct artel_model *trainer_model(const struct artel_trainer *t);

@@ -17,6 +17,8 @@ struct router_cache {
     size_t n_slots;             /* of the table, a power of two */
     const struct example **key; /* (n_slots) */
     uint32_t *slot;             /* (n_slots) index of the row's inputs */
+    const struct example **row; /* (room) whose inputs they are */
+    size_t written;             /* inputs that were handed on to the disk */
     float *z;                   /* (room, n_routers, D) */
 };
 
@@ -59,10 +61,11 @@ struct artel_trainer {
     struct relay_item *items; /* (room_rows) of the blocks */
     size_t room_inputs;
     const struct example *
-        *fresh; /* (room_inputs) rows whose router inputs are not kept */
-    float **z,
-        **fresh_z; /* (room_inputs) router inputs of all rows, of the fresh ones */
-    float *spill;  /* (room_inputs, L * D) inputs that the cache has no room for */
+        *fresh;        /* (room_inputs) rows whose router inputs are not kept */
+    const float **z;   /* (room_inputs) router inputs of all rows, */
+    float **fresh_z;   /* and of the fresh ones */
+    size_t n_computed; /* rows that went through the decoder for their inputs' sake */
+    float *spill;      /* (room_inputs, L * D) inputs that the cache has no room for */
     char (*state_names)[EXPERT_NAME_MAX + 24]; /* (3 * n_groups) names in checkpoints */
     struct router_cache cache;
 
