@@ -33,6 +33,7 @@ static void desk_carve(struct decode_desk *d, struct arena *a,
     for (size_t i = 0; m && i < 3; i++) {
         gates_carve(&d->gates[i], a, DECODE_ROWS, DECODE_ROWS, m->n_experts, 0, false);
         d->gates[i].n_fixed = m->rule.n_fixed;
+        d->gates[i].silent = m->rule.silent;
         if (m->rule.n_clusters)
             gates_carve_yield(&d->gates[i], a, DECODE_ROWS, 0, 0);
     }
@@ -67,6 +68,7 @@ void decode_room_carve(struct decode_room *r, struct arena *a,
     if (mixture)
         gates_carve(&r->given, a, T, T, mixture->n_experts, 0, false);
     r->given.n_fixed = mixture ? mixture->rule.n_fixed : 0;
+    r->given.silent = mixture && mixture->rule.silent;
     r->desks = arena_take(a, r->n_threads * sizeof(*r->desks));
     for (size_t i = 0; i < r->n_threads; i++) {
         struct decode_desk desk = {0};

@@ -51,7 +51,7 @@ static void decide(struct worker *w, struct gates *g, size_t r, const float *x)
     const struct step *s = w->step;
     const struct mixture *m = s->mixture;
     const size_t E = m->n_experts;
-    const int always = m->rule.n_fixed ? 0 : -1; /* where no router is asked */
+    const int always = gates_always(g); /* where no router is asked */
 
     g->n_rows = s->T;
     g->n_units = s->T;

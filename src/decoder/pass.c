@@ -84,6 +84,7 @@ struct gates *pass_gates_carve(struct gates *given, struct arena *a,
         return NULL;
     gates_carve(given, a, n_rows, n_seqs, m->n_experts, 0, false);
     given->n_fixed = m->rule.n_fixed;
+    given->silent = m->rule.silent;
     gates = arena_take(a, m->n_routers * sizeof(*gates));
     for (size_t r = 0; r < m->n_routers; r++) {
         struct gates g = {0};
@@ -91,6 +92,7 @@ struct gates *pass_gates_carve(struct gates *given, struct arena *a,
         gates_carve(&g, a, n_rows, by_sequence ? n_seqs : n_rows, m->n_experts,
                     by_sequence ? m->routers[r].dim : 0, backward);
         g.n_fixed = m->rule.n_fixed;
+        g.silent = m->rule.silent;
         if (m->rule.n_clusters)
             gates_carve_yield(&g, a, n_rows, n_seqs, m->routers[r].dim);
         if (gates)

@@ -139,16 +139,19 @@ static bool next_part(struct part *p, const struct apply_place *at, size_t *expe
     return true;
 }
 
-/* One part of all experts where all of them serve every row; false where they do not. */
+/* One part of all experts where all of them serve every row, but for the silent; false
+ * where they do not. */
 static bool stack(struct part *p, const struct apply_place *at, struct apply_scratch *s)
 {
     const struct gates *g = at->gates;
     size_t n = 0, R = 0, at_rank = 0;
 
     for (size_t e = 0; s->a && e < g->n_experts; e++) {
-        if (!lora_of(at, e)->rank)
+        const size_t n_rows = g->first[e + 1] - g->first[e];
+
+        if (!lora_of(at, e)->rank || (g->silent && e < g->n_fixed && !n_rows))
             continue;
-        if (g->first[e + 1] - g->first[e] != g->n_rows ||
+        if (n_rows != g->n_rows ||
             (at->dropout && at->mixture->experts[e].dropout > 0.0f))
             return false;
         s->member[n++] = e;

@@ -2,7 +2,7 @@
 /*
  * One expert: a LoRA beside some of the frozen linears, an identity that adds
  * nothing but takes its share of a gate, an expert of modula-res, which reads what the
- * universal LoRA * of its mixture adds to the same linear, or a LoRA whose gate, up and
+ * universal LoRA of its mixture adds to the same linear, or a LoRA whose gate, up and
  * down make an FFN of their own (whole_ffn.h):
  *
  *     y += gate * s * (x A^T) B^T                                   LoRA
@@ -59,6 +59,7 @@ struct expert {
     size_t n_grads; /* of what passes find: n_params, unless DOWN is not A */
     float slope;    /* of phi below 0; 1: phi(a) = a */
     float dropout;  /* of the input of A, in training */
+    bool instead;   /* of modula-res: stands in place of what it reads, not beside it */
     struct arena arena;
 };
 

@@ -185,6 +185,12 @@ static int check_reads(const struct mixture *m, const struct expert *e,
         return error_set(err, ARTEL_EFORMAT, "MIX13", e->name,
                          "this expert acts on what a universal expert adds, and the "
                          "mixture has none before it");
+    if (e->instead != m->rule.silent)
+        return error_set(err, ARTEL_EFORMAT, "MIX17", e->name,
+                         "this expert was trained %s what the universal expert adds "
+                         "(modula.residual), and the mixture %s",
+                         e->instead ? "in place of" : "beside",
+                         m->rule.silent ? "leaves that out" : "adds it");
     for (size_t i = 0; i < e->n_layers * N_SITES; i++)
         if (e->lora[i].rank && !m->experts[0].lora[i].rank)
             return error_set(err, ARTEL_EFORMAT, "MIX13", e->name,

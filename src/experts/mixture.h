@@ -55,6 +55,8 @@ struct gate_rule {
     enum selector selector;
     size_t
         n_fixed; /* the first so many experts have gate 1: routers have no row for them */
+    bool
+        silent; /* their gate is 0: others read what they would add, the output has none */
     bool whole_ffn; /* experts that are not fixed stand in the FFN alone, and each makes
                        one of its own there (whole_ffn.h); fixed ones stand elsewhere */
     size_t n_reads; /* ROUTER_BASE: layers whose output is read, */

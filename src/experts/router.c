@@ -30,21 +30,31 @@ void gates_carve(struct gates *g, struct arena *a, size_t n_rows, size_t n_units
     g->row = arena_take(a, n_rows * n_experts * sizeof(*g->row));
 }
 
+static float fixed_gate(const struct gates *g)
+{
+    return g->silent ? 0.0f : 1.0f;
+}
+
 void gates_give_unit(struct gates *g, size_t unit, int expert)
 {
     float *gate = g->gate + unit * g->n_experts;
 
     memset(gate, 0, g->n_experts * sizeof(*gate));
     for (size_t e = 0; expert >= 0 && e < g->n_fixed; e++)
-        gate[e] = 1.0f;
+        gate[e] = fixed_gate(g);
     if (expert >= 0)
         gate[expert] = 1.0f;
+}
+
+int gates_always(const struct gates *g)
+{
+    return g->n_fixed && !g->silent ? 0 : -1;
 }
 
 void gates_give_fixed(struct gates *g)
 {
     for (size_t u = 0; u < g->n_units; u++)
-        gates_give_unit(g, u, g->n_fixed ? 0 : -1);
+        gates_give_unit(g, u, gates_always(g));
     gates_index(g);
 }
 
@@ -321,7 +331,7 @@ void gates_decide(struct gates *g, const struct gate_rule *rule)
     }
     for (u = 0; F && u < U; u++)
         for (size_t e = 0; e < F; e++)
-            g->gate[u * E + e] = 1.0f;
+            g->gate[u * E + e] = fixed_gate(g);
     gates_index(g);
 }
 

@@ -8,7 +8,8 @@
  *   U units that share a decision: the sequences of a block, or its rows
  *   T rows   E experts   D width of what the router reads
  *
- * The first N_FIXED experts have gate 1 and no row in W: logits and p are of the others.
+ * The first N_FIXED experts have gate 1, or 0 where they are silent, and no row in W:
+ * logits and p are of the others.
  *
  *   softmax   g = p
  *   top-k     g_i = p_i / (sum of the k largest) for those k, else 0
@@ -29,6 +30,7 @@ struct pool {
 struct gates {
     size_t n_rows, n_units, n_experts; /* T, U, E */
     size_t n_fixed;                    /* experts whose gate is 1 wherever one serves */
+    bool silent;                       /* that gate is 0 unless one of them is given */
     const uint32_t *unit_of_row;       /* (T); borrowed */
     float *z; /* (U, D) pooled inputs; NULL: units are rows and read their own */
     /* Where the rule yields (clusters.h), else NULL: */
@@ -58,6 +60,8 @@ void pool_read(float *z, const float *src, const struct pool *pool, size_t D,
 /* One expert a unit from outside, the fixed ones with it; -1 serves none. Probabilities
  * are left alone. */
 void gates_give(struct gates *g, const int *expert_of_unit);
+/* Whom to give where no router is asked, for all that is fixed to serve: 0, or -1. */
+int gates_always(const struct gates *g);
 /* Every unit gets the fixed ones and no other. */
 void gates_give_fixed(struct gates *g);
 /* gates_give of one unit, without the rows served. */

@@ -87,6 +87,7 @@ static void *section_base(struct recipe *r, const char *section)
            : !strcmp(section, "router")  ? (void *)&r->router
            : !strcmp(section, "slim")    ? (void *)&r->slim
            : !strcmp(section, "mixlora") ? (void *)&r->mixlora
+           : !strcmp(section, "modula")  ? (void *)&r->modula
                                          : (void *)r;
 }
 
@@ -429,6 +430,7 @@ static int recipe_from_tree(struct recipe **out, struct yaml_node *root,
     r->router = router_defaults;
     r->slim = slim_defaults;
     r->mixlora = mixlora_defaults;
+    r->modula.residual = true;
     r->store_sample = 200;
     lora_options_default(&r->lora);
     rc = root->kind == YAML_MAP

@@ -140,6 +140,11 @@ struct recipe_mixlora {
     double balance; /* weight of the balance loss, 1e-2 */
 };
 
+/* MoDULA's own settings. */
+struct recipe_modula {
+    bool residual; /* modula-res adds what its universal expert adds, true */
+};
+
 struct recipe {
     char *path;   /* of the file, absolute; owned */
     char *model;  /* absolute; owned */
@@ -156,6 +161,7 @@ struct recipe {
     struct recipe_router router;
     struct recipe_slim slim;
     struct recipe_mixlora mixlora;
+    struct recipe_modula modula;
     size_t general_rows; /* of each general set; 0: all */
     size_t max_rows;     /* of domains that do not give their own; 0: all */
     size_t store_sample; /* rows a domain kept beside a mixture for add, 200; 0: none */
@@ -180,8 +186,8 @@ int recipe_print(char **out, const struct recipe *r, struct artel_error *err);
 /* The same as a JSON object in the recipe's own words; recipe_parse() reads it back. NULL
  * when there is no memory. */
 json_t *recipe_json(const struct recipe *r);
-/* One section of it: "lora", "train", "router", "slim", "mixlora" or, where there is
- * one, "universal". */
+/* One section of it: "lora", "train", "router", "slim", "mixlora", "modula" or,
+ * where there is one, "universal". */
 json_t *recipe_section(const struct recipe *r, const char *section);
 
 #endif

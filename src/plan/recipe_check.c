@@ -128,6 +128,19 @@ static int check_whole_ffn(const struct recipe *r, struct artel_error *err)
     return 0;
 }
 
+/* A setting of one method alone is no setting of a recipe without it. */
+static int check_residual(const struct recipe *r, struct artel_error *err)
+{
+    const struct yaml_node at = {.line = 1, .column = 1};
+
+    for (size_t i = 0; i < r->n_methods; i++)
+        if (r->modula.residual || method_traits(r->methods[i])->own_experts)
+            return 0;
+    return recipe_fault(err, &at, "RCP06",
+                        "modula.residual: false leaves out what the universal expert "
+                        "of modula-res adds, and no method here is modula-res");
+}
+
 int recipe_check_texts(const struct recipe *r, struct artel_error *err)
 {
     int rc = 0;
@@ -136,5 +149,7 @@ int recipe_check_texts(const struct recipe *r, struct artel_error *err)
         rc = check_domain(r, &r->domains[i], err);
     if (rc == 0)
         rc = check_universal(r, err);
+    if (rc == 0)
+        rc = check_residual(r, err);
     return rc < 0 ? rc : check_whole_ffn(r, err);
 }

@@ -18,6 +18,7 @@
 #define IN_SLIM(f)      offsetof(struct recipe_slim, f)
 #define IN_UNIVERSAL(f) offsetof(struct recipe_universal, f)
 #define IN_MIXLORA(f)   offsetof(struct recipe_mixlora, f)
+#define IN_MODULA(f)    offsetof(struct recipe_modula, f)
 
 static const struct key_choice schedules[] = {
     {"cosine", SCHEDULE_COSINE},
@@ -64,6 +65,7 @@ static const struct recipe_key keys[] = {
     {"", "router", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "slim", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "mixlora", KEY_SECTION, 0, 0, 0, 0, NULL},
+    {"", "modula", KEY_SECTION, 0, 0, 0, 0, NULL},
     {"", "general_rows", KEY_COUNT, IN_TOP(general_rows), 0, MANY, 0, NULL},
     {"", "max_rows", KEY_COUNT, IN_TOP(max_rows), 0, MANY, 0, NULL},
     {"", "store_sample", KEY_COUNT, IN_TOP(store_sample), 0, MANY, 0, NULL},
@@ -158,6 +160,8 @@ static const struct recipe_key keys[] = {
     {"mixlora", "top_k", KEY_COUNT, IN_MIXLORA(top_k), 1, 1024, 0, NULL},
     {"mixlora", "top_p", KEY_REAL, IN_MIXLORA(top_p), 0, 1, 0, NULL},
     {"mixlora", "balance", KEY_REAL, IN_MIXLORA(balance), 0, 1e4, 0, NULL},
+
+    {"modula", "residual", KEY_BOOL, IN_MODULA(residual), 0, 0, 0, NULL},
 };
 
 /* Other spellings: what others call it, and where it may stand. */

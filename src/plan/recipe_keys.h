@@ -35,7 +35,7 @@ struct key_choice {
 struct recipe_key {
     const char
         *section; /* "", "lora", "domain", "universal", "train", "router", "slim",
-                     "mixlora" */
+                     "mixlora", "modula" */
     const char *name;
     enum key_kind kind;
     size_t offset;   /* in the section's struct */

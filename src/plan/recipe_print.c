@@ -129,6 +129,7 @@ json_t *recipe_section(const struct recipe *r, const char *section)
                         : !strcmp(section, "router")  ? (const void *)&r->router
                         : !strcmp(section, "slim")    ? (const void *)&r->slim
                         : !strcmp(section, "mixlora") ? (const void *)&r->mixlora
+                        : !strcmp(section, "modula")  ? (const void *)&r->modula
                                                       : (const void *)r->universal);
 }
 
@@ -157,6 +158,7 @@ json_t *recipe_json(const struct recipe *r)
     json_object_set_new(o, "router", recipe_section(r, "router"));
     json_object_set_new(o, "slim", recipe_section(r, "slim"));
     json_object_set_new(o, "mixlora", recipe_section(r, "mixlora"));
+    json_object_set_new(o, "modula", recipe_section(r, "modula"));
     return o;
 }
 

@@ -414,6 +414,9 @@ int stage_inputs(json_t **out, const struct job *job, const struct stage *s,
     if (routers)
         put_router(o, job, s);
     put_made(o, job, s);
+    /* What was made before there was such a key is still up to date. */
+    if (s->row->domain_kind == EXPERT_RES && !job->r->modula.residual)
+        put_section(o, job->r, "modula", NULL, 0);
     if (rc == 0 && (routers || s->kind == STAGE_BUNDLE || s->kind == STAGE_SOLVED ||
                     s->row->universal))
         rc = put_experts(o, job, s, experts, err);

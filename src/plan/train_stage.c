@@ -49,8 +49,8 @@ static int add_fresh_kind(struct mixture *m, const struct job *job,
     for (enum site i = SITE_Q; m->rule.whole_ffn && i < N_SITES; i++)
         lora.targets[i] &= (i >= SITE_GATE) == (kind == EXPERT_FFN);
     rc = expert_init_uniform(&e, name, c, &lora, err);
-
     if (rc == 0) {
+        e.instead = kind == EXPERT_RES && m->rule.silent;
         expert_draw(&e, job->r->train.seed, name_stream(name));
         rc = mixture_add(m, &e, c, err);
     }
@@ -216,6 +216,7 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
     }
     if (stage_makes_expert(s) && s->row->universal)
         rule.n_fixed = 1;
+    rule.silent = s->row->domain_kind == EXPERT_RES && !r->modula.residual;
     if (rule.place == ROUTER_BASE)
         set_reads(&rule, job);
     if (rule.absolute) {

@@ -459,6 +459,7 @@ static int shape_expert(struct expert *e, const char *name, const struct source 
     free(scale);
     e->dropout = s->config.dropout;
     e->slope = s->config.slope;
+    e->instead = s->config.instead;
     return rc;
 }
 

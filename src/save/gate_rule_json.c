@@ -57,6 +57,8 @@ json_t *gate_rule_new(const struct gate_rule *rule)
                                       masks[m->kind], "seed", (json_int_t)m->seed));
     if (o && rule->kind == GATE_TOP_P)
         json_object_set_new(o, "top_p", json_real((double)rule->top_p));
+    if (o && rule->silent)
+        json_object_set_new(o, "residual", json_false());
     if (o && rule->whole_ffn)
         json_object_set_new(o, "whole_ffn", json_true());
     return o;
@@ -91,6 +93,22 @@ static int read_scores(struct gate_rule *rule, const json_t *o, struct artel_err
                          "expected a number from 1e-6 to 1e6");
     rule->temperature = t ? (float)value : 0.0f;
     return json_want_bool(o, "absolute", &rule->absolute, err);
+}
+
+/* What some mixtures leave out of the sum, and older files say nothing of. */
+static int read_residual(struct gate_rule *rule, const json_t *o, uint64_t fixed,
+                         struct artel_error *err)
+{
+    bool residual = true;
+    const int rc = json_want_bool(o, "residual", &residual, err);
+
+    if (rc < 0)
+        return rc;
+    if (!residual && (!fixed || rule->whole_ffn))
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "residual",
+                         "there is no universal expert whose part could be left out");
+    rule->silent = !residual;
+    return 0;
 }
 
 /* A number from LOW to HIGH. */
@@ -201,6 +219,8 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
         rc = json_want_bool(value, "fix_expert", &rule->fix_expert, err);
     if (rc == 0)
         rc = read_scores(rule, value, err);
+    if (rc == 0)
+        rc = read_residual(rule, value, fixed, err);
     if (rc < 0)
         return rc;
     /* Where scores are absolute a mixture may start with fewer experts than it keeps. */

@@ -287,7 +287,8 @@ int peft_config_build(json_t **out, const struct expert *e,
     if (!root || set_targets(root, e) ||
         (e->kind == EXPERT_RES &&
          json_object_set_new(root, "negative_slope",
-                             json_real(shortest_double(e->slope))))) {
+                             json_real(shortest_double(e->slope)))) ||
+        (e->instead && json_object_set_new(root, "residual", json_false()))) {
         json_decref(root);
         return error_nomem(err, 0);
     }

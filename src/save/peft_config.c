@@ -101,6 +101,7 @@ static int read_type(struct peft_config *p, const json_t *root, struct artel_err
 {
     const json_t *type = json_object_get(root, "peft_type");
     const json_t *slope = json_object_get(root, "negative_slope");
+    const json_t *residual = json_object_get(root, "residual");
     char shown[64];
 
     p->kind = peft_type_kind(json_string_value(type));
@@ -109,6 +110,10 @@ static int read_type(struct peft_config *p, const json_t *root, struct artel_err
         return 0;
     if (p->kind == EXPERT_RES) {
         p->slope = slope ? (float)json_number_value(slope) : RES_SLOPE;
+        if (residual && !json_is_boolean(residual))
+            return error_set(err, ARTEL_EFORMAT, "ADP09", "residual",
+                             "expected true or false");
+        p->instead = residual && json_is_false(residual);
         if (!(p->slope >= 0.0f && p->slope <= 1.0f))
             return error_set(err, ARTEL_EFORMAT, "ADP09", "negative_slope",
                              "expected a number from 0 to 1");

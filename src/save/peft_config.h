@@ -19,10 +19,11 @@ struct artel_error;
 struct peft_config {
     json_t *root; /* owned */
     enum expert_kind
-        kind;    /* EXPERT_RES and _FFN: peft_type is our own, PEFT refuses it */
-    float slope; /* negative_slope of that kind */
-    size_t rank; /* r */
-    float alpha; /* lora_alpha */
+        kind;     /* EXPERT_RES and _FFN: peft_type is our own, PEFT refuses it */
+    float slope;  /* negative_slope of that kind */
+    bool instead; /* not its residual: as the expert's */
+    size_t rank;  /* r */
+    float alpha;  /* lora_alpha */
     float dropout;
     bool use_rslora;
     const char *base_path; /* base_model_name_or_path, or NULL; in ROOT */

@@ -140,6 +140,7 @@ static inline void toy_expert_of(struct mixture *m, const struct artel_model *mo
     rng_init(&r, seed, 1);
     for (size_t i = 0; i < e.n_params; i++)
         e.params[i] = 0.15f * rng_normal(&r);
+    e.instead = kind == EXPERT_RES && m->rule.silent;
     assert_int_equal(mixture_add(m, &e, &model->weights->config, &err), 0);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One linear of a Res mixture against a plain dense reference in double, written from the
- * formula: h is formed, experts act on it, gradients flow back through it.
+ * formula: h is formed, experts act on it, gradients flow back through it. Once with h
+ * itself in the sum, once without.
  */
 #include "support/toy_decoder.h"
 
@@ -11,6 +12,11 @@ static const struct gate_rule res = {.place = ROUTER_LINEAR,
                                      .decides = DECIDE_TOKEN,
                                      .kind = GATE_SOFTMAX,
                                      .n_fixed = 1};
+static const struct gate_rule no_residual = {.place = ROUTER_LINEAR,
+                                             .decides = DECIDE_TOKEN,
+                                             .kind = GATE_SOFTMAX,
+                                             .n_fixed = 1,
+                                             .silent = true};
 
 #define T 7
 #define N TOY_DIM
@@ -27,7 +33,7 @@ static double phi(double a)
     return a < 0 ? (double)RES_SLOPE * a : a;
 }
 
-/* y = h + sum g_i s_i B_i phi(A_i h) */
+/* y = h + sum g_i s_i B_i phi(A_i h), the first h left out where the rule says so */
 static void dense_forward(struct dense *d, const struct mixture *m, enum site site,
                           const float *x, const float *gate)
 {
@@ -42,7 +48,7 @@ static void dense_forward(struct dense *d, const struct mixture *m, enum site si
             for (size_t k = 0; k < u->rank; k++)
                 d->h[t][o] +=
                     (double)u->scale * (double)u->b[o * u->rank + k] * d->u[t][k];
-            d->y[t][o] = d->h[t][o];
+            d->y[t][o] = m->rule.silent ? 0.0 : d->h[t][o];
         }
         for (size_t e = 1; e < E; e++) {
             const struct lora *l = expert_lora(&m->experts[e], 0, site);
@@ -108,14 +114,14 @@ static void noise(float *x, size_t n, uint64_t seed)
 }
 
 static struct linear *open_linear(struct mixture *m, const struct artel_model *model,
-                                  enum site site)
+                                  const struct gate_rule *rule, enum site site)
 {
     const struct model_config *c = &model->weights->config;
     struct linear *l = calloc(1, sizeof(*l));
     struct arena measure = {0};
     struct artel_error err;
 
-    assert_int_equal(mixture_init(m, "test", c, &res, &err), 0);
+    assert_int_equal(mixture_init(m, "test", c, rule, &err), 0);
     toy_expert(m, model, "universal", 4, NULL, 1);
     toy_expert_of(m, model, EXPERT_RES, "one", 2, NULL, 2);
     toy_expert_of(m, model, EXPERT_RES, "two", 5, NULL, 3);
@@ -128,6 +134,7 @@ static struct linear *open_linear(struct mixture *m, const struct artel_model *m
     l->gates.n_rows = l->gates.n_units = T;
     l->gates.unit_of_row = l->self;
     l->gates.n_fixed = 1;
+    l->gates.silent = rule->silent;
     for (size_t t = 0; t < T; t++)
         l->self[t] = (uint32_t)t;
     gates_read(&l->gates, &m->routers[site], POOL_MEAN, NULL, l->x);
@@ -183,24 +190,26 @@ static void check_input(const struct linear *l, const struct lora *u, const doub
     }
 }
 
-static void one_linear_is_what_its_formula_says(void **state)
+/* STACKED: experts that serve all rows in one product, else one after the other. */
+static void compare_linear(const struct gate_rule *rule, bool stacked)
 {
     const enum site site = SITE_UP;
     struct artel_model *model = toy_open(7);
     struct mixture m;
-    struct linear *l = open_linear(&m, model, site);
+    struct linear *l = open_linear(&m, model, rule, site);
     struct dense *d = calloc(1, sizeof(*d));
     double *d_h = calloc(T * M, sizeof(*d_h));
     struct mixture_grads g = toy_grads(&m);
     const struct apply_place at = {.mixture = &m, .site = site, .gates = &l->gates};
 
-    (void)state;
+    if (!stacked)
+        l->scratch.a = NULL;
     experts_forward(l->y, &at, l->x, &l->scratch);
     experts_backward(l->d_x, &g, &at, l->d_y, l->x, &l->scratch);
     dense_forward(d, &m, site, l->x, l->gates.gate);
     for (size_t i = 0; i < T * M; i++) {
         assert_near(l->y[i], (float)d->y[i / M][i % M], 2e-5);
-        d_h[i] = (double)l->d_y[i];
+        d_h[i] = rule->silent ? 0.0 : (double)l->d_y[i];
     }
     for (size_t e = 1; e < E; e++)
         check_expert(l, &m, e, expert_lora(&m.experts[e], 0, site), d, d_h,
@@ -215,10 +224,25 @@ static void one_linear_is_what_its_formula_says(void **state)
     toy_close(model);
 }
 
+static void one_linear_is_what_its_formula_says(void **state)
+{
+    (void)state;
+    compare_linear(&res, true);
+    compare_linear(&res, false);
+}
+
+static void so_it_is_without_the_residual(void **state)
+{
+    (void)state;
+    compare_linear(&no_residual, true);
+    compare_linear(&no_residual, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_linear_is_what_its_formula_says),
+        cmocka_unit_test(so_it_is_without_the_residual),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

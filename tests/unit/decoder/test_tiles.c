@@ -30,6 +30,7 @@ struct scenario {
     float ce, dropout;
     bool identity, straight;
     bool res;    /* the first expert is universal, those after it act on what it adds */
+    float slope; /* theirs; 0: as they come */
     size_t more; /* experts */
     bool raised; /* expert 32 and the last are the two best wherever it is decided */
     size_t first_layer;
@@ -75,6 +76,8 @@ static void fill_mixture(struct mixture *m, const struct artel_model *model,
     }
     for (size_t e = 0; e < m->n_experts; e++)
         m->experts[e].dropout = s->dropout;
+    for (size_t e = 1; s->slope > 0.0f && e < m->n_experts; e++)
+        m->experts[e].slope = s->slope;
     mixture_draw_routers(m, 0.4f, 9);
     for (size_t i = 0; s->raised && i < m->n_routers; i++) {
         m->routers[i].b[32] = 12.0f;
@@ -222,25 +225,32 @@ static void soft_gates(void **state)
     both(&thinned);
 }
 
-/* Experts that bend, beside one that no router weighs. */
+/* Experts that bend, beside one that no router weighs, or in place of it. Numbers near 0
+ * that round to its other side bend the other way, which weighs more where nothing else is
+ * added: there nothing bends. */
 static void experts_on_a_universal_one(void **state)
 {
-    struct scenario s = {.rule = {.place = ROUTER_LINEAR,
-                                  .decides = DECIDE_TOKEN,
-                                  .kind = GATE_SOFTMAX,
-                                  .n_fixed = 1},
-                         .routing = ROUTE_ROUTER,
-                         .res = true};
-
     (void)state;
-    both(&s);
-    s.rule.bias = true;
-    s.rule.kind = GATE_TOP_K;
-    s.rule.top_k = 1;
-    both(&s);
-    s.rule = (struct gate_rule){.place = ROUTER_NONE, .n_fixed = 1};
-    s.routing = ROUTE_GIVEN;
-    both(&s);
+    for (int silent = 0; silent < 2; silent++) {
+        struct scenario s = {.rule = {.place = ROUTER_LINEAR,
+                                      .decides = DECIDE_TOKEN,
+                                      .kind = GATE_SOFTMAX,
+                                      .n_fixed = 1,
+                                      .silent = silent},
+                             .routing = ROUTE_ROUTER,
+                             .res = true,
+                             .slope = silent ? 1.0f : 0.0f};
+
+        both(&s);
+        s.rule.bias = true;
+        s.rule.kind = GATE_TOP_K;
+        s.rule.top_k = 1;
+        both(&s);
+        s.rule =
+            (struct gate_rule){.place = ROUTER_NONE, .n_fixed = 1, .silent = silent};
+        s.routing = ROUTE_GIVEN;
+        both(&s);
+    }
 }
 
 static void top_two(void **state)

@@ -20,6 +20,11 @@ static const struct gate_rule res = {.place = ROUTER_LINEAR,
                                      .decides = DECIDE_TOKEN,
                                      .kind = GATE_SOFTMAX,
                                      .n_fixed = 1};
+static const struct gate_rule no_residual = {.place = ROUTER_LINEAR,
+                                             .decides = DECIDE_TOKEN,
+                                             .kind = GATE_SOFTMAX,
+                                             .n_fixed = 1,
+                                             .silent = true};
 static const struct gate_rule flan = {.place = ROUTER_LINEAR,
                                       .decides = DECIDE_TOKEN,
                                       .kind = GATE_SOFTMAX,
@@ -83,6 +88,25 @@ static void res_with_a_zero_universal_expert_is_the_base(void **state)
     mixture_fold(&m, NULL);
     assert_same_logits(model, &m, -2, NULL, -1);
     mixture_release(&m);
+    toy_close(model);
+}
+
+/* What is left of it is what the others make of h, and by itself it is a LoRA. */
+static void without_the_residual_it_is_read_and_not_heard(void **state)
+{
+    struct artel_model *model = toy_open(7);
+    struct mixture m, with;
+
+    (void)state;
+    fill(&m, model, &no_residual);
+    fill(&with, model, &res);
+    assert_same_logits(model, &m, 0, &with, 0);
+    zero(&m.experts[1], false);
+    zero(&m.experts[2], false);
+    assert_same_logits(model, &m, -2, NULL, -1);
+    assert_same_logits(model, &m, 1, NULL, -1);
+    mixture_release(&m);
+    mixture_release(&with);
     toy_close(model);
 }
 
@@ -219,7 +243,7 @@ static double check_block(const struct probe *at, float *params, const float *gr
     return first;
 }
 
-static void gradients_are_those_of_differences(void **state)
+static void compare_gradients(const struct gate_rule *rule)
 {
     struct artel_model *model = toy_open(7);
     const struct pass_options o = {
@@ -232,8 +256,7 @@ static void gradients_are_those_of_differences(void **state)
     struct probe at = {.data = &d, .m = &m};
     char what[96];
 
-    (void)state;
-    fill(&m, model, &res);
+    fill(&m, model, rule);
     toy_fill(&d, 5);
     assert_int_equal(pass_open(&at.pass, model, &m, &o, &err), 0);
     run_backward(at.pass, &d, &m, &s);
@@ -262,6 +285,13 @@ static void gradients_are_those_of_differences(void **state)
     pass_close(at.pass);
     mixture_release(&m);
     toy_close(model);
+}
+
+static void gradients_are_those_of_differences(void **state)
+{
+    (void)state;
+    compare_gradients(&res);
+    compare_gradients(&no_residual);
 }
 
 static void no_gradient_where_the_universal_expert_says_nothing(void **state)
@@ -296,7 +326,7 @@ static void no_gradient_where_the_universal_expert_says_nothing(void **state)
 
 /* ---- decoding, and what does not fit ---- */
 
-static void steps_end_as_a_prefill_does(void **state)
+static void compare_steps(const struct gate_rule *rule)
 {
     struct artel_model *model = toy_open(21);
     struct artel_session *steps, *whole;
@@ -304,9 +334,8 @@ static void steps_end_as_a_prefill_does(void **state)
     struct toy_data d;
     struct mixture m;
 
-    (void)state;
     toy_fill(&d, 3);
-    fill(&m, model, &res);
+    fill(&m, model, rule);
     for (int expert = EXPERT_AUTO; expert < 3; expert++) {
         assert_int_equal(session_open(&steps, model, &m, 40, &err), 0);
         assert_int_equal(session_open(&whole, model, &m, 40, &err), 0);
@@ -321,6 +350,39 @@ static void steps_end_as_a_prefill_does(void **state)
         session_close(whole);
     }
     mixture_release(&m);
+    toy_close(model);
+}
+
+static void steps_end_as_a_prefill_does(void **state)
+{
+    (void)state;
+    compare_steps(&res);
+    compare_steps(&no_residual);
+}
+
+/* Whichever way round. */
+static void an_expert_learnt_beside_the_other_sum_is_refused(void **state)
+{
+    struct artel_model *model = toy_open(7);
+    const struct gate_rule *const rules[] = {&res, &no_residual};
+    struct artel_error err;
+    struct mixture from, to;
+    struct expert e;
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        fill(&from, model, rules[i]);
+        assert_int_equal(expert_copy(&e, &from.experts[2], &err), 0);
+        assert_int_equal(
+            mixture_init(&to, "test", &model->weights->config, rules[1 - i], &err), 0);
+        toy_expert(&to, model, "universal", 4, NULL, 1);
+        assert_int_equal(mixture_add(&to, &e, &model->weights->config, &err),
+                         ARTEL_EFORMAT);
+        assert_string_equal(err.code, "MIX17");
+        expert_release(&e);
+        mixture_release(&from);
+        mixture_release(&to);
+    }
     toy_close(model);
 }
 
@@ -381,11 +443,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(res_with_all_b_zero_is_the_universal_expert),
         cmocka_unit_test(res_with_a_zero_universal_expert_is_the_base),
+        cmocka_unit_test(without_the_residual_it_is_read_and_not_heard),
         cmocka_unit_test(flan_with_a_one_hot_gate_is_that_lora),
         cmocka_unit_test(gates_sum_to_one_beside_the_fixed_ones),
         cmocka_unit_test(gradients_are_those_of_differences),
         cmocka_unit_test(no_gradient_where_the_universal_expert_says_nothing),
         cmocka_unit_test(steps_end_as_a_prefill_does),
+        cmocka_unit_test(an_expert_learnt_beside_the_other_sum_is_refused),
         cmocka_unit_test(an_expert_without_what_it_reads_is_refused),
         cmocka_unit_test(a_copy_and_a_removal_keep_the_rest),
     };

@@ -92,6 +92,17 @@ static void base_decides_by_token(json_t *root)
     json_object_set_new(json_object_get(root, "rule"), "decides", json_string("token"));
 }
 
+/* No expert is fixed here. */
+static void residual_of_none(json_t *root)
+{
+    json_object_set_new(json_object_get(root, "rule"), "residual", json_false());
+}
+
+static void residual_in_words(json_t *root)
+{
+    json_object_set_new(json_object_get(root, "rule"), "residual", json_string("no"));
+}
+
 static void no_temperature(json_t *root)
 {
     json_object_set_new(json_object_get(root, "rule"), "temperature", json_real(0));
@@ -338,6 +349,8 @@ static const struct row rows[] = {
     {"base_reads_too_much", F, "MIX05", .edit = base_reads_too_much},
     {"base_decides_by_token", F, "MIX05", .edit = base_decides_by_token,
      .where = "sequence"},
+    {"residual_of_none", F, "MIX05", .edit = residual_of_none, .where = "left out"},
+    {"residual_in_words", F, "JSON07", .edit = residual_in_words, .where = "residual"},
     {"no_temperature", F, "MIX05", .edit = no_temperature},
     {"A18_same_name_twice", F, "MIX06", .edit = name_twice, .where = "../experts/law"},
     {"A18_names_differ_in_case", F, "MIX06", .edit = name_in_capitals,
