@@ -106,16 +106,21 @@ limit() { # WORD NUMBER
     [ "$2" = all ] || echo "--$1 $2"
 }
 
+# Of general sets always: where nothing is said they have the other sets' limit.
+general_limit() { # NUMBER
+    [ "$1" = all ] && echo "--general-rows 1000000" || echo "--general-rows $1"
+}
+
 questions() {
     for set in mmlu piqa winogrande; do
         echo "--general $set=$data/eval/$set/test.jsonl"
     done
-    limit general-rows "$general_rows"
+    general_limit "$general_rows"
 }
 
 wikitext() {
     echo "--general wikitext2=$data/eval/wikitext2/test.txt"
-    limit general-rows "$windows"
+    general_limit "$windows"
 }
 
 # general PREFIX NAME MIXTURE SETS [words...]: what was known before, and SETS beside it
