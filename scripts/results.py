@@ -14,8 +14,9 @@ import sys
 folder, doc = sys.argv[1:3]
 
 METHODS = ["base", "single", "mixed", "moa", "router-only", "ridge", "classifier", "arrow",
-           "molora", "mixlora", "slim", "modula-flan", "modula-res"]
-TITLES = {"single": "single (told the domain)", "router-only": "moa router_only"}
+           "molora", "mixlora", "slim", "modula-flan", "modula-res", "res-bare"]
+TITLES = {"single": "single (told the domain)", "router-only": "moa router_only",
+          "res-bare": "modula-res without residual"}
 GENERAL = ["mmlu", "piqa", "winogrande", "wikitext2"]
 
 

@@ -24,7 +24,7 @@ score_rows=${SCORE_ROWS-150}
 general_rows=${GENERAL_ROWS-500}
 windows=${WINDOWS-all}
 threads=${THREADS:+--threads $THREADS}
-everything="single mixed moa router-only ridge classifier arrow molora slim modula-flan modula-res mixlora"
+everything="single mixed moa router-only ridge classifier arrow molora slim modula-flan modula-res res-bare mixlora"
 methods=${METHODS-$everything}
 
 mkdir -p "$out"
@@ -41,7 +41,10 @@ settings() { # METHOD
     molora) echo "method=molora lora.rank=10" ;;
     mixlora) echo "method=mixlora lora.rank=12" ;;
     modula-flan) echo "method=modula-flan router.token_learning_rate=3e-2 router.max_steps=200" ;;
-    modula-res) echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128" ;;
+    modula-res | res-bare)
+        [ "$1" = modula-res ] || bare=modula.residual=false
+        echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128 ${bare-}"
+        ;;
     slim) echo "method=slim lora.rank=16 lora.target=[gate_proj,up_proj,down_proj] router.experts=8 slim.beta=0.25" ;;
     *) echo "method=$1" ;;
     esac
@@ -50,13 +53,14 @@ settings() { # METHOD
 # The run's folder that METHOD goes to, and its mixture in it.
 folder() {
     case $1 in
-    router-only) echo router-only ;;
+    router-only | res-bare) echo "$1" ;;
     *) echo eight ;;
     esac
 }
 mixture() { # RUN METHOD
     case $2 in
     router-only) echo "$out/$1/moa" ;;
+    res-bare) echo "$out/$1/modula-res" ;;
     *) echo "$out/$1/$2" ;;
     esac
 }
@@ -149,7 +153,9 @@ rows() { # NAME MIXTURE: perplexity and routing
 
 part_train() {
     for m in $methods; do
-        [ "$m" != router-only ] || share eight router-only
+        case $m in
+        router-only | res-bare) share eight "$m" ;;
+        esac
         train recipe "$(folder "$m")" "$m"
     done
 }
