@@ -42,8 +42,9 @@ settings() { # METHOD
     mixlora) echo "method=mixlora lora.rank=12" ;;
     modula-flan) echo "method=modula-flan router.token_learning_rate=3e-2 router.max_steps=200" ;;
     modula-res | res-bare)
+        bare=
         [ "$1" = modula-res ] || bare=modula.residual=false
-        echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128 ${bare-}"
+        echo "method=modula-res router.token_learning_rate=3e-2 router.max_steps=200 lora.alpha=128 $bare"
         ;;
     slim) echo "method=slim lora.rank=16 lora.target=[gate_proj,up_proj,down_proj] router.experts=8 slim.beta=0.25" ;;
     *) echo "method=$1" ;;
