@@ -154,7 +154,6 @@ int grow_recipe(struct recipe **out, const struct mixture_file *f,
         rc = add_universal(root, f, report, err);
     if (rc == 0) {
         add_new_domain(domains, n);
-        json_object_del(root, "general");
         json_object_del(root, "domain_max_rows");
         put_path(root, "model", model);
         put_path(root, "output", output);

@@ -159,6 +159,26 @@ static int record(struct mixture_file *f, const struct job *job, const json_t *e
     return bad ? error_nomem(err, 1024) : 0;
 }
 
+/* How much of its text the newcomer learnt from, for the next one's routers. */
+static int note_rows(struct mixture_file *f, const struct recipe_domain *d,
+                     struct artel_error *err)
+{
+    json_t *rows = json_object_get(f->settings, "domain_max_rows");
+
+    /* one of this name that has left may have said otherwise */
+    json_object_del(rows, d->name);
+    if (!d->max_rows || !f->settings)
+        return 0;
+    if (!json_is_object(rows)) {
+        rows = json_object();
+        if (json_object_set_new(f->settings, "domain_max_rows", rows) < 0)
+            return error_nomem(err, 256);
+    }
+    return json_object_set_new(rows, d->name, json_integer((json_int_t)d->max_rows))
+               ? error_nomem(err, 256)
+               : 0;
+}
+
 /* The routers' stage moves experts where it is asked to. */
 static bool experts_move(const struct job *job)
 {
@@ -185,6 +205,8 @@ int grow_write(struct mixture_file *f, const struct job *job, const json_t *expe
         rc = write_moved(f, job, old, router, err);
     if (rc == 0)
         rc = add_notes(f, job, err);
+    if (rc == 0)
+        rc = note_rows(f, &job->r->domains[job->grow->domain], err);
     if (rc == 0)
         rc = record(f, job, expert, router, err);
     if (rc == 0)

@@ -15,6 +15,7 @@ struct act {
     const char *mixture, *name, *adapter, *data;
     bool joint, removes;
     uint64_t stop_step; /* of the routers' stage; 0: never */
+    size_t max_rows;    /* 0: all */
 };
 
 static void stop_at(void *user, const struct run_progress *p)
@@ -81,7 +82,8 @@ static int act_out(const struct fixture *f, const struct act *a)
     const struct child c = {.stop_step = a->stop_step};
     struct listener l = {.c = &c};
     struct grow_options o = {.run = {.progress = stop_at, .user = &l, .stop = &l.stop},
-                             .joint = a->joint};
+                             .joint = a->joint,
+                             .max_rows = a->max_rows};
     struct artel_error err = {0};
     struct grow_report report;
     char mixture[256], data[256], adapter[256];
@@ -143,14 +145,15 @@ static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
     digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
     digest_of(two, &f, "out/moa/experts/two/adapter_model.safetensors");
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 4}),
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 4, 0}),
         -ARTEL_ESTOPPED);
     path_in(path, sizeof(path), &f, "out/moa");
     assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
     assert_int_equal(m.n_domains, 2);
     mixture_file_release(&m);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
+        0);
     digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_string_equal(one, after);
     digest_of(after, &f, "out/moa/experts/two/adapter_model.safetensors");
@@ -166,11 +169,52 @@ static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
     assert_int_equal(
         run(&f, &(struct child){.recipe = "out/recipe.yaml", .notes = "notes"}), 0);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}),
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
         -ARTEL_ECONFLICT);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "../x", NULL, "c.jsonl", false, false, 0}),
+        act(&f, (struct act){"out/moa", "../x", NULL, "c.jsonl", false, false, 0, 0}),
         -ARTEL_EUSAGE);
+    fixture_close(&f);
+}
+
+/* What is measured beside the domains, and how much of each text: the next one to add, or
+ * to evaluate, finds it as it was. */
+static void settings_go_on_with_the_mixture(void **state)
+{
+    static const char *const set[] = {"method=moa", "train.epochs=2"};
+    struct fixture f;
+    char path[256];
+    json_t *root, *settings;
+
+    (void)state;
+    fixture_open(&f);
+    write_dialect(&f, "c.jsonl", "ghijkl", 24, 3);
+    write_text(&f, "r.yaml", RECIPE("out") "general: {wiki: w.txt}\ngeneral_rows: 7\n");
+    path_in(path, sizeof(path), &f, "w.txt");
+    assert_int_equal(
+        run(&f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2}), 0);
+    assert_int_equal(act(&f, (struct act){.mixture = "out/moa",
+                                          .name = "three",
+                                          .data = "c.jsonl",
+                                          .max_rows = 16,
+                                          .stop_step = 2}),
+                     -ARTEL_ESTOPPED);
+    assert_true(said(&f, "out/moa/adding/three/recipe.yaml", path));
+    assert_int_equal(act(&f, (struct act){.mixture = "out/moa",
+                                          .name = "three",
+                                          .data = "c.jsonl",
+                                          .max_rows = 16}),
+                     0);
+    root = read_json(&f, "out/moa/mixture.json");
+    settings = json_object_get(root, "settings");
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(settings, "general"), "wiki")),
+                        path);
+    assert_int_equal(json_integer_value(json_object_get(settings, "general_rows")), 7);
+    assert_int_equal(json_integer_value(json_object_get(
+                         json_object_get(settings, "domain_max_rows"), "three")),
+                     16);
+    json_decref(root);
     fixture_close(&f);
 }
 
@@ -186,13 +230,14 @@ static void a_stopped_addition_ends_in_the_same_bytes(void **state)
     snprintf(command, sizeof(command), "cp -r %s %s", from, to);
     assert_int_equal(system(command), 0);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
+        0);
     for (uint64_t step = 3; step < 12; step += 4)
         assert_int_equal(act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl",
-                                              false, false, step}),
+                                              false, false, step, 0}),
                          -ARTEL_ESTOPPED);
     assert_int_equal(
-        act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl", false, false, 0}),
+        act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
         0);
     same_bytes(&f, "out", "copy", "moa/experts/three/adapter_model.safetensors");
     same_bytes(&f, "out", "copy", "moa/router.safetensors");
@@ -210,12 +255,13 @@ static void the_stored_sample_stands_in_for_lost_text(void **state)
     assert_int_equal(unlink(path), 0);
     write_dialect(&f, "b.jsonl", "uvwxyz", 9, 9);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
+        0);
     path_in(path, sizeof(path), &f, "out/moa/data/one.jsonl");
     assert_int_equal(unlink(path), 0);
     write_dialect(&f, "d.jsonl", "mnopqr", 24, 4);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "four", NULL, "d.jsonl", false, false, 0}),
+        act(&f, (struct act){"out/moa", "four", NULL, "d.jsonl", false, false, 0, 0}),
         -ARTEL_EUSAGE);
     fixture_close(&f);
 }
@@ -228,7 +274,8 @@ static void jointly_the_old_experts_move_to_new_folders(void **state)
     (void)state;
     open_run(&f, "method=moa");
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", true, false, 0}), 0);
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", true, false, 0, 0}),
+        0);
     path_in(path, sizeof(path), &f, "out/moa/experts-2/one/adapter_model.safetensors");
     assert_int_equal(access(path, F_OK), 0);
     path_in(path, sizeof(path), &f, "out/moa/experts/one");
@@ -245,9 +292,9 @@ static void single_grows_without_routers(void **state)
 
     (void)state;
     open_run(&f, "method=single");
-    assert_int_equal(
-        act(&f, (struct act){"out/single", "three", NULL, "c.jsonl", false, false, 0}),
-        0);
+    assert_int_equal(act(&f, (struct act){"out/single", "three", NULL, "c.jsonl", false,
+                                          false, 0, 0}),
+                     0);
     path_in(path, sizeof(path), &f, "out/single");
     assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
     assert_int_equal(m.n_domains, 3);
@@ -268,13 +315,14 @@ static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
     (void)state;
     open_run(&f, "method=moa");
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0}), 0);
+        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
+        0);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "tow", NULL, NULL, false, true, 0}),
+        act(&f, (struct act){"out/moa", "tow", NULL, NULL, false, true, 0, 0}),
         -ARTEL_EUSAGE);
     digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "two", NULL, NULL, false, true, 0}), 0);
+        act(&f, (struct act){"out/moa", "two", NULL, NULL, false, true, 0, 0}), 0);
     digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_string_equal(one, after);
     path_in(path, sizeof(path), &f, "out/moa");
@@ -285,7 +333,7 @@ static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
     path_in(path, sizeof(path), &f, "out/moa/experts/two");
     assert_int_not_equal(access(path, F_OK), 0);
     assert_int_equal(act(&f, (struct act){"out/moa", "second", "out/experts/two",
-                                          "b.jsonl", false, false, 0}),
+                                          "b.jsonl", false, false, 0, 0}),
                      0);
     fixture_close(&f);
 }
@@ -294,6 +342,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_domain_joins_and_the_others_keep_their_bytes),
+        cmocka_unit_test(settings_go_on_with_the_mixture),
         cmocka_unit_test(a_stopped_addition_ends_in_the_same_bytes),
         cmocka_unit_test(the_stored_sample_stands_in_for_lost_text),
         cmocka_unit_test(jointly_the_old_experts_move_to_new_folders),
