@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -14,16 +15,43 @@
 /* Apart from whatever else the seed is used for. */
 #define STREAM 0x626f6f74
 
-struct sums {
-    double after, before, weight;
+/* The rows of both sides, and what is taken of them. */
+struct sides {
+    const double *after, *before, *weight; /* (n_after, n), (n), (n) */
+    size_t n_after, n;
+    bool perplexity;
 };
 
-static double difference(const struct sums *s, bool perplexity)
+struct sums {
+    double *after; /* (n_after) */
+    double before, weight;
+};
+
+static void clear(struct sums *s, const struct sides *of)
 {
+    memset(s->after, 0, of->n_after * sizeof(*s->after));
+    s->before = s->weight = 0;
+}
+
+static void add(struct sums *s, const struct sides *of, size_t row)
+{
+    for (size_t k = 0; k < of->n_after; k++)
+        s->after[k] += of->after[k * of->n + row];
+    s->before += of->before[row];
+    s->weight += of->weight[row];
+}
+
+static double difference(const struct sums *s, const struct sides *of)
+{
+    double after = 0;
+
     if (!(s->weight > 0))
         return 0;
-    return perplexity ? exp(s->after / s->weight) - exp(s->before / s->weight)
-                      : (s->after - s->before) / s->weight;
+    for (size_t k = 0; k < of->n_after; k++)
+        after += of->perplexity ? exp(s->after[k] / s->weight) : s->after[k];
+    after /= (double)of->n_after;
+    return of->perplexity ? after - exp(s->before / s->weight)
+                          : (after - s->before) / s->weight;
 }
 
 static int by_value(const void *x, const void *y)
@@ -42,36 +70,29 @@ static double percentile(const double *sorted, size_t n, double share)
                      : sorted[n - 1];
 }
 
-int bootstrap_change(struct change *out, const double *after, const double *before,
-                     const double *weight, size_t n, bool perplexity, uint64_t seed,
-                     struct artel_error *err)
+int bootstrap_change(struct change *out, const double *after, size_t n_after,
+                     const double *before, const double *weight, size_t n,
+                     bool perplexity, uint64_t seed, struct artel_error *err)
 {
-    double *const drawn = malloc(BOOTSTRAP_RESAMPLES * sizeof(*drawn));
-    struct sums all = {0};
+    const struct sides of = {after, before, weight, n_after, n, perplexity};
+    double *const drawn = calloc(BOOTSTRAP_RESAMPLES + n_after, sizeof(*drawn));
+    struct sums s = {.after = drawn + BOOTSTRAP_RESAMPLES};
     struct rng rng;
 
     if (!drawn)
-        return error_nomem(err, BOOTSTRAP_RESAMPLES * sizeof(*drawn));
+        return error_nomem(err, (BOOTSTRAP_RESAMPLES + n_after) * sizeof(*drawn));
     rng_init(&rng, seed, STREAM);
-    for (size_t i = 0; i < n; i++) {
-        all.after += after[i];
-        all.before += before[i];
-        all.weight += weight[i];
-    }
     for (size_t k = 0; k < BOOTSTRAP_RESAMPLES; k++) {
-        struct sums s = {0};
-
-        for (size_t i = 0; i < n; i++) {
-            const size_t row = rng_below(&rng, (uint32_t)n);
-
-            s.after += after[row];
-            s.before += before[row];
-            s.weight += weight[row];
-        }
-        drawn[k] = difference(&s, perplexity);
+        clear(&s, &of);
+        for (size_t i = 0; i < n; i++)
+            add(&s, &of, rng_below(&rng, (uint32_t)n));
+        drawn[k] = difference(&s, &of);
     }
     qsort(drawn, BOOTSTRAP_RESAMPLES, sizeof(*drawn), by_value);
-    *out = (struct change){difference(&all, perplexity),
+    clear(&s, &of);
+    for (size_t i = 0; i < n; i++)
+        add(&s, &of, i);
+    *out = (struct change){difference(&s, &of),
                            percentile(drawn, BOOTSTRAP_RESAMPLES, 0.025),
                            percentile(drawn, BOOTSTRAP_RESAMPLES, 0.975)};
     free(drawn);

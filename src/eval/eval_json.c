@@ -53,10 +53,27 @@ static void generated_json(json_t *o, const struct measured *r, enum answer_scor
         json_object_set_new(o, "judge", judge_json(&r->judged));
 }
 
+/* exp(nll / N), of several experts the mean of theirs. */
+static double perplexity_of(const struct measured *r, double n)
+{
+    double sum = 0;
+
+    if (!r->n_each)
+        return exp(r->nll / n);
+    for (size_t e = 0; e < r->n_each; e++) {
+        double nll = 0;
+
+        for (size_t i = 0; i < r->n_rows; i++)
+            nll += r->value[e * r->n_rows + i];
+        sum += exp(nll / n);
+    }
+    return sum / (double)r->n_each;
+}
+
 static void windows_json(json_t *o, const struct measured *r)
 {
-    put(o, "word_perplexity", exp(r->nll / r->n_words));
-    put(o, "byte_perplexity", exp(r->nll / r->n_bytes));
+    put(o, "word_perplexity", perplexity_of(r, r->n_words));
+    put(o, "byte_perplexity", perplexity_of(r, r->n_bytes));
     put(o, "bits_per_byte", r->nll / (r->n_bytes * log(2)));
 }
 

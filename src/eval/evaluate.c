@@ -79,31 +79,6 @@ static int choose(int *expert, const struct artel_mixture *m, const char *asked,
     return artel_expert_find(m, expert, asked, err);
 }
 
-/* Perplexity and score of the experts one by one, and their mean in OUT. */
-static int measure_each(struct measured *out, const struct artel_mixture *m,
-                        const char *path, struct measure_options o,
-                        struct artel_error *err)
-{
-    const double E = (double)m->mixture->n_experts;
-    double ppl = 0, score = 0;
-
-    for (size_t e = 0; e < m->mixture->n_experts; e++) {
-        int rc;
-
-        if (e)
-            measured_release(out);
-        o.expert = (int)e;
-        rc = measure_set(out, m, path, &o, err);
-        if (rc < 0)
-            return rc;
-        ppl += out->perplexity / E;
-        score += out->score / E;
-    }
-    out->perplexity = ppl;
-    out->score = score;
-    return 0;
-}
-
 /* A set, measured now or as it was kept. */
 static int measure_kept(struct measured *out, const struct evaluation *ev,
                         const struct artel_mixture *m, const struct artel_eval_set *set,
@@ -119,8 +94,8 @@ static int measure_kept(struct measured *out, const struct evaluation *ev,
         if (rc)
             return rc < 0 ? error_in(ev->err, rc, set->path) : 0;
     }
-    if (o->expert == ARTEL_AUTO && !m->mixture->n_routers)
-        rc = measure_each(out, m, set->path, *o, ev->err);
+    if (measures_each(m, o))
+        rc = measure_each(out, m, set->path, o, ev->err);
     else
         rc = measure_set(out, m, set->path, o, ev->err);
     if (rc == 0 && ev->o->keep && !out->judged.missing)
@@ -171,8 +146,8 @@ static int compare(json_t *o, const struct measured *r, const struct measured *b
         eval_change_json(o, NULL);
         return 0;
     }
-    rc = bootstrap_change(&change, r->value, base->value, r->weight, r->n_rows,
-                          !r->choices, ev->o->seed, ev->err);
+    rc = bootstrap_change(&change, r->value, r->n_each ? r->n_each : 1, base->value,
+                          r->weight, r->n_rows, !r->choices, ev->o->seed, ev->err);
     if (rc == 0)
         eval_change_json(o, &change);
     return rc;

@@ -67,6 +67,11 @@ static json_t *reals(const double *x, size_t n)
     return a;
 }
 
+static size_t values_of(const struct measured *r)
+{
+    return r->n_rows * (r->n_each ? r->n_each : 1);
+}
+
 static json_t *pack(const struct measured *r)
 {
     json_t *const o = json_object(), *const chosen = json_array();
@@ -90,7 +95,9 @@ static json_t *pack(const struct measured *r)
         json_array_append_new(chosen, json_integer((json_int_t)r->chosen[e]));
     json_object_set_new(o, "chosen", chosen);
     json_object_set_new(o, "qualities", reals(r->judged.quality, JUDGE_QUALITIES));
-    json_object_set_new(o, "value", reals(r->value, r->n_rows));
+    json_object_set_new(o, "value", reals(r->value, values_of(r)));
+    if (r->n_each)
+        json_object_set_new(o, "each", json_integer((json_int_t)r->n_each));
     json_object_set_new(o, "weight", reals(r->weight, r->n_rows));
     if (r->sums) {
         const double head[] = {r->sums->n, r->sums->decisions, r->sums->entropy,
@@ -138,10 +145,10 @@ static bool take_arrays(struct measured *r, const json_t *o)
     const json_t *const chosen = json_object_get(o, "chosen");
 
     r->chosen = calloc(r->n_experts + 1, sizeof(*r->chosen));
-    r->value = calloc(r->n_rows + 1, sizeof(*r->value));
+    r->value = calloc(values_of(r) + 1, sizeof(*r->value));
     r->weight = calloc(r->n_rows + 1, sizeof(*r->weight));
     if (!r->chosen || !r->value || !r->weight ||
-        !take_reals(r->value, r->n_rows, json_object_get(o, "value")) ||
+        !take_reals(r->value, values_of(r), json_object_get(o, "value")) ||
         !take_reals(r->weight, r->n_rows, json_object_get(o, "weight")) ||
         !take_reals(r->judged.quality, JUDGE_QUALITIES,
                     json_object_get(o, "qualities")) ||
@@ -167,12 +174,18 @@ static bool take_arrays(struct measured *r, const json_t *o)
 
 static bool unpack(struct measured *r, const json_t *o)
 {
+    const json_t *const each = json_object_get(o, "each");
+
     *r = (struct measured){0};
     if (json_integer_value(json_object_get(o, "format_version")) != FORMAT)
         return false;
     for (size_t i = 0; i < N_FIELDS; i++)
         if (!take_field(r, i, json_object_get(o, fields[i].key)))
             return false;
+    /* as many as there are experts, or not there: one measurement */
+    if (each && json_integer_value(each) != (json_int_t)r->n_experts)
+        return false;
+    r->n_each = each ? r->n_experts : 0;
     if (take_arrays(r, o))
         return true;
     measured_release(r);
@@ -323,6 +336,9 @@ int keep_key(char out[DIGEST_SIZE], const char *digest, const struct artel_mixtu
     digest_add(d, digest, DIGEST_SIZE);
     digest_add(d, rows, DIGEST_SIZE);
     digest_add(d, numbers, sizeof(numbers));
+    /* what was kept of several experts before their rows were is of the last one alone */
+    if (measures_each(m, o))
+        digest_add(d, "each", sizeof("each"));
     if (o->judge)
         judge_digest(d, o->judge);
     digest_finish(d, out);

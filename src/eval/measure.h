@@ -43,8 +43,10 @@ struct measured {
     bool windows; /* a plain text; N_ROWS are windows */
     double n_words, n_bytes;
     struct judged judged;
-    double *value,
-        *weight; /* (n_rows) right or wrong, or nll, and answer tokens; owned */
+    size_t n_each; /* experts measured one after the other, all the above being the mean
+                       of theirs; 0: one measurement */
+    double *value; /* (n_each or 1, n_rows) right or wrong, or nll; owned */
+    double *weight; /* (n_rows) answer tokens, or 1; owned */
 };
 void measured_release(struct measured *r);
 /* Count a row that a router sent to EXPERT. */
@@ -67,6 +69,13 @@ struct measure_options {
 void measured_rows(struct measured *out, const struct artel_score_row *rows, size_t n,
                    const struct measure_options *o);
 struct artel_score_options measure_score_options(const struct measure_options *o);
+
+/* No router decides and no expert was chosen: is the set put to each? */
+bool measures_each(const struct artel_mixture *m, const struct measure_options *o);
+
+/* The set under each expert alone. Fills OUT with the mean. */
+int measure_each(struct measured *out, const struct artel_mixture *m, const char *path,
+                 const struct measure_options *o, struct artel_error *err);
 
 int measure_set(struct measured *out, const struct artel_mixture *m, const char *path,
                 const struct measure_options *o, struct artel_error *err);

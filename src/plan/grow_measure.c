@@ -108,7 +108,7 @@ static int compare(struct grow_domain *d, const double *before,
         nll[n + i] = (double)rows[i].answer_tokens;
     }
     if (rc == 0 && n)
-        rc = bootstrap_change(&change, nll, before, nll + n, n, true, seed, err);
+        rc = bootstrap_change(&change, nll, 1, before, nll + n, n, true, seed, err);
     d->change = change.value;
     d->change_low = change.low;
     d->change_high = change.high;

@@ -189,6 +189,22 @@ has general.json '"acc_norm": ' '"word_perplexity": ' '"bits_per_byte": ' '"gate
 diff -r -x eval run before >/dev/null ||
     fail "the run's folder has changed: $(diff -rq -x eval run before)"
 
+# Where no router decides and a set is no domain's, every number is the mean over the experts.
+cp -r run alone
+quietly "$ARTEL" train recipe.yaml output=alone method=single
+for expert in auto alpha beta; do
+    quietly "$ARTEL" eval alone/single --no-generate --expert "$expert" --general p=piqa.jsonl --general t=text.txt \
+        --general-rows 5 --keep none --json "of-$expert.json"
+    # of the method that is no base: KEY VALUE of each general set, in the file's order
+    sed -n '/"name": "single"/,$p' "of-$expert.json" |
+        sed -n '/"general"/,$s/^ *"\(acc\|acc_norm\|perplexity\|word_perplexity\|change\)": \([-0-9.e]*\),*$/\1 \2/p' >"of-$expert.txt"
+done
+[ "$(wc -l <of-auto.txt)" = 6 ] || fail "numbers of a mean: $(cat of-auto.txt)"
+cmp -s of-alpha.txt of-beta.txt && fail "two experts, the same numbers"
+paste of-auto.txt of-alpha.txt of-beta.txt | awk '{ d = $2 - ($4 + $6) / 2; size = $2 < 0 ? -$2 : $2
+    if (d > 1e-9 * (size + 1) || d < -1e-9 * (size + 1)) exit 1 }' ||
+    fail "a mean over experts: $(paste of-auto.txt of-alpha.txt of-beta.txt)"
+
 # A domain more, a domain less.
 quietly "$ARTEL" add run/moa gamma=gamma.jsonl --test gamma.test.jsonl --score exact --json add.json
 has add.json '"others_unchanged": true' '"parameters"' '"everything_anew"'

@@ -84,13 +84,13 @@ static void intervals_cover_what_they_should(void **state)
         before[i] = i % 2;     /* 0.5 */
         weight[i] = 1;
     }
-    assert_int_equal(bootstrap_change(&one, after, before, weight, N, false, 1, &err),
-                     0);
+    assert_int_equal(
+        bootstrap_change(&one, after, 1, before, weight, N, false, 1, &err), 0);
     assert_near(one.value, 0.25, 1e-12);
     assert_near(one.low, 0.25 - 1.96 * sqrt(0.1875 / N), 0.01);
     assert_near(one.high, 0.25 + 1.96 * sqrt(0.1875 / N), 0.01);
-    bootstrap_change(&again, after, before, weight, N, false, 1, &err);
-    bootstrap_change(&other, after, before, weight, N, false, 2, &err);
+    bootstrap_change(&again, after, 1, before, weight, N, false, 1, &err);
+    bootstrap_change(&other, after, 1, before, weight, N, false, 2, &err);
     assert_memory_equal(&one, &again, sizeof(one));
     assert_true(other.low != one.low || other.high != one.high);
 }
@@ -102,11 +102,36 @@ static void perplexities_change_by_the_whole(void **state)
     struct artel_error err;
 
     (void)state;
-    assert_int_equal(bootstrap_change(&c, after, before, weight, 3, true, 1, &err), 0);
+    assert_int_equal(bootstrap_change(&c, after, 1, before, weight, 3, true, 1, &err),
+                     0);
     assert_near(c.value, exp(15.0 / 12) - exp(17.0 / 12), 1e-12);
     assert_true(c.low <= c.value && c.value <= c.high);
-    assert_int_equal(bootstrap_change(&c, after, after, weight, 3, true, 1, &err), 0);
+    assert_int_equal(bootstrap_change(&c, after, 1, after, weight, 3, true, 1, &err),
+                     0);
     assert_true(c.value == 0 && c.low == 0 && c.high == 0);
+}
+
+/* Two experts over the same rows: every resample has both. */
+static void a_mean_of_experts_changes_as_their_mean(void **state)
+{
+    const double before[] = {3, 8, 6}, weight[] = {2, 6, 4}, ones[] = {1, 1, 1};
+    const double after[] = {2, 9, 4, 4, 7, 8}, right[] = {1, 0, 1, 0, 0, 1};
+    struct change c, swapped;
+    struct artel_error err;
+
+    (void)state;
+    assert_int_equal(bootstrap_change(&c, after, 2, before, weight, 3, true, 1, &err),
+                     0);
+    assert_near(c.value, (exp(15.0 / 12) + exp(19.0 / 12)) / 2 - exp(17.0 / 12), 1e-12);
+    assert_true(c.low < c.value && c.value < c.high);
+    assert_int_equal(bootstrap_change(&swapped, (const double[]){4, 7, 8, 2, 9, 4}, 2,
+                                      before, weight, 3, true, 1, &err),
+                     0);
+    assert_near(swapped.value, c.value, 1e-12);
+    assert_near(swapped.low, c.low, 1e-12);
+    assert_near(swapped.high, c.high, 1e-12);
+    assert_int_equal(bootstrap_change(&c, right, 2, ones, ones, 3, false, 1, &err), 0);
+    assert_near(c.value, 0.5 - 1, 1e-12);
 }
 
 static void a_judge_is_understood(void **state)
@@ -198,6 +223,7 @@ int main(void)
         cmocka_unit_test(a_question_without_a_gap_is_refused),
         cmocka_unit_test(intervals_cover_what_they_should),
         cmocka_unit_test(perplexities_change_by_the_whole),
+        cmocka_unit_test(a_mean_of_experts_changes_as_their_mean),
         cmocka_unit_test(a_judge_is_understood),
         cmocka_unit_test(results_come_back_as_they_were),
     };
