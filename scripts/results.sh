@@ -191,7 +191,6 @@ part_stress() {
         molora) train stress stress molora lora.rank=2 router.experts=4 ;;
         single) train stress stress single ;;
         # its gates over one domain are 1 whatever the routers say: there is nothing to learn
-        modula-res) train stress stress modula-res router.max_steps=1 ;;
         *) train stress stress "$m" router.epochs=1 ;;
         esac
         case $m in
