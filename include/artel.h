@@ -207,8 +207,8 @@ struct artel_answer {
     /* 1: every token was routed on its own. PROBABILITIES are gates averaged over the
      * answer's tokens, EXPERT has the largest average, LAYERS_AGREEING says nothing. */
     int per_token;
-    /* 1: one router read the base alone and decided before the experts were asked;
-     * LAYERS_AGREEING says nothing. */
+    /* 1: one router read the base alone, or the characters of the question, and decided
+     * before the experts were asked; LAYERS_AGREEING says nothing. */
     int from_base;
     double prefill_seconds, decode_seconds;
 };

@@ -57,7 +57,7 @@ static void why_on_average(const struct chat *c)
     const struct artel_answer *const a = &c->last;
 
     if (a->from_base)
-        printf("One router read what the base makes of your turn:\n");
+        printf("One router read your turn before any expert did:\n");
     else
         printf("Every token was weighed on its own, at each of %zu linears. On "
                "average:\n",

@@ -10,7 +10,8 @@
  *
  * where every linear is the frozen product plus what the experts add; routers read the
  * input of a linear before it. Where one router reads the base alone (ROUTER_BASE), no
- * expert adds anything and it reads what layers put out. In a shared forward each thread takes a part of the rows
+ * expert adds anything and it reads what layers put out; one that reads the text
+ * (ROUTER_TEXT) has decided before the first. In a shared forward each thread takes a part of the rows
  * through the layers, and all meet where one reads what another computed.
  */
 #include <assert.h>
@@ -134,6 +135,8 @@ void decoder_begin(struct decoder_pass *p, const struct block *block)
         p->given.unit_of_row = p->seq_of_row;
         if (p->options.routing == ROUTE_GIVEN)
             gates_give(&p->given, p->labels);
+        else if (p->mixture->rule.place == ROUTER_TEXT)
+            text_router_read(p);
         else
             gates_give_fixed(&p->given);
     }

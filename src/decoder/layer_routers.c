@@ -149,6 +149,45 @@ void base_router_read(struct decoder_pass *p, size_t layer)
     gates_decide(g, rule);
 }
 
+static void text_logits(struct decoder_pass *p, float *logits, const int32_t *ids,
+                        size_t n)
+{
+    const struct router *r = &p->mixture->routers[0];
+
+    ngrams_begin(&p->ngrams);
+    ngrams_of_ids(&p->ngrams, p->model->tokenizer, ids, n);
+    ngrams_end(&p->ngrams);
+    ngrams_product(logits, &p->ngrams, r->w, r->n_experts);
+}
+
+void text_router_read(struct decoder_pass *p)
+{
+    const struct router *r = &p->mixture->routers[0];
+    struct gates *g = &p->gates[0];
+
+    g->n_rows = p->T;
+    g->n_units = p->block->n_seqs;
+    g->unit_of_row = p->seq_of_row;
+    for (size_t s = 0; s < g->n_units; s++)
+        text_logits(p, g->probs + s * r->n_experts, p->ids + p->pools[s].first,
+                    p->pools[s].n);
+    gates_read_logits(g, r, g->probs, r->n_experts);
+    gates_decide(g, &p->mixture->rule);
+}
+
+int text_router_choose(struct decoder_pass *p, const int32_t *ids, size_t n)
+{
+    const struct router *r = &p->mixture->routers[0];
+    struct gates *g = &p->gates[0];
+
+    g->n_rows = 0;
+    g->n_units = 1;
+    text_logits(p, g->probs, ids, n);
+    gates_read_logits(g, r, g->probs, r->n_experts);
+    gates_decide(g, &p->mixture->rule);
+    return (int)gates_argmax(g, 0);
+}
+
 struct gates_slope pass_gates_slope(const struct decoder_pass *p)
 {
     const struct gate_rule *rule = &p->mixture->rule;

@@ -90,7 +90,8 @@ struct gates *pass_gates_carve(struct gates *given, struct arena *a,
         struct gates g = {0};
 
         gates_carve(&g, a, n_rows, by_sequence ? n_seqs : n_rows, m->n_experts,
-                    by_sequence ? m->routers[r].dim : 0, backward);
+                    by_sequence && m->rule.place != ROUTER_TEXT ? m->routers[r].dim : 0,
+                    backward);
         g.n_fixed = m->rule.n_fixed;
         g.silent = m->rule.silent;
         if (m->rule.n_clusters)
@@ -118,6 +119,8 @@ static void carve(struct decoder_pass *p, struct arena *a)
         p->labels = arena_take(a, S * sizeof(*p->labels));
         p->gates = pass_gates_carve(&p->given, a, p->mixture, T, S, o->backward);
     }
+    if (p->mixture && p->mixture->rule.place == ROUTER_TEXT)
+        ngrams_carve(&p->ngrams, a, &p->mixture->rule.ngrams);
     joined_carve(p, a);
     p->row_self = arena_take(a, T * sizeof(*p->row_self));
     p->loss_rows = arena_take(a, T * sizeof(*p->loss_rows));

@@ -52,6 +52,7 @@ struct decoder_pass {
     struct joined joined; /* of passes opened with CONTINUED */
     struct gates given;   /* experts told from outside */
     struct gates *gates;  /* (n_routers) */
+    struct ngrams ngrams; /* of the sequence that a router of the text reads */
 
     size_t chunk;               /* C */
     struct loss_row *loss_rows; /* (T) */
@@ -101,6 +102,10 @@ void routers_run(struct decoder_pass *p, const struct step_routers *rs, size_t l
 /* A router of the base reads the output of LAYER in this forward; one thread for all. */
 bool base_router_reads(const struct decoder_pass *p, size_t layer);
 void base_router_read(struct decoder_pass *p, size_t layer);
+/* The router of the text reads the sequences that are laid, and decides for them. */
+void text_router_read(struct decoder_pass *p);
+/* It reads IDS (N) alone, as sequence 0; the expert that it names. No row is laid. */
+int text_router_choose(struct decoder_pass *p, const int32_t *ids, size_t n);
 /* How this pass's gates lead back to logits. */
 struct gates_slope pass_gates_slope(const struct decoder_pass *p);
 

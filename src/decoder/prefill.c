@@ -362,7 +362,7 @@ static size_t held_already(const struct artel_session *s, const int32_t *ids, si
 
 /* How a prompt is to be made. */
 struct way {
-    bool by_layers, by_token;
+    bool by_layers, by_token, by_text;
     int expert; /* given, where neither */
 };
 
@@ -375,11 +375,25 @@ static struct way way_of(const struct artel_session *s, int expert)
     if (m && m->n_routers) {
         const bool by_token = m->rule.decides == DECIDE_TOKEN;
 
+        if (m->rule.place == ROUTER_TEXT)
+            return (struct way){.by_text = true};
         return (struct way){.by_layers = !by_token || m->rule.n_clusters,
                             .by_token = by_token,
                             .expert = EXPERT_BASE};
     }
     return (struct way){.expert = m && m->n_experts == 1 ? 0 : EXPERT_BASE};
+}
+
+/* The router of the text names the expert of the prompt IDS before any of it is made. */
+static int choose_by_text(struct artel_session *s, const int32_t *ids,
+                          size_t pool_first, size_t pool_n)
+{
+    const size_t E = s->mixture->n_experts;
+    const int expert = text_router_choose(s->pass, ids + pool_first, pool_n);
+
+    memcpy(s->probs, s->pass->gates[0].probs, E * sizeof(*s->probs));
+    memcpy(s->held, s->pass->gates[0].gate, E * sizeof(*s->held));
+    return expert;
 }
 
 /* Tokens of IDS (N) that stay as they are in the session's own room. */
@@ -397,7 +411,7 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
                           size_t n_room, int expert, size_t pool_first, size_t pool_n,
                           const struct prefill_watch *watch, struct artel_error *err)
 {
-    const struct way way = way_of(s, expert);
+    struct way way = way_of(s, expert);
     const size_t most = n > n_room ? n : n_room;
     int rc;
 
@@ -410,13 +424,15 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
     rc = kv_cache_begin(&s->kv, most, err);
     if (rc < 0)
         return rc;
+    if (way.by_text)
+        way.expert = choose_by_text(s, ids, pool_first, pool_n);
     s->cached = watch || s->pool ? 0 : kept(s, &way, ids, n);
     s->kv.n = s->cached;
     s->n_room = s->pool ? most : s->kv.n_context;
     s->expert = way.expert;
     s->by_token = way.by_token;
     s->by_router = way.by_token;
-    s->routed = false;
+    s->routed = way.by_text;
     s->agreeing = 0;
     memmove(s->prefill.ids, ids, n * sizeof(*ids));
     s->prefill.n = n;

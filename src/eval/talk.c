@@ -76,7 +76,8 @@ void route_read(struct route *out, float *room, const struct artel_session *s,
     } else if (session_probs(s, 0)) {
         out->n_routers = mixture->n_routers;
         out->layers_agreeing = session_layers_agreeing(s);
-        out->from_base = mixture->rule.place == ROUTER_BASE;
+        out->from_base =
+            mixture->rule.place == ROUTER_BASE || mixture->rule.place == ROUTER_TEXT;
         for (size_t r = 0; r < mixture->n_routers; r++)
             memcpy(room + r * E, session_probs(s, r), E * sizeof(*room));
     } else {

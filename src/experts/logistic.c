@@ -39,10 +39,66 @@ int labelled_rows_add(struct labelled_rows *r, uint32_t label, const float *z,
     return 0;
 }
 
+/* N items of SIZE bytes in the place of *LIST. */
+static int grow(void *list, size_t n, size_t size, struct artel_error *err)
+{
+    void *more, *old;
+
+    memcpy(&old, list, sizeof(old));
+    more = realloc(old, n * size);
+    if (!more)
+        return error_nomem(err, n * size);
+    memcpy(list, &more, sizeof(more));
+    return 0;
+}
+
+static size_t values_of(const struct labelled_rows *r)
+{
+    return r->n ? r->end[r->n - 1] : 0;
+}
+
+int labelled_rows_add_sparse(struct labelled_rows *r, uint32_t label,
+                             const uint32_t *at, const float *z, size_t n,
+                             struct artel_error *err)
+{
+    const size_t used = values_of(r);
+    int rc = 0;
+
+    if (r->n == r->room) {
+        const size_t room = r->room ? 2 * r->room : 256;
+
+        rc = grow(&r->label, room, sizeof(*r->label), err);
+        if (rc == 0)
+            rc = grow(&r->end, room, sizeof(*r->end), err);
+        if (rc == 0)
+            r->room = room;
+    }
+    if (rc == 0 && used + n > r->values_room) {
+        const size_t room = 2 * (used + n);
+
+        rc = grow(&r->z, room, sizeof(*r->z), err);
+        if (rc == 0)
+            rc = grow(&r->at, room, sizeof(*r->at), err);
+        if (rc == 0)
+            r->values_room = room;
+    }
+    if (rc < 0)
+        return rc;
+    if (n) {
+        memcpy(r->z + used, z, n * sizeof(*z));
+        memcpy(r->at + used, at, n * sizeof(*at));
+    }
+    r->end[r->n] = used + n;
+    r->label[r->n++] = label;
+    return 0;
+}
+
 void labelled_rows_release(struct labelled_rows *r)
 {
     free(r->z);
     free(r->label);
+    free(r->end);
+    free(r->at);
     *r = (struct labelled_rows){0};
 }
 
@@ -54,16 +110,37 @@ struct problem {
     double *p;        /* (E) of one row */
 };
 
+/* The numbers of row I that count: N values Z, the k-th at place AT[k], or at k. */
+struct row {
+    const float *z;
+    const uint32_t *at; /* NULL: all there are */
+    size_t n;
+};
+
+static struct row row_of(const struct labelled_rows *r, size_t i)
+{
+    const size_t begin = r->sparse && i ? r->end[i - 1] : 0;
+
+    return r->sparse ? (struct row){r->z + begin, r->at + begin, r->end[i] - begin}
+                     : (struct row){r->z + i * r->dim, NULL, r->dim};
+}
+
+static size_t place(const struct row *row, size_t k)
+{
+    return row->at ? row->at[k] : k;
+}
+
 /* P = softmax of one row's scores; returns its -log P[label]. */
 static double row_loss(double *p, const double *w, const struct problem *q, size_t i)
 {
     const size_t D = q->rows->dim, E = q->E;
-    const float *z = q->rows->z + i * D;
+    const struct row row = row_of(q->rows, i);
     double most, sum = 0.0, of_label;
 
     memcpy(p, w + D * E, E * sizeof(*p));
-    for (size_t j = 0; j < D; j++) {
-        const double x = (double)z[j] / q->r;
+    for (size_t k = 0; k < row.n; k++) {
+        const double x = (double)row.z[k] / q->r;
+        const size_t j = place(&row, k);
 
         for (size_t e = 0; e < E; e++)
             p[e] += x * w[j * E + e];
@@ -89,12 +166,13 @@ static double loss_at(double *d_w, const double *w, const struct problem *q)
 
     memset(d_w, 0, q->n * sizeof(*d_w));
     for (size_t i = 0; i < N; i++) {
-        const float *z = q->rows->z + i * D;
+        const struct row row = row_of(q->rows, i);
 
         loss += row_loss(q->p, w, q, i);
         q->p[q->rows->label[i]] -= 1.0;
-        for (size_t j = 0; j < D; j++) {
-            const double x = (double)z[j] / q->r;
+        for (size_t k = 0; k < row.n; k++) {
+            const double x = (double)row.z[k] / q->r;
+            const size_t j = place(&row, k);
 
             for (size_t e = 0; e < E; e++)
                 d_w[j * E + e] += x * q->p[e];
@@ -225,9 +303,10 @@ static void minimise(double *w, double *room, const struct problem *q)
 static double scale_of(const struct labelled_rows *rows)
 {
     const size_t n = rows->n * rows->dim;
+    const size_t n_values = rows->sparse ? values_of(rows) : n;
     double sum = 0.0;
 
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n_values; i++)
         sum += (double)rows->z[i] * (double)rows->z[i];
     return n ? sqrt(sum / (double)n) : 0.0;
 }

@@ -25,6 +25,7 @@ static size_t count_routers(const struct gate_rule *rule, size_t n_layers)
     case ROUTER_LINEAR:
         return n_layers * N_SITES;
     case ROUTER_BASE:
+    case ROUTER_TEXT:
         return 1;
     default:
         return 0;
@@ -38,6 +39,8 @@ size_t mixture_router_dim(const struct gate_rule *rule, const struct model_confi
 
     if (rule->place == ROUTER_BASE)
         return c->dim * rule->n_reads;
+    if (rule->place == ROUTER_TEXT)
+        return rule->ngrams.buckets;
     if (rule->place != ROUTER_LINEAR)
         return c->dim;
     site_shape(c, (enum site)(router_idx % N_SITES), &n_out, &n_in);
@@ -395,6 +398,8 @@ int mixture_router_of(const struct mixture *m, size_t layer, enum site s)
         return s >= SITE_GATE ? (int)layer : -1;
     case ROUTER_LINEAR:
         return (int)(layer * N_SITES + s);
+    case ROUTER_TEXT:
+        return 0;
     default:
         return -1;
     }
@@ -405,7 +410,7 @@ bool mixture_router_used(const struct mixture *m, size_t router_idx)
     const bool linear = m->rule.place == ROUTER_LINEAR;
     const size_t first = linear ? router_idx : router_idx * N_SITES;
 
-    if (m->rule.place == ROUTER_BASE)
+    if (m->rule.place == ROUTER_BASE || m->rule.place == ROUTER_TEXT)
         return m->n_experts > 0;
     for (size_t i = first; i < first + (linear ? 1 : N_SITES); i++)
         for (size_t e = 0; e < m->n_experts; e++)

@@ -15,6 +15,7 @@
 
 #include "experts/clusters.h"
 #include "experts/masks.h"
+#include "experts/ngrams.h"
 #include "experts/ridge.h"
 
 /* Which places share one router, and what it reads there. */
@@ -25,6 +26,8 @@ enum router_place {
     ROUTER_LINEAR, /* one a linear; reads that linear's input */
     ROUTER_BASE, /* one of all; reads what the base alone makes of the user turn, and has
                   * decided before an expert is asked */
+    ROUTER_TEXT, /* one of all; reads the characters of the user turn, and has decided
+                  * before anything is computed */
 };
 
 enum router_decides {
@@ -61,6 +64,7 @@ struct gate_rule {
                        one of its own there (whole_ffn.h); fixed ones stand elsewhere */
     size_t n_reads; /* ROUTER_BASE: layers whose output is read, */
     uint16_t reads[ROUTER_READS]; /* 1 .. L, ascending */
+    struct ngram_options ngrams;  /* ROUTER_TEXT: what it reads of them */
     bool absolute;                /* a logit counts without its sign */
     float temperature;            /* that logits are divided by; 0: 1 */
     /* Identities take weight from LoRAs where an input lies far from what was seen in

@@ -218,7 +218,8 @@ int artel_trainer_open(struct artel_trainer **out, struct artel_mixture *m,
     if (!m->mixture || !mixture->n_experts)
         return error_set(err, ARTEL_EUSAGE, "USE13", NULL,
                          "there is no expert to train");
-    if (method_traits(mixture->method)->made || mixture->rule.place == ROUTER_BASE)
+    if (method_traits(mixture->method)->made || mixture->rule.place == ROUTER_BASE ||
+        mixture->rule.place == ROUTER_TEXT)
         return error_set(err, ARTEL_EUSAGE, "USE13", mixture->method,
                          "its routers are made of what its experts are now: train an "
                          "expert alone, then make the mixture again");

@@ -60,6 +60,7 @@ static const struct recipe_router router_defaults = {
     .temperature = 1,
     .ridge_lambda = 1e-2,
     .classifier_lambda = 1e-3,
+    .ngrams = {.min = 2, .max = 4, .buckets = 1 << 14, .lowercase = true},
     .cache_mib = 1024,
 };
 
@@ -357,6 +358,31 @@ static int check_argmax(struct reader *in)
     return 0;
 }
 
+/* What a classifier of the characters cannot use is said where no other method asks. */
+static int check_ngrams(struct reader *in)
+{
+    const struct recipe_router *const router = &in->r->router;
+    bool classifier = false, others = false;
+
+    for (size_t i = 0; i < in->r->n_methods; i++) {
+        classifier |= !strcmp(in->r->methods[i], "classifier");
+        others |= !strcmp(in->r->methods[i], "ridge");
+    }
+    if (router->ngrams.min > router->ngrams.max)
+        return recipe_fault(in->err,
+                            where_set(in, "router", "ngram_min")
+                                ? where_set(in, "router", "ngram_min")
+                                : where_set(in, "router", "ngram_max"),
+                            "RCP06", "ngram_min is %zu, and ngram_max %zu",
+                            router->ngrams.min, router->ngrams.max);
+    if (classifier && !others && router->classifier == CLASSIFY_NGRAMS &&
+        router->ridge_layers.n)
+        return recipe_fault(in->err, where_set(in, "router", "ridge_layers"), "RCP06",
+                            "ridge_layers are layers of the base, and classifier: "
+                            "ngrams reads the question's characters alone");
+    return 0;
+}
+
 static int check_whole(struct reader *in, const struct yaml_node *root)
 {
     static const char *const needed[] = {"model", "output", "domains"};
@@ -393,6 +419,8 @@ static int check_whole(struct reader *in, const struct yaml_node *root)
         return recipe_fault(in->err, where_set(in, "router", "router_only"), "RCP06",
                             "router_only needs an eta above 0");
     rc = check_argmax(in);
+    if (rc == 0)
+        rc = check_ngrams(in);
     if (rc < 0)
         return rc;
     if (!where_set(in, "lora", "alpha") && all_scale_one(r))

@@ -83,6 +83,7 @@ struct recipe_train {
 };
 
 enum router_label { LABEL_DOMAIN, LABEL_ARGMAX }; /* an ablation, docs/METHODS.md */
+enum classifier_input { CLASSIFY_HIDDEN, CLASSIFY_NGRAMS }; /* what it reads */
 enum router_init { INIT_STAGE1, INIT_FRESH };
 
 /* Layers of the base, from 1 on, ascending; none: the last. */
@@ -116,6 +117,8 @@ struct recipe_router {
     struct layer_list ridge_layers;
     double ridge_lambda;      /* 1e-2 */
     double classifier_lambda; /* 1e-3 */
+    enum classifier_input classifier;
+    struct ngram_options ngrams; /* 2 to 4 characters, 16384 buckets, lowercase */
     size_t cache_mib; /* of router inputs on disk at most, 1024; 0: none are kept */
 };
 

@@ -39,6 +39,8 @@ static const struct key_choice pools[] = {
     {"mean", POOL_MEAN}, {"last", POOL_LAST}, {NULL, 0}};
 static const struct key_choice labels[] = {
     {"domain", LABEL_DOMAIN}, {"argmax", LABEL_ARGMAX}, {NULL, 0}};
+static const struct key_choice classifiers[] = {
+    {"hidden", CLASSIFY_HIDDEN}, {"ngrams", CLASSIFY_NGRAMS}, {NULL, 0}};
 static const struct key_choice inits[] = {
     {"stage1", INIT_STAGE1}, {"fresh", INIT_FRESH}, {NULL, 0}};
 
@@ -144,6 +146,11 @@ static const struct recipe_key keys[] = {
     {"router", "ridge_layers", KEY_LAYERS, IN_ROUTER(ridge_layers), 0, 0, 0, NULL},
     {"router", "ridge_lambda", KEY_REAL, IN_ROUTER(ridge_lambda), 0, 1e6, KEY_ABOVE, NULL},
     {"router", "classifier_lambda", KEY_REAL, IN_ROUTER(classifier_lambda), 0, 1e6, KEY_ABOVE, NULL},
+    {"router", "classifier", KEY_CHOICE, IN_ROUTER(classifier), 0, 0, 0, classifiers},
+    {"router", "ngram_min", KEY_COUNT, IN_ROUTER(ngrams.min), 1, NGRAM_MOST, 0, NULL},
+    {"router", "ngram_max", KEY_COUNT, IN_ROUTER(ngrams.max), 1, NGRAM_MOST, 0, NULL},
+    {"router", "ngram_buckets", KEY_COUNT, IN_ROUTER(ngrams.buckets), NGRAM_BUCKETS_LEAST, NGRAM_BUCKETS_MOST, 0, NULL},
+    {"router", "ngram_lowercase", KEY_BOOL, IN_ROUTER(ngrams.lowercase), 0, 0, 0, NULL},
     {"router", "cache_mib", KEY_COUNT, IN_ROUTER(cache_mib), 0, MANY, 0, NULL},
 
     {"slim", "identities", KEY_COUNT, IN_SLIM(identities), 0, 1024, 0, NULL},

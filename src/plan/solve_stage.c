@@ -56,6 +56,8 @@ size_t stage_solve_bytes(const struct job *job, const struct mixture *m)
     size_t rows = 0; /* a classifier's, whose room doubles */
     size_t most = 0; /* of a text */
 
+    if (m->rule.place == ROUTER_TEXT)
+        return stage_solve_text_bytes(job, m);
     for (size_t i = 0; i < job->texts.n; i++) {
         const size_t n = job->texts.trains[i] ? corpus_count(job->texts.trains[i]) : 0;
 
@@ -214,11 +216,14 @@ int stage_solve(json_t **summary, struct job *job, const struct stage *s,
 {
     const struct pass_options o = options_of(job);
     const double start = monotonic_seconds();
-    struct solver *v = calloc(1, sizeof(*v));
-    int rc = v ? 0 : error_nomem(err, sizeof(*v));
+    struct solver *v;
+    int rc;
 
-    if (rc < 0)
-        return rc;
+    if (m->rule.place == ROUTER_TEXT)
+        return stage_solve_text(summary, job, s, m, err);
+    v = calloc(1, sizeof(*v));
+    if (!v)
+        return error_nomem(err, sizeof(*v));
     v->job = job;
     v->m = m;
     v->block.seqs = v->seqs;

@@ -21,10 +21,11 @@ static const char *const idle_keys[] = {
 /* Keys of the section router that a stage's weights do not depend on, by what teaches
  * its routers: labels, or the answers. */
 static const char *const idle_with_labels[] = {
-    "freeze_old",   "init_std",     "token_learning_rate",
-    "experts",      "top_k",        "temperature",
-    "ridge_layers", "ridge_lambda", "classifier_lambda",
-    "cache_mib"};
+    "freeze_old",    "init_std",        "token_learning_rate",
+    "experts",       "top_k",           "temperature",
+    "ridge_layers",  "ridge_lambda",    "classifier_lambda",
+    "classifier",    "ngram_min",       "ngram_max",
+    "ngram_buckets", "ngram_lowercase", "cache_mib"};
 static const char *const idle_with_answers[] = {"freeze_old",
                                                 "eta",
                                                 "learning_rate",
@@ -41,6 +42,11 @@ static const char *const idle_with_answers[] = {"freeze_old",
                                                 "ridge_layers",
                                                 "ridge_lambda",
                                                 "classifier_lambda",
+                                                "classifier",
+                                                "ngram_min",
+                                                "ngram_max",
+                                                "ngram_buckets",
+                                                "ngram_lowercase",
                                                 "cache_mib"};
 
 /* And of routers that are made of the experts: what is read. */
@@ -48,6 +54,9 @@ static const char *const read_by_none[] = {"top_k", "temperature"};
 static const char *const read_by_ridge[] = {"pool", "ridge_layers", "ridge_lambda"};
 static const char *const read_by_classifier[] = {"pool", "ridge_layers",
                                                  "classifier_lambda"};
+static const char *const read_by_ngrams[] = {"classifier",      "ngram_min",
+                                             "ngram_max",       "ngram_buckets",
+                                             "ngram_lowercase", "classifier_lambda"};
 /* And which keys of train they depend on: what their text is. */
 static const char *const text_keys[] = {"cutoff_len", "skip_bad", "val_size", "seed"};
 
@@ -360,7 +369,10 @@ static void put_made(json_t *o, const struct job *job, const struct stage *s)
         put_keys(o, job, "router", read_by_none, N_OF(read_by_none));
     if (s->row->lesson == LESSON_RIDGE)
         put_keys(o, job, "router", read_by_ridge, N_OF(read_by_ridge));
-    if (s->row->lesson == LESSON_CLASSIFIER)
+    if (s->row->lesson == LESSON_CLASSIFIER &&
+        job->r->router.classifier == CLASSIFY_NGRAMS)
+        put_keys(o, job, "router", read_by_ngrams, N_OF(read_by_ngrams));
+    else if (s->row->lesson == LESSON_CLASSIFIER)
         put_keys(o, job, "router", read_by_classifier, N_OF(read_by_classifier));
     if (s->kind != STAGE_SOLVED)
         return;

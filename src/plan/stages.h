@@ -245,6 +245,10 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
  * beside what is known of the others. *SUMMARY is new. */
 int stage_solve(json_t **summary, struct job *job, const struct stage *s,
                 struct mixture *m, struct artel_error *err);
+/* The same of a router that reads the text alone. */
+int stage_solve_text(json_t **summary, const struct job *job, const struct stage *s,
+                     struct mixture *m, struct artel_error *err);
+size_t stage_solve_text_bytes(const struct job *job, const struct mixture *m);
 /* What that takes beside the prepared model. */
 size_t stage_solve_bytes(const struct job *job, const struct mixture *m);
 /* Do the stage's work and write its result; *SUMMARY is new. */

@@ -188,11 +188,20 @@ static void set_whole_ffn(struct gate_rule *rule, const struct recipe *r)
         rule->n_fixed |= r->lora.targets[i];
 }
 
-/* The layers that a router of the base reads: as asked, or the last. */
-static void set_reads(struct gate_rule *rule, const struct job *job)
+/* What a router reads before the experts: the text, or layers of the base, as asked or the
+ * last. */
+static void set_reads(struct gate_rule *rule, const struct job *job,
+                      const struct stage *s)
 {
-    const struct layer_list *asked = &job->r->router.ridge_layers;
+    const struct recipe_router *from = &job->r->router;
+    const struct layer_list *asked = &from->ridge_layers;
 
+    if (s->row->lesson == LESSON_CLASSIFIER && from->classifier == CLASSIFY_NGRAMS) {
+        rule->place = ROUTER_TEXT;
+        rule->pool = POOL_MEAN; /* all of the turn */
+        rule->ngrams = from->ngrams;
+        return;
+    }
     rule->n_reads = asked->n ? asked->n : 1;
     memcpy(rule->reads, asked->at, sizeof(rule->reads));
     if (!asked->n)
@@ -218,7 +227,7 @@ int stage_mixture(struct mixture *out, const struct job *job, const struct stage
         rule.n_fixed = 1;
     rule.silent = s->row->domain_kind == EXPERT_RES && !r->modula.residual;
     if (rule.place == ROUTER_BASE)
-        set_reads(&rule, job);
+        set_reads(&rule, job, s);
     if (rule.absolute) {
         rule.temperature = (float)r->router.temperature;
         rule.top_k = r->router.top_k ? r->router.top_k : rule.top_k;

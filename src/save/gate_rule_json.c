@@ -9,7 +9,8 @@
 #include "base/error.h"
 #include "files/json.h"
 
-static const char *const places[] = {"none", "layer", "ffn", "linear", "base", NULL};
+static const char *const places[] = {"none", "layer", "ffn", "linear",
+                                     "base", "text",  NULL};
 static const char *const decisions[] = {"sequence", "token", NULL};
 static const char *const pools[] = {"mean", "last", NULL};
 static const char *const kinds[] = {"one-hot", "softmax", "top-k", "top-p", NULL};
@@ -40,6 +41,13 @@ json_t *gate_rule_new(const struct gate_rule *rule)
 
     if (o && rule->n_reads)
         json_object_set_new(o, "reads", reads_new(rule));
+    if (o && rule->place == ROUTER_TEXT)
+        json_object_set_new(o, "ngrams",
+                            json_pack("{s:I, s:I, s:I, s:b}", "min",
+                                      (json_int_t)rule->ngrams.min, "max",
+                                      (json_int_t)rule->ngrams.max, "buckets",
+                                      (json_int_t)rule->ngrams.buckets, "lowercase",
+                                      (int)rule->ngrams.lowercase));
     if (o && rule->absolute)
         json_object_set_new(o, "absolute", json_true());
     if (o && rule->temperature > 0)
@@ -166,7 +174,18 @@ static int read_masks(struct gate_rule *rule, const json_t *o, struct artel_erro
     return rc;
 }
 
-/* A router of the base: which layers it reads, and that it decides as such a one can. */
+/* That a router which decides before the experts are asked does so as it can. */
+static int check_fixes(const struct gate_rule *rule, struct artel_error *err)
+{
+    if (rule->decides != DECIDE_SEQUENCE || rule->kind != GATE_ONE_HOT ||
+        !rule->fix_expert || rule->n_fixed)
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "place",
+                         "a router of the base or of the text fixes one expert for a "
+                         "sequence");
+    return 0;
+}
+
+/* A router of the base: which layers it reads. */
 static int read_base(struct gate_rule *rule, const json_t *o, struct artel_error *err)
 {
     const json_t *list = json_object_get(o, "reads");
@@ -186,11 +205,35 @@ static int read_base(struct gate_rule *rule, const json_t *o, struct artel_error
         rule->reads[i] = (uint16_t)value;
     }
     rule->n_reads = n;
-    if (rule->decides != DECIDE_SEQUENCE || rule->kind != GATE_ONE_HOT ||
-        !rule->fix_expert || rule->n_fixed)
-        return error_set(err, ARTEL_EFORMAT, "MIX05", "place",
-                         "a router of the base fixes one expert for a sequence");
-    return 0;
+    return check_fixes(rule, err);
+}
+
+/* A router of the text: what it reads of it. */
+static int read_text(struct gate_rule *rule, const json_t *o, struct artel_error *err)
+{
+    const json_t *n = json_object_get(o, "ngrams");
+    uint64_t min = 0, max = 0, buckets = 0;
+    int rc;
+
+    if (!json_is_object(n))
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "ngrams", "expected an object");
+    rc = json_want_uint(n, "min", 1, NGRAM_MOST, &min, err);
+    if (rc == 0)
+        rc = json_want_uint(n, "max", 1, NGRAM_MOST, &max, err);
+    if (rc == 0)
+        rc = json_want_uint(n, "buckets", NGRAM_BUCKETS_LEAST, NGRAM_BUCKETS_MOST,
+                            &buckets, err);
+    if (rc == 0)
+        rc = json_want_bool(n, "lowercase", &rule->ngrams.lowercase, err);
+    if (rc < 0)
+        return rc;
+    if (!min || max < min || !buckets)
+        return error_set(err, ARTEL_EFORMAT, "MIX05", "ngrams",
+                         "expected min up to max, and buckets");
+    rule->ngrams.min = (size_t)min;
+    rule->ngrams.max = (size_t)max;
+    rule->ngrams.buckets = (size_t)buckets;
+    return check_fixes(rule, err);
 }
 
 int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts,
@@ -251,5 +294,7 @@ int gate_rule_read(struct gate_rule *rule, const json_t *value, size_t n_experts
         rc = read_masks(rule, json_object_get(value, "masks"), err);
     if (rc == 0 && place == ROUTER_BASE)
         rc = read_base(rule, value, err);
+    if (rc == 0 && place == ROUTER_TEXT)
+        rc = read_text(rule, value, err);
     return rc;
 }

@@ -43,6 +43,8 @@ static const char *router_tensor(char out[ROUTER_NAME_SIZE], const struct mixtur
                  site_name((enum site)(i % N_SITES)), part);
     else if (m->rule.place == ROUTER_BASE)
         snprintf(out, ROUTER_NAME_SIZE, "router.base.%s", part);
+    else if (m->rule.place == ROUTER_TEXT)
+        snprintf(out, ROUTER_NAME_SIZE, "router.text.%s", part);
     else
         snprintf(out, ROUTER_NAME_SIZE, "router.%zu.%s", i, part);
     return out;

@@ -192,7 +192,8 @@ const char *selector_name(const struct artel_mixture *m)
 {
     const struct mixture *const x = m->mixture;
 
-    if (!x || !x->n_routers || !x->rule.fix_expert || x->rule.place == ROUTER_BASE)
+    if (!x || !x->n_routers || !x->rule.fix_expert || x->rule.place == ROUTER_BASE ||
+        x->rule.place == ROUTER_TEXT)
         return NULL;
     return x->rule.selector == SELECT_VOTE ? "vote" : "last";
 }

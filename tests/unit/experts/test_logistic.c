@@ -136,12 +136,48 @@ static void what_cannot_be_found_is_said(void **state)
     labelled_rows_release(&r);
 }
 
+/* Every third number is left, the others are 0; what is not told is 0 too. */
+static void sparse_rows_give_the_bits_of_dense_ones(void **state)
+{
+    struct labelled_rows dense, sparse = {.dim = N, .sparse = true};
+    float w[2][E * N], b[2][E];
+    struct artel_error err;
+
+    (void)state;
+    fill(&dense, 300, 0.5f);
+    for (size_t i = 0; i < dense.n; i++) {
+        uint32_t at[N];
+        float z[N];
+        size_t n = 0;
+
+        for (size_t j = 0; j < N; j++) {
+            float *const x = &dense.z[i * N + j];
+
+            *x = (i + j) % 3 && i != 7 ? 0.0f : *x;
+            *x = i == 8 ? 0.0f : *x; /* a row of nothing */
+            if (*x != 0.0f) {
+                at[n] = (uint32_t)j;
+                z[n++] = *x;
+            }
+        }
+        assert_int_equal(
+            labelled_rows_add_sparse(&sparse, dense.label[i], at, z, n, &err), 0);
+    }
+    assert_int_equal(logistic_solve(w[0], b[0], &dense, E, 1e-3, &err), 0);
+    assert_int_equal(logistic_solve(w[1], b[1], &sparse, E, 1e-3, &err), 0);
+    assert_memory_equal(w[0], w[1], sizeof(w[0]));
+    assert_memory_equal(b[0], b[1], sizeof(b[0]));
+    labelled_rows_release(&dense);
+    labelled_rows_release(&sparse);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_slopes_are_zero_at_the_minimum),
         cmocka_unit_test(labels_are_told_apart),
         cmocka_unit_test(what_cannot_be_found_is_said),
+        cmocka_unit_test(sparse_rows_give_the_bits_of_dense_ones),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

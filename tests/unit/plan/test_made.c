@@ -438,6 +438,124 @@ static void a_classifier_routes_and_learns_again(void **state)
     fixture_close(&f);
 }
 
+static const char *damage; /* words of mixture.json, and what stands there instead */
+static const char *instead;
+
+/* The error of out/classifier with other words in its mixture.json; 0 where it opens. */
+static int opens_damaged(const struct fixture *f)
+{
+    char *text = slurp(f, "out/classifier/mixture.json"), *at = strstr(text, damage);
+    struct artel_error err = {0};
+    struct artel_mixture *m;
+    char path[256];
+    FILE *file;
+    int rc;
+
+    assert_non_null(at);
+    path_in(path, sizeof(path), f, "out/classifier/mixture.json");
+    file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "%.*s%s%s", (int)(at - text), text, instead, at + strlen(damage));
+    fclose(file);
+    path_in(path, sizeof(path), f, "out/classifier");
+    rc = artel_mixture_open(&m, path, NULL, NULL, &err);
+    artel_mixture_close(m);
+    write_text(f, "out/classifier/mixture.json", text);
+    free(text);
+    return -rc;
+}
+
+/* An answer's probabilities are those of the words that were asked, as they stand there. */
+static int probabilities_are_those_of_the_words(const struct fixture *f)
+{
+    static const char text[] = "Fade abed CAB\n uvw deface!";
+    struct artel_generate_options o;
+    struct artel_error err = {0};
+    struct artel_mixture *m;
+    struct artel_prompt prompt;
+    struct artel_answer a;
+    struct arena arena = {0};
+    struct ngrams g = {0};
+    struct mixture_file own;
+    const struct router *r;
+    float x[2];
+    char path[256];
+
+    path_in(path, sizeof(path), f, routing);
+    if (artel_mixture_open(&m, path, NULL, NULL, &err) < 0 ||
+        artel_prompt_user(&prompt, text, NULL, &err) < 0)
+        return tell(&err);
+    artel_generate_options_default(&o, m);
+    o.max_tokens = 1;
+    if (artel_generate_all(&a, m, &prompt, 1, &o, &err) < 0 ||
+        mixture_file_open(&own, path, artel_mixture_model(m), false, &err) < 0)
+        return tell(&err);
+    r = &own.mixture.routers[0];
+    ngrams_carve(&g, &arena, &own.mixture.rule.ngrams);
+    assert_int_equal(arena_init(&arena, arena.used, &err), 0);
+    ngrams_carve(&g, &arena, &own.mixture.rule.ngrams);
+    ngrams_begin(&g);
+    ngrams_add(&g, text, strlen(text));
+    ngrams_end(&g);
+    ngrams_product(x, &g, r->w, 2);
+    for (size_t e = 0; e < 2; e++) {
+        const float there =
+            1.0f / (1.0f + expf(x[1 - e] + r->b[1 - e] - x[e] - r->b[e]));
+
+        if (!(fabsf(a.probabilities[e] - there) < 1e-5f))
+            return 88;
+    }
+    mixture_file_release(&own);
+    arena_release(&arena);
+    artel_answer_release(&a);
+    free(prompt.text);
+    artel_mixture_close(m);
+    return 0;
+}
+
+/* A classifier of the characters: nothing of the base is read, and it grows and shrinks. */
+static void ngrams_route_by_what_was_written(void **state)
+{
+    static const char *const words[][2] = {{"\"buckets\": 512", "\"buckets\": 7"},
+                                           {"\"min\": 1", "\"min\": 4"},
+                                           {"\"ngrams\"", "\"no\""},
+                                           {"\"buckets\": 512", "\"buckets\": 513"}};
+    const char *set[] = {"method=classifier",        "router.classifier=ngrams",
+                         "router.ngram_min=1",       "router.ngram_max=3",
+                         "router.ngram_buckets=512", "output=out"};
+    struct child c = {.recipe = "r.yaml", .set = set, .n_set = 6, .notes = "notes"};
+    struct fixture f;
+
+    (void)state;
+    open_made(&f);
+    assert_int_equal(run(&f, &c), 0);
+    routing = "out/classifier";
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    assert_int_equal(in_child(&f, answers_say_who), 0);
+    assert_int_equal(in_child(&f, probabilities_are_those_of_the_words), 0);
+    set[5] = "output=again";
+    c.threads = 2;
+    assert_int_equal(run(&f, &c), 0);
+    same_bytes(&f, "out", "again", "classifier/router.safetensors");
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        damage = words[i][0];
+        instead = words[i][1];
+        assert_int_equal(in_child(&f, opens_damaged), -ARTEL_EFORMAT);
+    }
+    adding = (struct addition){"out/classifier", NULL, "c.jsonl"};
+    assert_int_equal(in_child(&f, add_three), 0);
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    assert_int_equal(in_child(&f, remove_three), 0);
+    assert_int_equal(in_child(&f, routes_by_text), 0);
+    assert_int_equal(in_child(&f, answers_say_who), 0);
+    /* Its settings are part of what it was made from; those of the other classifier not. */
+    assert_int_equal(run_with(&f, "out/recipe.yaml", "router.pool=last", "notes"), 0);
+    assert_int_equal(run_with(&f, "out/recipe.yaml", "router.ngram_max=2", "notes"),
+                     -ARTEL_ECONFLICT);
+    assert_true(said(&f, "notes", "router.ngram_max"));
+    fixture_close(&f);
+}
+
 static void what_ridge_cannot_do_is_refused(void **state)
 {
     static const struct {
@@ -473,6 +591,7 @@ int main(void)
         cmocka_unit_test(ridge_routes_and_grows_by_a_column),
         cmocka_unit_test(ridge_takes_adapters_with_text_and_lets_go),
         cmocka_unit_test(a_classifier_routes_and_learns_again),
+        cmocka_unit_test(ngrams_route_by_what_was_written),
         cmocka_unit_test(what_ridge_cannot_do_is_refused),
     };
 
