@@ -24,7 +24,7 @@ score_rows=${SCORE_ROWS-150}
 general_rows=${GENERAL_ROWS-500}
 windows=${WINDOWS-all}
 threads=${THREADS:+--threads $THREADS}
-everything="single mixed moa router-only ridge classifier arrow molora slim modula-flan modula-res res-bare mixlora"
+everything="single single-twice mixed moa router-only ridge classifier arrow molora slim modula-flan modula-res res-bare mixlora"
 methods=${METHODS-$everything}
 
 mkdir -p "$out"
@@ -37,6 +37,7 @@ done
 # number of parameters, and rates found on valid.jsonl.
 settings() { # METHOD
     case $1 in
+    single-twice) echo "method=single train.epochs=2" ;; # as often over its text as moa
     router-only) echo "method=moa router.router_only=true router.epochs=3" ;;
     molora) echo "method=molora lora.rank=10" ;;
     mixlora) echo "method=mixlora lora.rank=12" ;;
@@ -54,13 +55,14 @@ settings() { # METHOD
 # The run's folder that METHOD goes to, and its mixture in it.
 folder() {
     case $1 in
-    router-only | res-bare) echo "$1" ;;
+    single-twice | router-only | res-bare) echo "$1" ;;
     *) echo eight ;;
     esac
 }
 mixture() { # RUN METHOD
     case $2 in
     router-only) echo "$out/$1/moa" ;;
+    single-twice) echo "$out/$1/single" ;;
     res-bare) echo "$out/$1/modula-res" ;;
     *) echo "$out/$1/$2" ;;
     esac
@@ -142,8 +144,13 @@ general() {
 # there they would have to be told which of them to use.
 # shellcheck disable=SC2046
 measures() {
-    [ "$1" = single ] || general "" "$1" "$2" \
-        "--data svamp=$data/ood/svamp/test.jsonl:last_number --data bfcl=$data/ood/bfcl/test.jsonl:json"
+    case $1 in
+    single*) ;;
+    *)
+        general "" "$1" "$2" \
+            "--data svamp=$data/ood/svamp/test.jsonl:last_number --data bfcl=$data/ood/bfcl/test.jsonl:json"
+        ;;
+    esac
     measure "score.$score_rows" "$1" "$2" $(sets) $(limit max-rows "$score_rows") --no-base
 }
 
