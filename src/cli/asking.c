@@ -4,6 +4,8 @@
  */
 #include "cli/asking.h"
 
+#include <string.h>
+
 #include "cli/signals.h"
 
 void asking_options(struct options *o, struct asking *a)
@@ -33,6 +35,11 @@ void asking_options(struct options *o, struct asking *a)
                 "above 1: tokens seen before become less likely");
     option_texts(o, "stop", &a->stop, "TEXT",
                  "ends an answer and is left out of it; may be given 16 times");
+    a->merge = "never";
+    option_text(
+        o, "merge", &a->merge, "never|auto|always",
+        "add an answer's expert into the weights first: auto where counting says "
+        "that it pays for the prompt and --max-tokens");
     option_whole(o, "context", &a->context, 16, 10000000,
                  "tokens a conversation may have");
 }
@@ -69,6 +76,9 @@ int asking_generate(struct artel_generate_options *g, const struct options *o,
     if (option_given(o, "repetition-penalty"))
         g->repetition_penalty = (float)a->repetition_penalty;
     g->seed = c->seed;
+    g->merge = !strcmp(a->merge, "auto")     ? ARTEL_MERGE_AUTO
+               : !strcmp(a->merge, "always") ? ARTEL_MERGE_ALWAYS
+                                             : ARTEL_MERGE_NEVER;
     g->stop = a->stop.at;
     g->n_stop = a->stop.n;
     g->stopped = &stop_signal;

@@ -10,6 +10,7 @@
 
 struct asking {
     const char *expert; /* "auto" */
+    const char *merge;  /* "never" */
     const char *prompt, *prompt_file, *system;
     bool raw;
     uint64_t max_tokens, top_k, context;

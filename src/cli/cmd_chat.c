@@ -203,7 +203,7 @@ static void print_footer(const struct chat *c)
         printf(", most weight on average");
     else if (a->probabilities && !a->from_base)
         printf(", %zu of %zu routers", a->layers_agreeing, a->n_routers);
-    printf(", %.1f tokens/s]", rate);
+    printf("%s, %.1f tokens/s]", a->merged ? ", merged" : "", rate);
     printf(c->terminal ? "\033[0m\n\n" : "\n\n");
 }
 

@@ -15,6 +15,7 @@ struct batch {
     struct artel_prompt *prompts;
     struct artel_answer *answers;
     size_t n;
+    bool merging; /* --merge auto or always */
     struct progress progress;
 };
 
@@ -64,6 +65,8 @@ static json_t *row_json(const struct batch *b, size_t i)
     json_object_set_new(row, "expert", json_string(expert ? expert : "base"));
     json_object_set_new(row, "routing", routing_json(a, b->m));
     json_object_set_new(row, "finish_reason", json_string(a->finish_reason));
+    if (b->merging)
+        json_object_set_new(row, "merged", json_boolean(a->merged));
     json_object_set_new(row, "prompt_tokens",
                         json_integer((json_int_t)a->n_prompt_tokens));
     json_object_set_new(row, "prefill_seconds", json_number(a->prefill_seconds));
@@ -93,9 +96,20 @@ static void print_answers(const struct batch *b)
     for (size_t i = 0; i < b->n; i++) {
         const char *const expert = artel_expert_name(b->m, b->answers[i].expert);
 
-        printf("### %zu [%s, %s]\n%s\n\n", i + 1, expert ? expert : "base",
-               b->answers[i].finish_reason, b->answers[i].text);
+        printf("### %zu [%s%s, %s]\n%s\n\n", i + 1, expert ? expert : "base",
+               b->answers[i].merged ? ", merged" : "", b->answers[i].finish_reason,
+               b->answers[i].text);
     }
+}
+
+/* What --merge came to. */
+static void tell_merged(const struct batch *b)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < b->n; i++)
+        n += b->answers[i].merged != 0;
+    fprintf(stderr, "run: %zu of %zu answers with merged weights\n", n, b->n);
 }
 
 static int run_batch(struct batch *b, struct artel_generate_options *g, size_t context,
@@ -120,6 +134,8 @@ static int run_batch(struct batch *b, struct artel_generate_options *g, size_t c
     }
     if (rc < 0)
         return report_error(&err);
+    if (b->merging)
+        tell_merged(b);
     if (show && !one)
         print_answers(b);
     if (!c->json)
@@ -200,8 +216,10 @@ int cmd_run(int argc, char **argv)
     rc = read_prompts(&b, &a, (size_t)max_rows);
     m = rc ? NULL : common_mixture(&c, words.at[0], &rc);
     b.m = m;
-    if (m && !(rc = asking_generate(&g, &o, &a, &c, m)))
+    if (m && !(rc = asking_generate(&g, &o, &a, &c, m))) {
+        b.merging = g.merge != ARTEL_MERGE_NEVER;
         rc = run_batch(&b, &g, (size_t)a.context, &c);
+    }
     for (size_t i = 0; b.answers && i < b.n; i++)
         artel_answer_release(&b.answers[i]);
     free(b.answers);

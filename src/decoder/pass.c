@@ -218,6 +218,13 @@ void pass_set_routing(struct decoder_pass *p, enum routing_mode routing)
     p->options.routing = routing;
 }
 
+void pass_set_weights(struct decoder_pass *p, const struct artel_model *model,
+                      const struct mixture *mixture)
+{
+    p->model = model;
+    p->mixture = mixture;
+}
+
 void pass_set_training(struct decoder_pass *p, bool on)
 {
     p->options.backward = on && p->laid_for_backward;

@@ -89,6 +89,10 @@ struct gates *pass_gates(struct decoder_pass *p, size_t layer, enum site s);
 struct gates *pass_gates_carve(struct gates *given, struct arena *a,
                                const struct mixture *m, size_t n_rows, size_t n_seqs,
                                bool backward);
+/* The next forwards are over MODEL and MIXTURE: those that P was opened for, or MODEL with
+ * experts merged into it and NULL. */
+void pass_set_weights(struct decoder_pass *p, const struct artel_model *model,
+                      const struct mixture *mixture);
 /* Do routers run in this pass? */
 bool pass_routes(const struct decoder_pass *p);
 

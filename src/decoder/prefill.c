@@ -139,6 +139,7 @@ static int chunk_piece(struct artel_session *s, size_t rows)
         how.n = left < rows ? left : rows;
     if (how.n > room)
         how.n = room;
+    session_set_weights(s, p);
     pass_set_routing(p, given ? ROUTE_GIVEN : ROUTE_ROUTER);
     lay(s, w->ids + at, &how);
     decoder_forward(p, &s->block);
@@ -189,6 +190,7 @@ static int go_by_layers(struct artel_session *s, struct artel_error *err)
         return rc;
     w->stage = PREFILL_LAYERS;
     w->next = 0;
+    session_set_weights(s, w->pass);
     pass_set_routing(w->pass, ROUTE_ROUTER);
     lay(s, w->ids + s->kv.n, &how);
     decoder_begin(w->pass, &s->block);
@@ -326,6 +328,8 @@ static int layer_piece(struct artel_session *s, size_t rows, struct artel_error 
     const size_t L = s->model->weights->config.n_layers, n = s->seq.n;
     const size_t some = rows < n ? rows * L / n : L, take = some ? some : 1;
     const size_t end = take < L - w->next ? w->next + take : L;
+    bool settled;
+    int rc;
 
     if (!run_layers(s, end)) {
         drop(s);
@@ -333,7 +337,11 @@ static int layer_piece(struct artel_session *s, size_t rows, struct artel_error 
     }
     if (end < L)
         return 0;
-    if (!settle(s, w->pass)) {
+    settled = settle(s, w->pass);
+    rc = session_merge(s, settled ? 0 : w->n, err);
+    if (rc < 0)
+        return rc;
+    if (!settled) {
         if (has_one_name(s) && s->mixture->rule.place == ROUTER_BASE)
             make_known(s, name_of_base(s), w->n);
         drop(s);
@@ -439,6 +447,12 @@ int session_prefill_begin(struct artel_session *s, const int32_t *ids, size_t n,
     s->prefill.pool_first = pool_first;
     s->prefill.pool_n = pool_n;
     s->prefill.watch = watch;
+    s->extent = MERGE_NOTHING;
+    rc = !way.by_layers || way.by_token ? session_merge(s, n - s->kv.n, err) : 0;
+    if (rc < 0) {
+        session_reset(s);
+        return rc;
+    }
     if (!way.by_layers) {
         go_by_chunks(s, way.by_token ? KV_BY_TOKEN : way.expert);
         return 0;

@@ -126,6 +126,7 @@ void session_close(struct artel_session *s)
     if (!s)
         return;
     kv_cache_end(&s->kv);
+    merged_close(s->merged);
     pass_close(s->pass);
     pass_close(s->few);
     pass_close(s->wide);
@@ -144,6 +145,7 @@ void session_reset(struct artel_session *s)
     s->by_router = false;
     s->by_token = false;
     s->routed = false;
+    s->extent = MERGE_NOTHING;
     s->prefill.stage = PREFILL_NONE;
 }
 
@@ -186,13 +188,15 @@ static int check_steps(struct artel_session *const *s, size_t n,
 /* Decisions for a whole sequence were made at prefill and stay. */
 static struct decode_row row_of(struct artel_session *s, int32_t id)
 {
-    const bool hold = s->by_router && s->mixture->rule.decides == DECIDE_SEQUENCE;
+    const bool routed = s->by_router && !s->extent;
+    const bool hold = routed && s->mixture->rule.decides == DECIDE_SEQUENCE;
+    const bool none = routed || s->extent;
 
     return (struct decode_row){.kv = &s->kv,
                                .attended = s->attended,
                                .id = id,
-                               .expert = s->by_router ? EXPERT_BASE : s->expert,
-                               .routed = s->by_router,
+                               .expert = none ? EXPERT_BASE : s->expert,
+                               .routed = routed,
                                .held = hold ? s->held : NULL,
                                .yield = s->by_token ? s->yield : NULL,
                                .gate_sum = s->by_token ? s->gate_sum : NULL,
@@ -213,11 +217,24 @@ static void step_some(struct artel_session *const *s, const int32_t *ids, size_t
             rows[at] = rows[at - 1];
         rows[at] = row;
     }
-    decode_step(&s[0]->room, s[0]->model, s[0]->mixture, rows, n);
+    if (s[0]->extent)
+        decode_step(&s[0]->room, &s[0]->merged->model, NULL, rows, n);
+    else
+        decode_step(&s[0]->room, s[0]->model, s[0]->mixture, rows, n);
     for (size_t i = 0; i < n; i++) {
         s[i]->ids[s[i]->kv.n++] = ids[i];
         s[i]->n_summed += s[i]->by_token;
     }
+}
+
+/* The first so many of N read the same weights. */
+static size_t together(struct artel_session *const *s, size_t n)
+{
+    size_t i = 1;
+
+    while (i < n && i < DECODE_ROWS && !s[0]->extent && !s[i]->extent)
+        i++;
+    return i;
 }
 
 int sessions_step(struct artel_session *const *s, const int32_t *ids, size_t n,
@@ -225,8 +242,10 @@ int sessions_step(struct artel_session *const *s, const int32_t *ids, size_t n,
 {
     const int rc = check_steps(s, n, err);
 
-    for (size_t i = 0; rc == 0 && i < n; i += DECODE_ROWS)
-        step_some(s + i, ids + i, n - i < DECODE_ROWS ? n - i : DECODE_ROWS);
+    for (size_t i = 0, some; rc == 0 && i < n; i += some) {
+        some = together(s + i, n - i);
+        step_some(s + i, ids + i, some);
+    }
     return rc;
 }
 

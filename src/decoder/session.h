@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "decoder/merge_cost.h"
+
 struct artel_error;
 struct artel_model;
 struct kv_pool;
@@ -36,6 +38,21 @@ int session_open_pooled(struct artel_session **out, const struct artel_model *mo
                         struct kv_pool *pool, struct artel_error *err);
 void session_close(struct artel_session *s);
 void session_reset(struct artel_session *s); /* forget everything */
+
+/*
+ * Of sequences from the next prefill on: may the experts be added into the weights, where
+ * gates are fixed for a sequence? Those it computes with then are the session's own, in
+ * float, formed when a prefill knows the gates and kept for as long as they stay. Auto:
+ * where merge_choose() says so, for the prompt and N_STEPS steps, and where it fits; always:
+ * or a prefill is refused, ARTEL_EUSAGE MRG01 where there are no such weights, ARTEL_ELIMIT
+ * MRG02 where they do not fit into MOST_BYTES (0: what the machine has left). Not of a
+ * pooled session, whose base is shared. The mixture must stay as it is.
+ */
+enum merge_mode { MERGE_NEVER, MERGE_AUTO, MERGE_ALWAYS };
+int session_set_merge(struct artel_session *s, enum merge_mode mode, size_t n_steps,
+                      size_t most_bytes, struct artel_error *err);
+/* What the sequence at hand computes with merged weights. */
+enum merge_extent session_merged(const struct artel_session *s);
 
 /*
  * Make the sequence IDS (N): what agrees with the cache under the same expert is kept, the

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of a session share: session.c opens it and steps, prefill.c makes a
- * prompt its sequence.
+ * prompt its sequence, session_merge.c chooses the weights.
  */
 #ifndef ARTEL_DECODER_SESSION_PARTS_H
 #define ARTEL_DECODER_SESSION_PARTS_H
 
 #include "decoder/decode.h"
+#include "decoder/merged.h"
 #include "decoder/pass.h"
 #include "decoder/session.h"
 
@@ -64,10 +65,19 @@ struct artel_session {
     size_t n_summed;
     struct prefill prefill;
     size_t cached;
+    enum merge_mode merge; /* as asked for, and for so many steps in so many bytes */
+    size_t merge_steps, merge_most;
+    struct merged *merged;    /* made when first asked for; or NULL */
+    enum merge_extent extent; /* of it in this sequence */
 };
 
 /* A pass over N_ROWS rows at most that keeps its keys and values in S. */
 int session_open_pass(struct decoder_pass **out, struct artel_session *s, size_t n_rows,
                       bool few, struct artel_error *err);
+/* The gates of a sequence are known, and N_ROWS of its prompt are to be computed under them:
+ * form merged weights, if so it shall be. */
+int session_merge(struct artel_session *s, size_t n_rows, struct artel_error *err);
+/* What P reads, of the rows in whole chunks or of the few behind them. */
+void session_set_weights(const struct artel_session *s, struct decoder_pass *p);
 
 #endif

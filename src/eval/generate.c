@@ -83,6 +83,8 @@ static int check_options(const struct artel_generate_options *o,
         bad = "repetition_penalty must be 0.01 to 100";
     else if (o->max_tokens < 1)
         bad = "max_tokens must be at least 1";
+    else if (o->merge < ARTEL_MERGE_NEVER || o->merge > ARTEL_MERGE_ALWAYS)
+        bad = "merge must be one of ARTEL_MERGE_NEVER, _AUTO, _ALWAYS";
     else if (o->n_stop > STOP_MAX)
         bad = "at most 16 stop strings";
     for (size_t i = 0; !bad && i < o->n_stop; i++)
@@ -181,6 +183,20 @@ static void writing_release(struct writing *w)
     talk_release(&w->talk);
 }
 
+/* Merged weights lie beside what the mixture and the session take already. */
+static int set_merge(struct artel_session *s, const struct artel_mixture *m,
+                     const struct artel_generate_options *o, struct artel_error *err)
+{
+    static const enum merge_mode modes[] = {MERGE_NEVER, MERGE_AUTO, MERGE_ALWAYS};
+    const size_t taken =
+        m->model->arena.size + session_bytes(m->model, m->mixture, session_room(s));
+    size_t most = 0;
+
+    if (m->memory_bytes)
+        most = m->memory_bytes > taken ? m->memory_bytes - taken : 1;
+    return session_set_merge(s, modes[o->merge], o->max_tokens - 1, most, err);
+}
+
 /* PROMPT is encoded; STREAM numbers the sampler's random stream. */
 static int writing_begin(struct writing *w, const struct artel_mixture *m,
                          const struct prompt *prompt,
@@ -211,13 +227,16 @@ static int writing_begin(struct writing *w, const struct artel_mixture *m,
     w->cancelled = false;
     w->talk = (struct talk){0};
     *w->out = (struct artel_answer){.n_prompt_tokens = prompt->ids.n};
-    rc = session_prefill(w->s, prompt->ids.at, prompt->ids.n, o->expert,
-                         prompt->pool_first, prompt->pool_n, err);
+    rc = set_merge(w->s, m, o, err);
+    if (rc == 0)
+        rc = session_prefill(w->s, prompt->ids.at, prompt->ids.n, o->expert,
+                             prompt->pool_first, prompt->pool_n, err);
     if (rc == 0 && !w->by_token)
         rc = copy_route(w->out, w->s, m->mixture, err);
     if (rc == 0)
         rc = talk_init(&w->talk, m->model->tokenizer, m->model->weights->config.n_vocab,
                        &how, &prompt->ids, err);
+    w->out->merged = session_merged(w->s) != MERGE_NOTHING;
     w->out->prefill_seconds = now() - w->start;
     return rc;
 }
@@ -343,6 +362,10 @@ static int open_seats(struct crowd *c, struct artel_error *err)
     size_t n = c->n < SEATS ? c->n : SEATS;
 
     n = n < fit ? n : fit;
+    if (c->o.merge == ARTEL_MERGE_ALWAYS)
+        n = 1; /* merged weights are one session's */
+    else if (n > 1)
+        c->o.merge = ARTEL_MERGE_NEVER; /* side by side they share a reading */
     for (; c->n_seats < n; c->n_seats++) {
         const int rc = session_open(&c->writing[c->n_seats].s, c->m->model,
                                     c->m->mixture, c->room, err);

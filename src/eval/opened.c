@@ -236,6 +236,7 @@ int artel_mixture_open(struct artel_mixture **out, const char *path,
         return error_nomem(err, sizeof(*m));
     }
     m->model = model;
+    m->memory_bytes = o->memory_bytes;
     if (kind == OPENED_MODEL)
         rc = model ? 0 : open_model(m, path, err);
     else if (kind == OPENED_ADAPTER)

@@ -17,6 +17,7 @@ struct artel_mixture {
     struct mixture_file file;      /* of a mixture or adapter; zeroed for a bare base */
     const struct mixture *mixture; /* &file.mixture, or NULL for a bare base */
     char *path;                    /* as given; owned */
+    size_t memory_bytes;           /* that may be used; 0: what the machine has */
 };
 
 /* What lies at a path, by its name and by what a folder holds. */

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "math/kernels.h"
 
 static const char *const kinds[] = {"lora", "identity", "res", "ffn"};
 
@@ -303,4 +304,14 @@ bool expert_is_zero(const struct expert *e)
             return false;
     }
     return true;
+}
+
+void lora_add_row(float *update, const struct lora *l, float gate, size_t row)
+{
+    const float *b = l->b + row * l->rank, scale = gate * l->scale;
+    float by[EXPERT_MAX_RANK];
+
+    for (size_t r = 0; r < l->rank; r++)
+        by[r] = scale * b[r];
+    kernels()->mix(update, true, by, l->down, l->n_in, l->rank, l->n_in);
 }

@@ -104,6 +104,10 @@ size_t expert_first_layer(const struct expert *e);
 /* It adds nothing anywhere: at every linear A or B is zero. */
 bool expert_is_zero(const struct expert *e);
 
+/* UPDATE (N) += g s B A, of that row ROW, with GATE for g: what L adds to the weights of its
+ * linear. Only where phi is the identity. */
+void lora_add_row(float *update, const struct lora *l, float gate, size_t row);
+
 static inline struct lora *expert_lora(const struct expert *e, size_t layer,
                                        enum site s)
 {

@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/room.h"
 #include "plan/job.h"
-#include "plan/room.h"
 #include "save/checkpoint.h"
 
 static json_t *domains_json(const struct recipe *r)

@@ -14,10 +14,10 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/room.h"
 #include "eval/opened.h"
 #include "files/write.h"
 #include "plan/recipe_keys.h"
-#include "plan/room.h"
 
 /* ---- paths ---- */
 

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/room.h"
 #include "plan/job.h"
-#include "plan/room.h"
 
 static int measure_stage(const struct job *job, const struct stage *s, size_t *memory,
                          uint64_t *disk, struct artel_error *err)

@@ -117,9 +117,7 @@ static void add_update(const struct rows_job *j, float *w, float *update, size_t
 {
     const struct lora *l = &j->m->expert->lora[j->e->linear];
 
-    for (size_t r = 0; r < l->rank; r++)
-        kernels()->axpy(update, l->scale * l->b[row * l->rank + r], l->a + r * j->width,
-                        j->width);
+    lora_add_row(update, l, 1.0f, row);
     for (size_t k = 0; k < j->width; k++) {
         *sum += (double)update[k] * (double)update[k];
         w[k] += update[k];

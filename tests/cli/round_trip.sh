@@ -117,6 +117,26 @@ cmp -s run1.txt other.txt && fail "another seed gives the same answers"
 [ "$(printf 'x\n\ny\n' | "$ARTEL" run run/moa --raw --prompt-file - --max-tokens 1 --json - 2>/dev/null |
     grep -c '"prompt"')" = 2 ] || fail "two raw prompts from standard input"
 
+# Merged weights: the same answers, and the choice is told.
+for merge in never always auto; do
+    "$ARTEL" run run/moa --prompt-file both.jsonl --max-tokens 4 --temperature 0 --precision fp32 \
+        --merge $merge --json $merge.json >text.txt 2>$merge.txt || fail "--merge $merge: exit $?"
+    grep -v -e seconds -e '"merged"' $merge.json | sed 's/,$//' >$merge.plain
+done
+cmp -s never.plain always.plain || fail "merged, other answers: $(diff never.plain always.plain | head)"
+cmp -s never.plain auto.plain || fail "--merge auto, other answers"
+grep -q merged never.json && fail "merged, unasked"
+[ "$(grep -c '"merged": true' always.json)" = 12 ] || fail "not merged: $(grep merged always.json)"
+[ "$(grep -c '"merged": false' auto.json)" = 12 ] || fail "merged side by side: $(grep merged auto.json)"
+has always.txt '^run: 12 of 12 answers with merged weights'
+[ "$("$ARTEL" run run/moa --prompt 'beta 12' --max-tokens 60 --merge auto --json - 2>/dev/null |
+    grep -c '"merged": true')" = 1 ] || fail "auto does not merge for a long answer of one prompt"
+"$ARTEL" run run/moa --prompt 'beta 12' --merge maybe >text.txt 2>err.txt
+[ $? = 2 ] && has err.txt 'never' || fail "--merge maybe: $(cat err.txt)"
+printf 'alpha 13\nbeta 13\n' | "$ARTEL" chat run/moa --max-tokens 2 --merge always >chat.txt 2>err.txt ||
+    fail "chat --merge: exit $?"
+has chat.txt '^\[alpha, 2 of 2 routers, merged' '^\[beta, 2 of 2 routers, merged'
+
 # The conversation through a pipe.
 printf 'alpha 13\n/why\n/expert beta\nalpha 14\n/expert nobody\n/reset\n/quit\nnever\n' |
     "$ARTEL" chat run/moa --max-tokens 2 >chat.txt 2>err.txt || fail "chat: exit $?"

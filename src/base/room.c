@@ -3,7 +3,7 @@
  * MemAvailable, bounded by every control group above this process (v2, or v1's
  * memory controller), less what the group already uses and could not give back.
  */
-#include "plan/room.h"
+#include "base/room.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,8 +3,8 @@
  * What the machine has left: memory (this process's control group counted) and
  * disk. A run that would not fit is refused before it starts.
  */
-#ifndef ARTEL_PLAN_ROOM_H
-#define ARTEL_PLAN_ROOM_H
+#ifndef ARTEL_BASE_ROOM_H
+#define ARTEL_BASE_ROOM_H
 
 #include <stddef.h>
 #include <stdint.h>
