@@ -160,17 +160,9 @@ ARTEL_API int artel_expert_find(const struct artel_mixture *m, int *idx,
 
 /* ---- generation ---- */
 
-/*
- * Where gates are fixed for a whole answer (one expert, told or chosen; gates that no token
- * changes), the experts may be added into the weights first: then they cost nothing more,
- * but the weights are read and written once more, in float, and take that memory as long as
- * the session. Results agree within rounding. ARTEL_MERGE_AUTO: where counting says that it
- * pays for the prompt and MAX_TOKENS, and where it fits; never where answers are written side
- * by side, for these share a reading of the weights. ARTEL_MERGE_ALWAYS: or the answer is
- * refused, ARTEL_EUSAGE MRG01 where gates are found for every token or an expert is no fixed
- * change of the weights, ARTEL_ELIMIT MRG02 where memory is short; artel_generate_all then
- * answers one prompt after the other.
- */
+/* Experts whose gates hold for an answer may be added into its session's weights, in float:
+ * the same within rounding. AUTO: where counting says it pays for the prompt and MAX_TOKENS,
+ * never for answers side by side. ALWAYS: one by one, or refused (MRG01: no such gates). */
 enum { ARTEL_MERGE_NEVER, ARTEL_MERGE_AUTO, ARTEL_MERGE_ALWAYS };
 
 struct artel_generate_options {
@@ -224,8 +216,8 @@ struct artel_answer {
     /* 1: one router read the base alone, or the characters of the question, and decided
      * before the experts were asked; LAYERS_AGREEING says nothing. */
     int from_base;
-    int merged; /* 1: written with weights that experts were added into */
-    double prefill_seconds, decode_seconds; /* forming those is part of the prefill */
+    int merged; /* 1: with merged weights, which were formed during the prefill */
+    double prefill_seconds, decode_seconds;
 };
 ARTEL_API void artel_answer_release(struct artel_answer *a);
 

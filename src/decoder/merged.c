@@ -60,8 +60,10 @@ void merged_want(struct merged *m, int expert, const float *held)
 {
     const struct mixture *x = m->mixture;
     const size_t E = x->n_experts;
-    struct gates given = {
-        .n_experts = E, .n_fixed = x->rule.n_fixed, .gate = m->wanted};
+    struct gates given = {.n_experts = E,
+                          .n_fixed = x->rule.n_fixed,
+                          .silent = x->rule.silent,
+                          .gate = m->wanted};
 
     for (size_t i = 0; i < n_linears(m); i++, given.gate += E) {
         const int router =
@@ -70,7 +72,7 @@ void merged_want(struct merged *m, int expert, const float *held)
         if (router >= 0)
             memcpy(given.gate, held + (size_t)router * E, E * sizeof(float));
         else if (held) /* where no router is asked */
-            gates_give_unit(&given, 0, given.n_fixed ? 0 : -1);
+            gates_give_unit(&given, 0, gates_always(&given));
         else
             gates_give_unit(&given, 0, expert);
     }

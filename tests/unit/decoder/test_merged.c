@@ -117,6 +117,15 @@ static void compare(const struct fixture *f, size_t n, int expert,
     struct artel_session *merged = new_session(f, MERGE_ALWAYS),
                          *beside = new_session(f, MERGE_NEVER);
 
+    prefill(merged, f, n, expert);
+    prefill(beside, f, n, expert);
+    /* Prompts are of other sums, too, unless routers that agreed have read them already. */
+    if (expert != EXPERT_AUTO || f->mixture.n_experts == 1)
+        assert_int_equal(!memcmp(session_logits(merged), session_logits(beside),
+                                 TOY_VOCAB * sizeof(float)),
+                         extent == MERGE_NOTHING);
+    session_reset(merged);
+    session_reset(beside);
     compare_with(merged, beside, f, n, expert);
     assert_int_equal(session_merged(merged), extent);
     session_close(merged);
