@@ -112,7 +112,7 @@ void mask_slopes(float *grad, const struct expert *e, size_t index,
 
 void mask_expected(float *to, const float *from, const struct expert *e, float drop)
 {
-    if (to != from)
+    if (to != from && e->n_params) /* an identity has none */
         memcpy(to, from, e->n_params * sizeof(*to));
     for (size_t i = 0; i < e->n_layers * N_SITES; i++)
         if (e->lora[i].rank)
