@@ -98,7 +98,7 @@ static const struct method {
      {.needs_text = true, .grows = true, .made = true}},
     {"classifier",
      "one LoRA a domain; a separate classifier, a logistic regression on what the base "
-     "makes of a request, picks one before it answers",
+     "makes of a request or on its characters, picks one before it answers",
      {.place = ROUTER_BASE,
       .decides = DECIDE_SEQUENCE,
       .pool = POOL_MEAN,
