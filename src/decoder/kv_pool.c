@@ -30,15 +30,30 @@ static void carve(struct kv_pool *p, struct arena *a, const struct model_config 
     p->v = arena_f32(a, c->n_layers * floats);
 }
 
+static size_t bytes_of_block(const struct model_config *c)
+{
+    const size_t row = (c->n_layers + 1) * 2 * c->n_kv_heads * c->head_dim;
+
+    return KV_BLOCK * (row * sizeof(float) + sizeof(int32_t)) +
+           sizeof(struct kv_block) + 2 * sizeof(uint32_t);
+}
+
 /* Of so many bytes; what rounding adds is left out. */
 static size_t blocks_of(size_t bytes, const struct model_config *c)
 {
-    const size_t row = (c->n_layers + 1) * 2 * c->n_kv_heads * c->head_dim;
-    const size_t one = KV_BLOCK * (row * sizeof(float) + sizeof(int32_t)) +
-                       sizeof(struct kv_block) + 2 * sizeof(uint32_t);
-    const size_t n = bytes / one;
+    const size_t n = bytes / bytes_of_block(c);
 
-    return n < 2 ? 2 : n < KV_NONE / 2 ? n : KV_NONE / 2;
+    return n < KV_LEAST ? KV_LEAST : n < KV_NONE / 2 ? n : KV_NONE / 2;
+}
+
+size_t kv_pool_tokens(const struct artel_model *model, size_t bytes)
+{
+    return blocks_of(bytes, &model->weights->config) * KV_BLOCK;
+}
+
+size_t kv_pool_least(const struct artel_model *model)
+{
+    return KV_LEAST * bytes_of_block(&model->weights->config);
 }
 
 /* BLOCK behind the unused one AT. */

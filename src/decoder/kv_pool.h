@@ -19,7 +19,12 @@ struct kv_pool;
 
 #define KV_BLOCK 64
 
-/* At most BYTES, at least two blocks. */
+#define KV_LEAST 2 /* blocks of a pool, however little room it is given */
+
+/* Tokens that a pool of BYTES has room for, and the bytes that KV_LEAST blocks take. */
+size_t kv_pool_tokens(const struct artel_model *model, size_t bytes);
+size_t kv_pool_least(const struct artel_model *model);
+/* At most BYTES, at least KV_LEAST blocks. */
 int kv_pool_open(struct kv_pool **out, const struct artel_model *model, size_t bytes,
                  struct artel_error *err);
 void kv_pool_close(struct kv_pool *p);

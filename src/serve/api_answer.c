@@ -134,13 +134,17 @@ void answer_options(const struct answer *a, struct job_options *o)
             a->api->request_seconds > 0 ? a->started + a->api->request_seconds : 0};
 }
 
-/* At most what the context leaves after the prompt, and what the server allows. */
+/* At most what the context leaves after the prompt, and what the server allows. Who asks
+ * for no length gets what there is room for, and is not refused for want of more. */
 static size_t clip_length(const struct answer *a, size_t asked, size_t n_prompt)
 {
-    const size_t context = engine_context(a->api->engine, a->who);
-    const size_t room = n_prompt < context ? context - n_prompt : 1;
-    size_t n = asked < room ? asked : room;
+    const size_t held = engine_room(a->api->engine, a->who);
+    size_t context = engine_context(a->api->engine, a->who), room, n;
 
+    if (asked == SIZE_MAX && held < context)
+        context = held;
+    room = n_prompt < context ? context - n_prompt : 1;
+    n = asked < room ? asked : room;
     if (a->api->max_tokens && n > a->api->max_tokens)
         n = a->api->max_tokens;
     return n;

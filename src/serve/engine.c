@@ -140,6 +140,24 @@ size_t engine_context(const struct engine *e, const struct loaded *who)
     return n < model->n_positions ? n : model->n_positions;
 }
 
+size_t engine_room(const struct engine *e, const struct loaded *who)
+{
+    return kv_pool_tokens(who->mixture->model, e->o.cache_bytes);
+}
+
+int engine_check_room(const struct engine *e, const struct loaded *who,
+                      struct artel_error *err)
+{
+    const size_t least = kv_pool_least(who->mixture->model);
+
+    if (e->o.cache_bytes >= least)
+        return 0;
+    return error_set(err, ARTEL_EUSAGE, "SRV03", "cache",
+                     "%zu bytes hold the keys and values of no conversation: the least "
+                     "is %zuK, for %d tokens of this model",
+                     e->o.cache_bytes, (least + 1023) / 1024, KV_LEAST * KV_BLOCK);
+}
+
 void engine_publish(struct engine *e, size_t n_ended)
 {
     uint64_t jobs;

@@ -115,8 +115,12 @@ void engine_close(struct engine *e);
 /* Take no more jobs (SRV10); returns at once. engine_idle(): none are left. */
 void engine_drain(struct engine *e);
 bool engine_idle(const struct engine *e);
-/* Tokens of a sequence that WHO answers. */
+/* Tokens of a sequence that WHO answers, and those whose keys and values have room. */
 size_t engine_context(const struct engine *e, const struct loaded *who);
+size_t engine_room(const struct engine *e, const struct loaded *who);
+/* ARTEL_EUSAGE where that room is less than WHO's shortest sequences take. */
+int engine_check_room(const struct engine *e, const struct loaded *who,
+                      struct artel_error *err);
 /* Let go of mixtures that no job uses, now or once the last one has left: for calls after
  * what is served has changed. */
 void engine_trim(struct engine *e);

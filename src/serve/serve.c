@@ -114,6 +114,11 @@ static int open_engine(struct server *s, const char *path,
     if (rc < 0)
         return rc;
     first = catalogue_current(s->catalogue);
+    rc = engine_check_room(s->engine, first, err);
+    if (rc < 0) {
+        loaded_let_go(first);
+        return rc;
+    }
     rc = grammar_pieces_open(&s->pieces, first->mixture->model->tokenizer, err);
     loaded_let_go(first);
     /* Without an end of turn no answer can be held to a form; all else works. */

@@ -121,4 +121,14 @@ row use 2 USE06 serve "$TESTS/golden/toy-tied.gguf" --experts-dir .
 row use 2 USE05 serve "$TESTS/golden/toy-tied.gguf" --below nothing
 row use 2 USE05 serve "$TESTS/golden/toy-tied.gguf" --port 65536
 row use 4 '' serve absent.gguf --port 0
+row use 2 SRV03 serve "$TESTS/golden/toy-tied.gguf" --port 0 --cache 1K
+least=$("$ARTEL" serve "$TESTS/golden/toy-tied.gguf" --port 0 --cache 1K 2>&1 | sed -n 's/.*the least is \([0-9]*K\).*/\1/p')
+start --cache "$least"
+ask /v1/completions '{"model":"base","prompt":"How many","temperature":0,"max_tokens":100}' >held
+ask /v1/chat/completions '{"model":"base","messages":[{"role":"user","content":"a"}],"temperature":0}' >unasked
+for reply in held unasked; do
+    grep -q '"completion_tokens"' "$reply" || fail "a cache of $least, $reply: $(cat "$reply")"
+done
+kill -TERM "$pid"
+wait "$pid"
 exit "$bad"

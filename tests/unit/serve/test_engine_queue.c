@@ -5,6 +5,8 @@
  */
 #include "engine_fixture.h"
 
+#include "decoder/kv_pool.h"
+
 static const char prompt[] = "The quick brown fox jumps over the lazy dog";
 
 /* Of the pool: 64 tokens of the toy, somewhat rounded up. */
@@ -372,6 +374,35 @@ static void answer_four(struct engine *e, struct base *b, bool three)
     free_heard(alone);
 }
 
+/* What a cache must have is what one conversation of the shortest takes, and no byte more. */
+static void a_cache_for_no_conversation_is_refused(void **state)
+{
+    const struct job_options fits = options(0, 80);
+    struct artel_error err;
+    struct engine *e;
+    struct base b;
+    size_t least;
+
+    (void)state;
+    open_base(&b, &by_layer, 7);
+    least = kv_pool_least(b.model);
+    e = new_engine((struct engine_options){.seats = 1, .cache_bytes = least});
+    assert_int_equal(engine_check_room(e, &b.loaded, &err), 0);
+    assert_int_equal(engine_room(e, &b.loaded), 128);
+    assert_done(asked(e, &b, &fits));
+    await_idle(e);
+    engine_close(e);
+    for (size_t bytes = 1; bytes < least; bytes += least - 2) {
+        e = new_engine((struct engine_options){.cache_bytes = bytes});
+        assert_int_equal(engine_check_room(e, &b.loaded, &err), ARTEL_EUSAGE);
+        assert_string_equal(err.code, "SRV03");
+        assert_string_equal(err.where, "cache");
+        assert_non_null(strstr(err.reason, "128 tokens"));
+        engine_close(e);
+    }
+    close_base(&b);
+}
+
 static void answers_grow_into_what_others_leave(void **state)
 {
     (void)state;
@@ -397,6 +428,7 @@ int main(void)
         cmocka_unit_test(closed_it_fails_what_is_left),
         cmocka_unit_test(a_long_prompt_keeps_nobody_waiting),
         cmocka_unit_test(room_for_keys_and_values_is_waited_for),
+        cmocka_unit_test(a_cache_for_no_conversation_is_refused),
         cmocka_unit_test(answers_grow_into_what_others_leave),
         cmocka_unit_test(an_idle_engine_uses_no_cpu),
     };
