@@ -273,12 +273,46 @@ static bool without_key(struct exchange *x)
     return false;
 }
 
+/* The value of a parameter at AT, quoted or not, is UTF-8's name. */
+static bool is_utf8(const char *at, size_t n)
+{
+    if (n >= 2 && at[0] == '"' && at[n - 1] == '"') {
+        at++;
+        n -= 2;
+    }
+    return (n == 5 && !strncasecmp(at, "utf-8", 5)) ||
+           (n == 4 && !strncasecmp(at, "utf8", 4));
+}
+
+/* application/json, and no charset beside it in which bytes would mean something else. */
+static bool is_json(const char *type)
+{
+    static const char json[] = "application/json", blank[] = " \t",
+                      charset[] = "charset=";
+
+    if (!type || strncasecmp(type, json, sizeof(json) - 1) != 0)
+        return false;
+    type += sizeof(json) - 1;
+    for (type += strspn(type, blank); *type; type += strspn(type, blank)) {
+        size_t n;
+
+        if (*type++ != ';')
+            return false;
+        type += strspn(type, blank);
+        n = strcspn(type, "; \t");
+        if (!strncasecmp(type, charset, sizeof(charset) - 1) &&
+            !is_utf8(type + sizeof(charset) - 1, n - (sizeof(charset) - 1)))
+            return false;
+        type += n;
+    }
+    return true;
+}
+
 static bool bad_body(struct exchange *x, bool has_body, uint64_t length)
 {
     const char *const type = header(x, "Content-Type");
     const char *const coding = header(x, "Content-Encoding");
     const char *const expect = header(x, "Expect");
-    size_t n;
 
     if (expect && strcasecmp(expect, "100-continue") != 0) {
         exchange_error(x, 417, "invalid_request_error", NULL, NULL,
@@ -297,11 +331,9 @@ static bool bad_body(struct exchange *x, bool has_body, uint64_t length)
                        "bodies are taken as they are, not compressed");
         return true;
     }
-    n = type ? strcspn(type, "; \t") : 0;
-    if (strcmp(x->method, "POST") == 0 &&
-        (n != 16 || strncasecmp(type, "application/json", 16) != 0)) {
+    if (strcmp(x->method, "POST") == 0 && !is_json(type)) {
         exchange_error(x, 415, "invalid_request_error", NULL, NULL,
-                       "Content-Type must be application/json");
+                       "Content-Type must be application/json, in UTF-8");
         return true;
     }
     return false;
