@@ -421,11 +421,10 @@ ARTEL_API int artel_convert(char **json, const char *source, const char *out,
 /* ---- serving ---- */
 
 struct artel_serve_options {
-    const char *host; /* address to listen at, "127.0.0.1" */
-    unsigned port;    /* 8080; 0: any that is free */
-    const char *keys; /* file with a key a line, NULL: no key is asked for */
-    const char
-        *admin_keys; /* for calls that change what is served; NULL: none are taken */
+    const char *host;       /* address to listen at, "127.0.0.1" */
+    unsigned port;          /* 8080; 0: any that is free */
+    const char *keys;       /* file with a key a line, NULL: no key is asked for */
+    const char *admin_keys; /* for calls that change what is served; NULL: none is */
     const char *experts; /* folder below which adapters may be loaded; NULL: none may */
     const char *const *origins; /* (n_origins) of browsers that may call; "*": all */
     size_t n_origins;
@@ -450,6 +449,7 @@ struct artel_serve_options {
     struct artel_open_options open;
     /* 1: finish what is under way and return; 2: return at once. */
     const volatile sig_atomic_t *stopped;
+    const volatile sig_atomic_t *reopened; /* changed: open ACCESS_LOG anew; or NULL */
     void (*on_ready)(void *user, const char *url); /* it listens; may be NULL */
     void *user;
 };

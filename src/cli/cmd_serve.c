@@ -149,6 +149,7 @@ static int serve(struct asked *a)
     so.strict = a->strict;
     so.open = common_open(&a->common);
     so.stopped = signals_counted();
+    so.reopened = signals_reopen();
     so.on_ready = tell_ready;
     so.user = a;
     return artel_serve(a->words.at[0], &so, &err) < 0 ? report_error(&err) : 0;
@@ -165,7 +166,8 @@ int cmd_serve(int argc, char **argv)
             "to talk to it. The URL is printed once requests are taken. As \"model\" a "
             "request names auto (the routers decide), an expert, or base. The first "
             "SIGINT or SIGTERM lets answers under way come to their end, the second "
-            "stops at once. What each route takes and tells is in docs/SERVING.md.",
+            "stops at once, SIGUSR1 opens the access log anew. What each route takes "
+            "and tells is in docs/SERVING.md.",
         .examples =
             "  artel serve runs/eight/moa\n"
             "  artel serve runs/eight/moa --port 9000 --keys keys.txt --host 0.0.0.0\n"

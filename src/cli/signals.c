@@ -14,7 +14,7 @@
 
 volatile sig_atomic_t stop_signal;
 
-static volatile sig_atomic_t n_stops, n_taken = 1;
+static volatile sig_atomic_t n_stops, n_taken = 1, n_reopens;
 
 /* Lines of a descriptor, one at a time; what is too long for LINE_ROOM is left out. */
 struct lines {
@@ -167,6 +167,18 @@ const volatile sig_atomic_t *signals_counted(void)
 {
     n_taken = 2;
     return &n_stops;
+}
+
+static void on_reopen(int number)
+{
+    (void)number;
+    n_reopens = n_reopens < 1000000 ? n_reopens + 1 : 0;
+}
+
+const volatile sig_atomic_t *signals_reopen(void)
+{
+    handle(SIGUSR1, on_reopen);
+    return &n_reopens;
 }
 
 void signals_ignore_pipe(void)

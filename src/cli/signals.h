@@ -19,6 +19,9 @@ void signals_stop_in_order(void);
 /* How many have come, for who ends in order at the first and at once at the second; only
  * the third ends the program by itself from now on. */
 const volatile sig_atomic_t *signals_counted(void);
+/* How many SIGUSR1 have come, none of which stops anything from now on: it asks for the
+ * log to be opened anew. */
+const volatile sig_atomic_t *signals_reopen(void);
 /* A closed reader of standard output does not end the program. */
 void signals_ignore_pipe(void);
 /* Answered: the next signal counts as the first again. */

@@ -63,6 +63,9 @@ uint16_t http_port(const struct http *h); /* where it listens */
 /* From now on requests are refused with 503, but for HTTP_OPEN routes; replies under way
  * go on, and connections close after them. */
 void http_drain(struct http *h);
+/* The access log was moved away: what follows goes to a new file at PATH, or on to where it
+ * went where there can be none. Nothing where PATH is NULL or "-". */
+int http_reopen_log(struct http *h, const char *path, struct artel_error *err);
 /* No handler runs when this returns, and none is called any more: what they use may be
  * closed. Replies go on. */
 void http_hush(struct http *h);

@@ -4,6 +4,8 @@
  * that a line is a line. A reader that stalls (a full pipe) loses lines instead of
  * stalling the server.
  */
+#define _GNU_SOURCE /* dup3 */
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -67,6 +69,24 @@ int log_open(struct http *h, const char *path, struct artel_error *err)
                     ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640)
                     : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
     return h->log_fd < 0 ? error_errno(err, path, "write the access log") : 0;
+}
+
+int http_reopen_log(struct http *h, const char *path, struct artel_error *err)
+{
+    int fd, rc = 0;
+
+    if (h->log_fd < 0 || !path || !strcmp(path, "-"))
+        return 0;
+    /* Without waiting: a pipe that nobody reads would hold the server up. */
+    fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0640);
+    if (fd < 0 || fcntl(fd, F_SETFL, O_APPEND) < 0)
+        rc = error_errno(err, path, "open the access log anew");
+    /* The descriptor keeps its number, so that who writes a line need not ask for it. */
+    if (rc == 0 && dup3(fd, h->log_fd, O_CLOEXEC) < 0)
+        rc = error_errno(err, path, "open the access log anew");
+    if (fd >= 0)
+        close(fd);
+    return rc;
 }
 
 void log_close(struct http *h)

@@ -205,20 +205,39 @@ static int asked_to_stop(const struct artel_serve_options *o)
     return o->stopped ? *o->stopped : 0;
 }
 
+static int asked_to_reopen(const struct artel_serve_options *o)
+{
+    return o->reopened ? *o->reopened : 0;
+}
+
+/* Time passes; what was asked for meanwhile, *REOPENED being what had been, is done. */
+static void pass_time(struct server *s, const struct artel_serve_options *o,
+                      int *reopened)
+{
+    const int asked = asked_to_reopen(o);
+    struct artel_error err;
+
+    if (asked != *reopened && http_reopen_log(s->http, o->access_log, &err) < 0)
+        log_warn("%s: %s; lines go on to where they went", err.file, err.reason);
+    *reopened = asked;
+    look_later();
+}
+
 /* Until it is asked to stop, and then until everyone has his answer or the time is up. */
 static void serve(struct server *s, const struct artel_serve_options *o)
 {
+    int reopened = asked_to_reopen(o);
     double end;
 
     while (!asked_to_stop(o))
-        look_later();
+        pass_time(s, o, &reopened);
     s->api.draining = true;
     http_drain(s->http);
     engine_drain(s->engine);
     end = now() + o->grace_seconds;
     while (asked_to_stop(o) < 2 && now() < end &&
            (n_exchanges(s) || !engine_idle(s->engine)))
-        look_later();
+        pass_time(s, o, &reopened);
 }
 
 static void close_all(struct server *s)

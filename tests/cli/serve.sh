@@ -67,6 +67,38 @@ EOF
 [ "$(curl -s -o /dev/null -w '%{http_code}' -H 'Host: evil.example' "$url/health")" = 403 ] ||
     fail "h35: another Host: not 403"
 
+# The log is moved away and opened anew; where it cannot be, lines go on to where they went.
+# more_lines FILE N: until it has more than N
+more_lines() {
+    for _ in $(seq 100); do
+        curl -s -o /dev/null "$url/health"
+        [ "$(wc -l <"$1" 2>/dev/null || echo 0)" -le "$2" ] || return 0
+        sleep 0.05
+    done
+    fail "no line in $1: $(ls -l "$1"; cat err)"
+}
+had=$(wc -l <log)
+mv log log.1
+more_lines log.1 "$had"
+kill -USR1 "$pid"
+more_lines log 0
+had=$(wc -l <log.1)
+curl -s -o /dev/null "$url/health"
+[ "$(wc -l <log.1)" = "$had" ] || fail "lines go on to the file that was moved away"
+mv log log.2
+mkdir log
+had=$(wc -l <log.2)
+kill -USR1 "$pid"
+more_lines log.2 "$had"
+for _ in $(seq 100); do
+    grep -q 'access log anew' err || sleep 0.05
+done
+grep -q 'access log anew' err || fail "nothing says that there is no new log: $(cat err)"
+rmdir log
+cat log.1 log.2 >log
+kill -USR1 "$pid"
+more_lines log "$(wc -l <log)"
+
 # h37: asked to stop, it lets the stream come to its end, and takes nothing new.
 long='"model":"base","prompt":"How","max_tokens":480,"n":16,"temperature":1,"stream":true'
 rm -f stream
