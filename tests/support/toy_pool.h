@@ -7,20 +7,11 @@
 
 #define TOY_LAYERS  5
 #define TOY_CONTEXT 700
-#include "support/toy_decoder.h"
+#define N_IDS       400
+#define N_CONTEXT   400
+#include "support/toy_session.h"
 
 #include "decoder/kv_pool.h"
-#include "decoder/session.h"
-
-#define N_IDS     400
-#define N_CONTEXT 400
-
-struct fixture {
-    struct artel_model *model;
-    struct mixture mixture;
-    struct kv_pool *pool;
-    int32_t ids[N_IDS];
-};
 
 /* Of N_BLOCKS. */
 static inline struct kv_pool *toy_pool(const struct artel_model *model, size_t n_blocks)
@@ -50,24 +41,18 @@ static inline void fixture_open_in(struct fixture *f, const struct gate_rule *ru
                                    size_t n_blocks, bool half)
 {
     struct artel_error err;
-    struct rng r;
 
-    f->model = toy_open(21);
+    fixture_begin(f, rule);
     if (half)
         assert_int_equal(model_prepare(f->model, PRECISION_BF16,
                                        MATRIX_DECODE | MATRIX_FORWARD, TOY_CONTEXT,
                                        &err),
                          0);
     f->pool = toy_pool(f->model, n_blocks);
-    assert_int_equal(
-        mixture_init(&f->mixture, "test", &f->model->weights->config, rule, &err), 0);
     toy_expert(&f->mixture, f->model, "one", 3,
                rule->place == ROUTER_FFN ? "456" : NULL, 1);
     toy_expert(&f->mixture, f->model, "two", 4, "456", 3);
-    mixture_draw_routers(&f->mixture, 1.0f, 4);
-    rng_init(&r, 8, 0);
-    for (size_t i = 0; i < N_IDS; i++)
-        f->ids[i] = (int32_t)rng_below(&r, TOY_VOCAB);
+    fixture_end(f);
 }
 
 static inline void fixture_open(struct fixture *f, const struct gate_rule *rule,
@@ -76,32 +61,12 @@ static inline void fixture_open(struct fixture *f, const struct gate_rule *rule,
     fixture_open_in(f, rule, n_blocks, false);
 }
 
-static inline void fixture_close(struct fixture *f)
-{
-    kv_pool_close(f->pool);
-    mixture_release(&f->mixture);
-    toy_close(f->model);
-}
-
 static inline struct kv_pool_stats stats_of(const struct fixture *f)
 {
     struct kv_pool_stats s;
 
     kv_pool_stats(f->pool, &s);
     assert_true(s.used + s.promised <= s.blocks);
-    return s;
-}
-
-/* POOLED: over the fixture's pool. */
-static inline struct artel_session *fixture_session(const struct fixture *f,
-                                                    bool pooled)
-{
-    struct artel_session *s;
-    struct artel_error err;
-
-    assert_int_equal(session_open_pooled(&s, f->model, &f->mixture, N_CONTEXT,
-                                         pooled ? f->pool : NULL, &err),
-                     0);
     return s;
 }
 
@@ -117,23 +82,6 @@ static inline void read_prompt(struct artel_session *s, const int32_t *ids, size
         rc = session_prefill_some(s, 50, &err);
     assert_int_equal(rc, 1);
     assert_int_equal(session_length(s), n);
-}
-
-/* The same sequence, the same answer, the same routing. */
-static inline void assert_same(const struct fixture *f, const struct artel_session *a,
-                               const struct artel_session *b)
-{
-    const size_t E = f->mixture.n_experts;
-
-    assert_int_equal(session_length(a), session_length(b));
-    assert_memory_equal(session_logits(a), session_logits(b),
-                        TOY_VOCAB * sizeof(float));
-    assert_int_equal(session_expert(a), session_expert(b));
-    assert_int_equal(session_layers_agreeing(a), session_layers_agreeing(b));
-    assert_int_equal(!session_probs(a, 0), !session_probs(b, 0));
-    for (size_t r = 0; session_probs(a, 0) && r < f->mixture.n_routers; r++)
-        assert_memory_equal(session_probs(a, r), session_probs(b, r),
-                            E * sizeof(float));
 }
 
 /* They go on in the same way for N tokens. */

@@ -7,48 +7,17 @@
  * Decoding reads weights by other kernels than a prefill of many rows: logits
  * agree within 1e-4 (values below 10, sums of 48 products).
  */
-#include "support/toy_decoder.h"
+#include "support/toy_session.h"
 
-#include "decoder/session.h"
-
-#define N_PROMPT 20
-
-struct fixture {
-    struct artel_model *model;
-    struct mixture mixture;
-    int32_t ids[N_PROMPT];
-};
+#define N_PROMPT N_IDS
 
 static void open_fixture(struct fixture *f, const struct gate_rule *rule)
 {
-    struct artel_error err;
-    struct rng r;
-
-    f->model = toy_open(21);
-    assert_int_equal(
-        mixture_init(&f->mixture, "test", &f->model->weights->config, rule, &err), 0);
+    fixture_begin(f, rule);
     toy_expert(&f->mixture, f->model, "one", 3, NULL, 1);
     toy_expert(&f->mixture, f->model, "two", 2, NULL, 2);
     toy_expert(&f->mixture, f->model, "three", 4, "456", 3);
-    mixture_draw_routers(&f->mixture, 1.0f, 4);
-    rng_init(&r, 8, 0);
-    for (size_t i = 0; i < N_PROMPT; i++)
-        f->ids[i] = (int32_t)rng_below(&r, TOY_VOCAB);
-}
-
-static void close_fixture(struct fixture *f)
-{
-    mixture_release(&f->mixture);
-    toy_close(f->model);
-}
-
-static struct artel_session *new_session(const struct fixture *f)
-{
-    struct artel_session *s;
-    struct artel_error err;
-
-    assert_int_equal(session_open(&s, f->model, &f->mixture, 40, &err), 0);
-    return s;
+    fixture_end(f);
 }
 
 static void prefill(struct artel_session *s, const struct fixture *f, size_t n,
@@ -78,8 +47,8 @@ static void steps_equal_a_prefill(void **state)
     (void)state;
     open_fixture(&f, &moa);
     for (int expert = EXPERT_BASE; expert < 3; expert++) {
-        whole = new_session(&f);
-        steps = new_session(&f);
+        whole = fixture_session(&f, false);
+        steps = fixture_session(&f, false);
         prefill(whole, &f, N_PROMPT, expert);
         prefill(steps, &f, 8, expert);
         for (size_t i = 8; i < N_PROMPT; i++)
@@ -88,7 +57,7 @@ static void steps_equal_a_prefill(void **state)
         session_close(whole);
         session_close(steps);
     }
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 static void a_kept_prefix_changes_no_answer(void **state)
@@ -98,8 +67,8 @@ static void a_kept_prefix_changes_no_answer(void **state)
 
     (void)state;
     open_fixture(&f, &moa);
-    kept = new_session(&f);
-    fresh = new_session(&f);
+    kept = fixture_session(&f, false);
+    fresh = fixture_session(&f, false);
     prefill(kept, &f, 12, 1);
     prefill(kept, &f, N_PROMPT, 1);
     prefill(fresh, &f, N_PROMPT, 1);
@@ -112,7 +81,7 @@ static void a_kept_prefix_changes_no_answer(void **state)
                         TOY_VOCAB * sizeof(float));
     session_close(kept);
     session_close(fresh);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* Whatever the layers chose, the answer is that of the chosen expert alone. */
@@ -127,8 +96,8 @@ static void a_routed_prompt_is_the_work_of_one_expert(void **state)
 
         rule.selector = kind ? SELECT_VOTE : SELECT_LAST;
         open_fixture(&f, &rule);
-        routed = new_session(&f);
-        forced = new_session(&f);
+        routed = fixture_session(&f, false);
+        forced = fixture_session(&f, false);
         for (size_t n = 6; n <= N_PROMPT; n++) {
             const float *p;
             size_t best = 0;
@@ -149,7 +118,7 @@ static void a_routed_prompt_is_the_work_of_one_expert(void **state)
         }
         session_close(routed);
         session_close(forced);
-        close_fixture(&f);
+        fixture_close(&f);
     }
 }
 
@@ -163,8 +132,8 @@ static void held_gates_stay_those_of_the_prompt(void **state)
 
     (void)state;
     open_fixture(&f, &soft);
-    steps = new_session(&f);
-    whole = new_session(&f);
+    steps = fixture_session(&f, false);
+    whole = fixture_session(&f, false);
     assert_int_equal(session_prefill(steps, f.ids, 10, EXPERT_AUTO, 2, 6, &err), 0);
     for (size_t i = 10; i < N_PROMPT; i++)
         assert_int_equal(session_step(steps, f.ids[i], &err), 0);
@@ -174,7 +143,7 @@ static void held_gates_stay_those_of_the_prompt(void **state)
     assert_logits_near(steps, whole);
     session_close(steps);
     session_close(whole);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 static void token_gates_are_found_at_every_step(void **state)
@@ -196,8 +165,8 @@ static void token_gates_are_found_at_every_step(void **state)
         struct artel_error err;
 
         open_fixture(&f, &rules[i]);
-        steps = new_session(&f);
-        whole = new_session(&f);
+        steps = fixture_session(&f, false);
+        whole = fixture_session(&f, false);
         prefill(steps, &f, 10, EXPERT_AUTO);
         for (size_t t = 10; t < N_PROMPT; t++)
             assert_int_equal(session_step(steps, f.ids[t], &err), 0);
@@ -205,7 +174,7 @@ static void token_gates_are_found_at_every_step(void **state)
         assert_logits_near(steps, whole);
         session_close(steps);
         session_close(whole);
-        close_fixture(&f);
+        fixture_close(&f);
     }
 }
 
@@ -230,7 +199,7 @@ static void gates_of_tokens_are_averaged(void **state)
     cells = f.mixture.n_routers * f.mixture.n_experts;
     sum = calloc(cells, sizeof(*sum));
     mean = calloc(cells, sizeof(*mean));
-    s = new_session(&f);
+    s = fixture_session(&f, false);
     prefill(s, &f, 12, EXPERT_BASE);
     assert_false(session_gates(s, mean));
     prefill(s, &f, 12, EXPERT_AUTO);
@@ -255,7 +224,7 @@ static void gates_of_tokens_are_averaged(void **state)
     session_close(s);
     free(sum);
     free(mean);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 static void a_full_session_says_so(void **state)
@@ -267,7 +236,7 @@ static void a_full_session_says_so(void **state)
 
     (void)state;
     open_fixture(&f, &moa);
-    s = new_session(&f);
+    s = fixture_session(&f, false);
     assert_error(session_prefill(s, many, 41, 0, 0, 1, &err), ARTEL_ELIMIT, err,
                  "CTX03");
     assert_error(session_prefill(s, many, 0, 0, 0, 1, &err), ARTEL_EUSAGE, err,
@@ -277,7 +246,7 @@ static void a_full_session_says_so(void **state)
     session_close(s);
     assert_error(session_open(&s, f.model, NULL, TOY_CONTEXT + 1, &err), ARTEL_ELIMIT,
                  err, "CTX02");
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 int main(void)

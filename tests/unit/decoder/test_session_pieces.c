@@ -3,19 +3,9 @@
  * A prompt that comes in pieces ends as one that came at once, to the bit, whatever is
  * computed between the pieces; and who watches is told of every position.
  */
-#define TOY_LAYERS  5
-#define TOY_CONTEXT 700
-#include "support/toy_decoder.h"
+#include "support/toy_pool.h"
 
-#include "decoder/session.h"
-
-#define N_PROMPT 330
-
-struct fixture {
-    struct artel_model *model;
-    struct mixture mixture;
-    int32_t ids[N_PROMPT];
-};
+#define N_PROMPT 330 /* of the fixture's tokens */
 
 static const struct gate_rule rules[] = {
     {.place = ROUTER_LAYER, .fix_expert = true},
@@ -31,38 +21,6 @@ static const struct gate_rule rules[] = {
     {.place = ROUTER_BASE, .fix_expert = true, .n_reads = 1, .reads = {TOY_LAYERS}},
 };
 #define N_RULES (sizeof(rules) / sizeof(*rules))
-
-static void open_fixture(struct fixture *f, const struct gate_rule *rule)
-{
-    struct artel_error err;
-    struct rng r;
-
-    f->model = toy_open(21);
-    assert_int_equal(
-        mixture_init(&f->mixture, "test", &f->model->weights->config, rule, &err), 0);
-    toy_expert(&f->mixture, f->model, "one", 3,
-               rule->place == ROUTER_FFN ? "456" : NULL, 1);
-    toy_expert(&f->mixture, f->model, "two", 4, "456", 3);
-    mixture_draw_routers(&f->mixture, 1.0f, 4);
-    rng_init(&r, 8, 0);
-    for (size_t i = 0; i < N_PROMPT; i++)
-        f->ids[i] = (int32_t)rng_below(&r, TOY_VOCAB);
-}
-
-static void close_fixture(struct fixture *f)
-{
-    mixture_release(&f->mixture);
-    toy_close(f->model);
-}
-
-static struct artel_session *new_session(const struct fixture *f)
-{
-    struct artel_session *s;
-    struct artel_error err;
-
-    assert_int_equal(session_open(&s, f->model, &f->mixture, 400, &err), 0);
-    return s;
-}
 
 static void begin(struct artel_session *s, const struct fixture *f, size_t n,
                   int expert, const struct prefill_watch *watch)
@@ -85,23 +43,6 @@ static size_t finish(struct artel_session *s, size_t rows)
     return pieces;
 }
 
-/* The same sequence, the same answer, the same routing. */
-static void assert_same(const struct fixture *f, const struct artel_session *a,
-                        const struct artel_session *b)
-{
-    const size_t E = f->mixture.n_experts;
-
-    assert_int_equal(session_length(a), session_length(b));
-    assert_memory_equal(session_logits(a), session_logits(b),
-                        TOY_VOCAB * sizeof(float));
-    assert_int_equal(session_expert(a), session_expert(b));
-    assert_int_equal(session_layers_agreeing(a), session_layers_agreeing(b));
-    assert_int_equal(!session_probs(a, 0), !session_probs(b, 0));
-    for (size_t r = 0; session_probs(a, 0) && r < f->mixture.n_routers; r++)
-        assert_memory_equal(session_probs(a, r), session_probs(b, r),
-                            E * sizeof(float));
-}
-
 static void pieces_change_no_bit(void **state)
 {
     static const size_t lengths[] = {3, 40, 258, N_PROMPT}, rows[] = {1, 30, 64, 300};
@@ -112,9 +53,9 @@ static void pieces_change_no_bit(void **state)
         struct artel_session *whole, *pieces;
         struct artel_error err;
 
-        open_fixture(&f, &rules[i]);
-        whole = new_session(&f);
-        pieces = new_session(&f);
+        fixture_open(&f, &rules[i], KV_LEAST);
+        whole = fixture_session(&f, false);
+        pieces = fixture_session(&f, false);
         for (size_t k = 0; k < 16; k++) {
             const size_t n = lengths[k / 4], some = rows[k % 4];
             const int expert = k % 3 ? EXPERT_AUTO : EXPERT_BASE + (int)(k % 2);
@@ -132,7 +73,7 @@ static void pieces_change_no_bit(void **state)
         }
         session_close(whole);
         session_close(pieces);
-        close_fixture(&f);
+        fixture_close(&f);
     }
 }
 
@@ -147,10 +88,10 @@ static void steps_between_pieces_change_no_bit(void **state)
         size_t steps = 0;
         int rc = 0;
 
-        open_fixture(&f, &rules[i]);
+        fixture_open(&f, &rules[i], KV_LEAST);
         for (size_t k = 0; k < 2; k++) {
-            alone[k] = new_session(&f);
-            mixed[k] = new_session(&f);
+            alone[k] = fixture_session(&f, false);
+            mixed[k] = fixture_session(&f, false);
         }
         for (size_t k = 0; k < 2; k++)
             assert_int_equal(session_prefill(k ? mixed[0] : alone[0], f.ids, 20,
@@ -172,7 +113,7 @@ static void steps_between_pieces_change_no_bit(void **state)
             session_close(alone[k]);
             session_close(mixed[k]);
         }
-        close_fixture(&f);
+        fixture_close(&f);
     }
 }
 
@@ -186,9 +127,9 @@ static void a_prefill_may_be_abandoned(void **state)
             struct artel_session *fresh, *used;
             struct artel_error err;
 
-            open_fixture(&f, &rules[i]);
-            fresh = new_session(&f);
-            used = new_session(&f);
+            fixture_open(&f, &rules[i], KV_LEAST);
+            fresh = fixture_session(&f, false);
+            used = fixture_session(&f, false);
             begin(used, &f, 280, pieces % 2 ? EXPERT_AUTO : 1, NULL);
             for (size_t k = 0; k < pieces; k++)
                 assert_int_equal(session_prefill_some(used, 50, &err), 0);
@@ -204,7 +145,7 @@ static void a_prefill_may_be_abandoned(void **state)
             session_close(used);
             begin(fresh, &f, 100, EXPERT_AUTO, NULL);
             session_close(fresh);
-            close_fixture(&f);
+            fixture_close(&f);
         }
 }
 
@@ -237,9 +178,9 @@ static void every_position_is_told(void **state)
             struct artel_session *s, *t;
             struct artel_error err;
 
-            open_fixture(&f, &rules[i]);
-            s = new_session(&f);
-            t = new_session(&f);
+            fixture_open(&f, &rules[i], KV_LEAST);
+            s = fixture_session(&f, false);
+            t = fixture_session(&f, false);
             begin(s, &f, 259, expert, &watch);
             finish(s, 33);
             assert_int_equal(heard.n, 259);
@@ -261,7 +202,7 @@ static void every_position_is_told(void **state)
             assert_same(&f, s, t);
             session_close(s);
             session_close(t);
-            close_fixture(&f);
+            fixture_close(&f);
         }
 }
 
@@ -276,8 +217,8 @@ static void the_mean_is_that_of_normed_outputs(void **state)
     struct artel_error err;
 
     (void)state;
-    open_fixture(&f, &rules[0]);
-    s = new_session(&f);
+    fixture_open(&f, &rules[0], KV_LEAST);
+    s = fixture_session(&f, false);
     begin(s, &f, 60, EXPERT_BASE, &watch);
     finish(s, 16);
     assert_int_equal(pass_open(&p, f.model, NULL, &o, &err), 0);
@@ -299,7 +240,7 @@ static void the_mean_is_that_of_normed_outputs(void **state)
         assert_near(watch.hidden_mean[i], (float)want[i], 1e-5);
     pass_close(p);
     session_close(s);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 int main(void)

@@ -135,4 +135,24 @@ static inline long long number_of(const json_t *v, const char *way)
     return json_is_integer(n) ? json_integer_value(n) : -1;
 }
 
+/* The one that a program's tests ask one after the other, and how it comes and goes. */
+static struct api_case c;
+
+static inline int open_case(void **state)
+{
+    (void)state;
+    api_case_open(&c);
+    return 0;
+}
+
+static inline int close_case(void **state)
+{
+    (void)state;
+    api_case_close(&c);
+    return 0;
+}
+
+/* Of a body: one message of the user. */
+#define USER(text) "\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]"
+
 #endif

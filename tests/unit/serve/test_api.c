@@ -5,10 +5,6 @@
 
 #include "decoder/session.h"
 
-static struct api_case c;
-
-#define USER(text) "\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]"
-
 /* What `artel run` says, greedily. */
 static void greedy(char *out, size_t size, int expert, const char *text)
 {
@@ -534,20 +530,6 @@ static void a_model_without_an_end_of_turn_takes_no_form(void **state)
                               "{\"model\":\"law\"," USER("abc") ",\"max_tokens\":1}"),
                      200);
     c.api.pieces = kept;
-}
-
-static int open_case(void **state)
-{
-    (void)state;
-    api_case_open(&c);
-    return 0;
-}
-
-static int close_case(void **state)
-{
-    (void)state;
-    api_case_close(&c);
-    return 0;
 }
 
 int main(void)

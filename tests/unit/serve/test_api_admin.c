@@ -4,10 +4,6 @@
 #include <stdio.h>
 #include <time.h>
 
-static struct api_case c;
-
-#define USER(text) "\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]"
-
 static void models_are_listed_and_found(void **state)
 {
     (void)state;
@@ -214,20 +210,6 @@ static void a_full_queue_is_a_429(void **state)
     }
     assert_true(refused > 0);
     free(kept);
-}
-
-static int open_case(void **state)
-{
-    (void)state;
-    api_case_open(&c);
-    return 0;
-}
-
-static int close_case(void **state)
-{
-    (void)state;
-    api_case_close(&c);
-    return 0;
 }
 
 int main(void)
