@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * No memory for a pool, for a session over it, or for a long prompt that routes itself:
- * the one who asks is told, and everybody else goes on.
+ * No memory for a pool, for a session over it, for merged weights, or for a long prompt
+ * that routes itself: the one who asks is told, and everybody else goes on.
  */
 #define _GNU_SOURCE
 #include "support/toy_pool.h"
@@ -113,11 +113,47 @@ static void a_long_prompt_without_memory_lets_go(void **state)
     fixture_close(&f);
 }
 
+/* Refused where they must be, else the experts stay beside the weights. */
+static void merged_weights_without_memory_are_none(void **state)
+{
+    struct fixture f;
+    struct artel_session *s;
+    struct artel_error err;
+    size_t n = 0;
+    int rc = -1;
+
+    (void)state;
+    fixture_open(&f, &moa, 8);
+    s = fixture_session(&f, false);
+    for (; rc < 0; n++) {
+        arm(n);
+        rc = session_set_merge(s, MERGE_ALWAYS, 1000, 0, &err);
+        allocation.armed = false;
+        assert_true(rc == 0 || rc == ARTEL_ELIMIT);
+    }
+    assert_int_equal(n, 5);
+    for (int mode = MERGE_AUTO; mode <= MERGE_ALWAYS; mode++) {
+        assert_int_equal(
+            session_set_merge(s, (enum merge_mode)mode, 1000, 1 << 30, &err), 0);
+        arm(0);
+        rc = session_prefill(s, f.ids, 20, 1, 0, 0, &err);
+        allocation.armed = false;
+        assert_int_equal(rc, mode == MERGE_AUTO ? 0 : ARTEL_ELIMIT);
+        assert_int_equal(session_merged(s), MERGE_NOTHING);
+        assert_int_equal(session_length(s), rc < 0 ? 0 : 20);
+    }
+    assert_int_equal(session_prefill(s, f.ids, 20, 1, 0, 0, &err), 0);
+    assert_int_equal(session_merged(s), MERGE_ALL);
+    session_close(s);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pool_without_memory_is_none),
         cmocka_unit_test(a_session_without_memory_is_none),
+        cmocka_unit_test(merged_weights_without_memory_are_none),
         cmocka_unit_test(a_long_prompt_without_memory_lets_go),
     };
 
