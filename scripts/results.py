@@ -123,13 +123,21 @@ def perplexity():
         missing(likelihoods(), METHODS)
 
 
+def of_rows(name, counts, usual):
+    """The method's title, with how many rows were measured where the table's head says another number."""
+    here = max(counts.values(), default=0)
+    return title(name) + ("" if counts == usual else f" (of {here} rows at most)")
+
+
 def score():
-    rows = []
+    rows, usual = [], None
     for n, m in all_measured("score").items():
         d = m["domains"]
-        rows.append([title(n)] + [percent(v["score"]) for v in d.values()] +
+        counts = {k: v.get("score_rows", 0) for k, v in d.items()}
+        usual = usual or counts
+        rows.append([of_rows(n, counts, usual)] + [percent(v["score"]) for v in d.values()] +
                     [percent(mean([v["score"] for v in d.values() if v["score"] is not None]))])
-        names = [f"{k} ({v.get('score_rows', 0)})" for k, v in d.items()]
+    names = [f"{k} ({v})" for k, v in (usual or {}).items()]
     return rows and table(["method"] + names + ["mean"], rows) + \
         missing(all_measured("score"), METHODS)
 
@@ -189,10 +197,12 @@ def general():
     rows, head = [], {}
     for n in METHODS:
         cells, counts = general_cells("", n)
-        head = {**head, **counts}
+        head = head or counts
         for is_base, row in cells.items():
             if is_base == (n == "base"):
-                rows.append([title(n)] + row)
+                fewer = "" if counts == head else f" ({counts.get('mmlu', '–')} rows, " \
+                    f"{counts.get('wikitext2', '–')} windows)"
+                rows.append([title(n) + fewer] + row)
     return rows and table(["method"] + general_head(head), rows) + \
         missing(all_measured("general"), [n for n in METHODS if not n.startswith("single")])
 
