@@ -94,7 +94,7 @@ static inline int api_ask(struct api_case *c, const char *method, const char *pa
     status = raw_reply(&c->raw, 60);
     raw_close(&c->raw);
     json_decref(c->json);
-    c->json = json_loads(c->raw.body, 0, NULL);
+    c->json = json_loads(c->raw.body, JSON_ALLOW_NUL, NULL);
     return status;
 }
 

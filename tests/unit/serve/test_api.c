@@ -90,7 +90,7 @@ static void read_chunks(struct chunks *s)
         if (!strcmp(line + 6, "[DONE]"))
             s->done = true;
         else
-            s->at[s->n++] = json_loads(line + 6, 0, NULL);
+            s->at[s->n++] = json_loads(line + 6, JSON_ALLOW_NUL, NULL);
         line = end + 1;
     }
 }
