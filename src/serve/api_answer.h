@@ -108,9 +108,8 @@ json_t *answer_object(const struct answer *a, const char *object);
 /* A chunk of the stream with CHOICE (taken over) alone, ARTEL (borrowed) beside it where
  * not NULL. */
 void answer_send(struct answer *a, json_t *choice, json_t *artel);
-/* A prompt that is no conversation. */
-int encode_prompt(struct prompt *out, const struct request_prompt *p,
-                  const struct artel_model *m, struct artel_error *err);
+/* The prompt IDX, which is no conversation. */
+int encode_prompt(struct answer *a, size_t idx, struct artel_error *err);
 /* "usage" and "artel" of a whole reply. */
 void answer_totals(const struct answer *a, json_t *reply);
 

@@ -120,13 +120,20 @@ static json_t *reply(struct answer *a)
     return o;
 }
 
-int encode_prompt(struct prompt *out, const struct request_prompt *p,
-                  const struct artel_model *m, struct artel_error *err)
+int encode_prompt(struct answer *a, size_t idx, struct artel_error *err)
 {
+    const struct tokenizer *const tokenizer = a->who->mixture->model->tokenizer;
+    const struct request_prompt *const p = &a->r.prompts[idx];
+    struct prompt *const out = &a->prompts[idx];
     int rc = 0;
 
     if (p->text)
-        return prompt_encode_raw(out, m->tokenizer, p->text, p->n, err);
+        rc = prompt_encode_raw(out, tokenizer, p->text, p->n, err);
+    if (rc < 0 && !*err->where)
+        snprintf(err->where, sizeof(err->where), a->r.n_prompts > 1 ? "%s[%zu]" : "%s",
+                 a->kind->prompt_field, idx);
+    if (p->text)
+        return rc;
     for (size_t i = 0; rc == 0 && i < p->n; i++)
         rc = ids_push(&out->ids, p->ids[i], err);
     out->pool_n = out->ids.n;
@@ -159,8 +166,7 @@ static int encode_all(struct answer *a, struct artel_error *err)
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < a->r.n_prompts; i++) {
-        rc = encode_prompt(&a->prompts[i], &a->r.prompts[i], a->who->mixture->model,
-                           err);
+        rc = encode_prompt(a, i, err);
         if (rc == 0 && a->r.echo)
             rc = echo(a, i, err);
     }

@@ -38,8 +38,7 @@ static int encode(struct answer *a, struct artel_error *err)
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < a->r.n_prompts; i++)
-        rc = encode_prompt(&a->prompts[i], &a->r.prompts[i], a->who->mixture->model,
-                           err);
+        rc = encode_prompt(a, i, err);
     return rc;
 }
 

@@ -85,6 +85,29 @@ static int read_content(json_t *out, const json_t *m, bool may_be_null,
     return rc;
 }
 
+/* What a field of a function, SOME's, must be where it is there. */
+static int check_text(const json_t *some, const char *key, const char *where,
+                      struct artel_error *err)
+{
+    const json_t *const v = json_object_get(some, key);
+    char place[160];
+
+    snprintf(place, sizeof(place), "%s.%s", where, key);
+    return !v || json_is_null(v) || json_is_string(v)
+               ? 0
+               : request_refuse(err, place, "a string", v);
+}
+
+static int check_flag(const json_t *some, const char *key, const char *where,
+                      struct artel_error *err)
+{
+    char place[160];
+    bool ignored;
+
+    snprintf(place, sizeof(place), "%s.%s", where, key);
+    return want_flag(some, key, place, &ignored, err);
+}
+
 /* A string of JSON as its value; where it is none, as it is. */
 static json_t *arguments_of(const json_t *function)
 {
@@ -94,7 +117,25 @@ static json_t *arguments_of(const json_t *function)
         json_parse(&value, json_string_value(given), json_string_length(given),
                    "arguments", 0, NULL) == 0)
         return value;
-    return given ? json_incref(given) : json_object();
+    return given && !json_is_null(given) ? json_incref(given) : json_object();
+}
+
+/* WHERE's type is "function", or left out; arguments are a string, or the object itself. */
+static int check_call(const json_t *call, const char *where, struct artel_error *err)
+{
+    const json_t *const type = json_object_get(call, "type");
+    const json_t *const arguments =
+        json_object_get(json_object_get(call, "function"), "arguments");
+    char place[160];
+
+    snprintf(place, sizeof(place), "%s.type", where);
+    if (type && !(json_is_string(type) && !strcmp(json_string_value(type), "function")))
+        return request_refuse(err, place, "\"function\"", type);
+    snprintf(place, sizeof(place), "%s.function.arguments", where);
+    if (arguments && !json_is_string(arguments) && !json_is_object(arguments) &&
+        !json_is_null(arguments))
+        return request_refuse(err, place, "a string of JSON", arguments);
+    return 0;
 }
 
 static int read_calls(json_t *out, const json_t *calls, const char *where,
@@ -118,6 +159,9 @@ static int read_calls(json_t *out, const json_t *calls, const char *where,
         snprintf(place, sizeof(place), "%s[%zu].id", where, i);
         if (rc == 0)
             rc = want_text(call, "id", place, &id, err);
+        snprintf(place, sizeof(place), "%s[%zu]", where, i);
+        if (rc == 0)
+            rc = check_call(call, place, err);
         if (rc < 0)
             return rc;
         json_array_append_new(list, json_pack("{s:s, s:s, s:{s:s, s:o}}", "id", id,
@@ -197,6 +241,10 @@ static int read_message(struct request *r, const json_t *m, size_t i, bool stric
     snprintf(place, sizeof(place), "%s.tool_calls", where);
     if (rc == 0 && assistant && calls && !json_is_null(calls))
         rc = read_calls(out, calls, place, err);
+    if (rc == 0 && !assistant && calls && !json_is_null(calls) &&
+        !(json_is_array(calls) && !json_array_size(calls)))
+        rc = error_set(err, ARTEL_EUSAGE, "SRV06", place,
+                       "is for messages of the assistant alone");
     snprintf(prefix, sizeof(prefix), "%s.", where);
     return rc < 0 ? rc
                   : request_unknown(r->ignored, sizeof(r->ignored), m, known, prefix,
@@ -243,7 +291,10 @@ static int check_tool(const json_t *tool, size_t i, struct artel_error *err)
     snprintf(where, sizeof(where), "tools[%zu].function.parameters", i);
     if (rc == 0 && parameters && !json_is_object(parameters))
         rc = request_refuse(err, where, "an object: a JSON schema", parameters);
-    return rc;
+    snprintf(where, sizeof(where), "tools[%zu].function", i);
+    if (rc == 0)
+        rc = check_text(f, "description", where, err);
+    return rc < 0 ? rc : check_flag(f, "strict", where, err);
 }
 
 static const json_t *find_tool(const json_t *tools, const char *name)
@@ -292,9 +343,29 @@ static int read_choice(struct request *r, struct artel_error *err)
     return 0;
 }
 
+/* Two tools of one name could not be told apart by who is called. */
+static int check_tools(const json_t *tools, struct artel_error *err)
+{
+    const size_t n = json_array_size(tools);
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const json_t *const tool = json_array_get(tools, i), *name;
+        char where[64];
+
+        rc = check_tool(tool, i, err);
+        name = json_object_get(json_object_get(tool, "function"), "name");
+        snprintf(where, sizeof(where), "tools[%zu].function.name", i);
+        if (rc == 0 && find_tool(tools, json_string_value(name)) != tool)
+            rc = request_refuse(err, where, "a name that no other tool has", name);
+    }
+    return rc;
+}
+
 static int read_format(struct request *r, struct artel_error *err)
 {
     const json_t *const v = json_object_get(r->body, "response_format");
+    const json_t *const whole = json_object_get(v, "json_schema");
     const char *type;
     int rc;
 
@@ -319,11 +390,15 @@ static int read_format(struct request *r, struct artel_error *err)
                               "\"text\", \"json_object\" or \"json_schema\"",
                               json_object_get(v, "type"));
     r->format = FORMAT_SCHEMA;
-    r->schema = json_object_get(json_object_get(v, "json_schema"), "schema");
+    r->schema = json_object_get(whole, "schema");
     if (!json_is_object(r->schema))
         return request_refuse(err, "response_format.json_schema.schema",
                               "an object: a JSON schema", r->schema);
-    return 0;
+    rc = check_text(whole, "name", "response_format.json_schema", err);
+    if (rc == 0)
+        rc = check_text(whole, "description", "response_format.json_schema", err);
+    return rc < 0 ? rc
+                  : check_flag(whole, "strict", "response_format.json_schema", err);
 }
 
 int request_tools(struct request *r, struct artel_error *err)
@@ -339,8 +414,7 @@ int request_tools(struct request *r, struct artel_error *err)
     if (given && !json_is_null(given)) {
         if (!json_is_array(given) || json_array_size(given) > REQUEST_TOOLS_MAX)
             return request_refuse(err, "tools", "a list of at most 128 tools", given);
-        for (size_t i = 0; rc == 0 && i < json_array_size(given); i++)
-            rc = check_tool(json_array_get(given, i), i, err);
+        rc = check_tools(given, err);
         r->tools = json_array_size(given) ? given : NULL;
     }
     if (rc == 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What all requests share: the body, single fields, sampling, and the prompts of those
- * that are no conversation.
+ * What all requests share: single fields, sampling, and the prompts of those that are no
+ * conversation.
  */
 #include "serve/api_request.h"
 
@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "files/json.h"
 
 #define STOP_MAX       16
 #define STOP_BYTES_MAX 256
@@ -49,20 +48,6 @@ int request_refuse(struct artel_error *err, const char *where, const char *expec
 
     return error_set(err, ARTEL_EUSAGE, "SRV06", where, "expected %s, found %s",
                      expected, found_text(text, sizeof(text), found));
-}
-
-int request_parse(json_t **out, const char *body, size_t n, struct artel_error *err)
-{
-    int rc = json_parse(out, body, n, "body", 0, err);
-
-    if (rc < 0)
-        return rc;
-    if (json_is_object(*out))
-        return 0;
-    rc = error_set(err, ARTEL_EFORMAT, "SRV05", "1:1", "expected a JSON object");
-    json_decref(*out);
-    *out = NULL;
-    return rc;
 }
 
 int request_unknown(char *ignored, size_t size, const json_t *o,

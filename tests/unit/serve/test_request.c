@@ -93,19 +93,10 @@ static void a_chat_is_read_whole(void **state)
 
 static void h20_bodies_that_are_no_json_object(void **state)
 {
-    static const char *const bodies[] = {"",
-                                         "{",
-                                         "{\"model\":",
-                                         "[]",
-                                         "null",
-                                         "\"text\"",
-                                         "1",
-                                         "{} {}",
-                                         "{\"a\":1,}",
-                                         "{\"a\":NaN}",
-                                         "{\"a\":1,\"a\":2}",
-                                         "\xef\xbb\xbf{}",
-                                         "{'a':1}",
+    static const char *const bodies[] = {
+        "",      "{",          "{\"model\":",    "[]",     "null", "\"text\"", "1",
+        "{} {}", "{\"a\":1,}", "\xef\xbb\xbf{}", "{'a':1}"};
+    static const char *const fields[] = {"{\"a\":NaN}", "{\"a\":1,\"a\":2}",
                                          "{\"a\":01}"};
     const size_t depth = 100000;
     char *const deep = malloc(depth + 8);
@@ -117,6 +108,13 @@ static void h20_bodies_that_are_no_json_object(void **state)
         assert_int_equal(request_chat(&r, &limits, bodies[i], strlen(bodies[i]), &err),
                          ARTEL_EFORMAT);
         assert_non_null(strchr(err.where, ':')); /* line:column */
+        assert_null(r.body);
+    }
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        assert_int_equal(request_chat(&r, &limits, fields[i], strlen(fields[i]), &err),
+                         ARTEL_EUSAGE);
+        assert_string_equal(err.where, "a");
+        assert_memory_equal(err.reason, "1:", 2);
         assert_null(r.body);
     }
     memset(deep, '[', depth);
@@ -149,9 +147,11 @@ static void h21_bad_text(void **state)
                                "{\"model\":\"\\ud800\"}", "{\"model\":\"a\nb\"}"};
 
     (void)state;
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < 4; i++) {
         assert_int_equal(request_chat(&r, &limits, bad[i], strlen(bad[i]), &err),
-                         ARTEL_EFORMAT);
+                         ARTEL_EUSAGE);
+        assert_string_equal(err.where, "model");
+    }
     assert_true(request_chat(&r, &limits, "{\"model\":\"a\\u0000b\"}", 19, &err) < 0);
 }
 
