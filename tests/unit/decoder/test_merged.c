@@ -5,63 +5,36 @@
  * cannot be merged or does not fit is refused, or left as it was; and when it pays.
  *
  * Bound: both sum the same products, in another order. Logits are below 10 and end two
- * layers of sums of 32 and 48: 5e-5 is twenty times what was seen.
+ * layers of sums of 32 and 48: 5e-5 is ten times what was seen.
  */
-#include "support/toy_decoder.h"
+#include "support/toy_session.h"
 
 #include <omp.h>
 
 #include "base/cpu.h"
-#include "decoder/session.h"
 #include "decoder/session_parts.h"
 #include "math/quantise.h"
 #include "tiles/tiles.h"
 
-#define N_PROMPT 20
+#define N_PROMPT N_IDS
 #define N_STEPS  12
 #define BOUND    5e-5
-
-struct fixture {
-    struct artel_model *model;
-    struct mixture mixture;
-    int32_t ids[N_PROMPT];
-};
-
-static void open_empty(struct fixture *f, const struct gate_rule *rule)
-{
-    struct artel_error err;
-    struct rng r;
-
-    f->model = toy_open(21);
-    assert_int_equal(
-        mixture_init(&f->mixture, "test", &f->model->weights->config, rule, &err), 0);
-    rng_init(&r, 8, 0);
-    for (size_t i = 0; i < N_PROMPT; i++)
-        f->ids[i] = (int32_t)rng_below(&r, TOY_VOCAB);
-}
 
 /* Three LoRAs, the last one of the FFN alone. */
 static void open_fixture(struct fixture *f, const struct gate_rule *rule)
 {
-    open_empty(f, rule);
+    fixture_begin(f, rule);
     toy_expert(&f->mixture, f->model, "one", 3, NULL, 1);
     toy_expert(&f->mixture, f->model, "two", 2, NULL, 2);
     toy_expert(&f->mixture, f->model, "three", 4, "456", 3);
-    mixture_draw_routers(&f->mixture, 1.0f, 4);
-}
-
-static void close_fixture(struct fixture *f)
-{
-    mixture_release(&f->mixture);
-    toy_close(f->model);
+    fixture_end(f);
 }
 
 static struct artel_session *new_session(const struct fixture *f, enum merge_mode mode)
 {
-    struct artel_session *s;
+    struct artel_session *s = fixture_session(f, false);
     struct artel_error err;
 
-    assert_int_equal(session_open(&s, f->model, &f->mixture, 40, &err), 0);
     assert_int_equal(session_set_merge(s, mode, N_STEPS, 0, &err), 0);
     return s;
 }
@@ -140,13 +113,14 @@ static void one_lora_merged_is_that_lora(void **state)
     struct fixture f;
 
     (void)state;
-    open_empty(&f, &single);
+    fixture_begin(&f, &single);
     toy_expert(&f.mixture, f.model, "one", 3, "046", 1);
+    fixture_end(&f);
     compare(&f, N_PROMPT, 0, MERGE_ALL);
     compare(&f, 7, EXPERT_AUTO, MERGE_ALL);
     compare(&f, 3 + 4, 0, MERGE_ALL);
     compare(&f, N_PROMPT, EXPERT_BASE, MERGE_NOTHING); /* nothing is added */
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* Told, or chosen by routers that agree or not. */
@@ -160,7 +134,7 @@ static void an_expert_of_a_mixture_is_merged_once_it_is_fixed(void **state)
         compare(&f, N_PROMPT, e, MERGE_ALL);
     for (size_t n = 6; n <= N_PROMPT; n++)
         compare(&f, n, EXPERT_AUTO, MERGE_ALL);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* Another expert in a later turn: other weights, in a session that has some. */
@@ -188,7 +162,7 @@ static void another_turn_forms_the_weights_anew(void **state)
     }
     session_close(merged);
     session_close(beside);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* Soft gates of a whole sequence, other ones in each layer. */
@@ -206,7 +180,7 @@ static void held_gates_are_merged(void **state)
 
         open_fixture(&f, rules[i]);
         compare(&f, N_PROMPT, EXPERT_AUTO, MERGE_ALL);
-        close_fixture(&f);
+        fixture_close(&f);
     }
 }
 
@@ -228,17 +202,18 @@ static void masked_experts_are_merged_as_they_are_worn(void **state)
         struct fixture f;
 
         slim.masks.kind = kinds[i];
-        open_empty(&f, &slim);
+        fixture_begin(&f, &slim);
         toy_expert(&f.mixture, f.model, "one", 3, "456", 1);
         toy_expert(&f.mixture, f.model, "two", 5, "456", 2);
         toy_identity(&f.mixture, f.model, "nothing");
+        fixture_end(&f);
         assert_int_equal(
             mixture_wear(&f.mixture, &f.model->weights->config, MASK_INFERENCE, &err),
             0);
         compare(&f, N_PROMPT, 0, MERGE_ALL);
         compare(&f, N_PROMPT, 1, MERGE_ALL);
         compare(&f, N_PROMPT, 2, MERGE_NOTHING);
-        close_fixture(&f);
+        fixture_close(&f);
     }
 }
 
@@ -253,14 +228,15 @@ static void one_whole_ffn_beside_a_shared_lora_is_merged(void **state)
     struct fixture f;
 
     (void)state;
-    open_empty(&f, &mixlora);
+    fixture_begin(&f, &mixlora);
     toy_expert(&f.mixture, f.model, "shared", 4, "0123", 1);
     toy_expert_of(&f.mixture, f.model, EXPERT_FFN, "one", 5, "456", 2);
     toy_expert_of(&f.mixture, f.model, EXPERT_FFN, "two", 3, "456", 3);
+    fixture_end(&f);
     compare(&f, N_PROMPT, 0, MERGE_ALL);
     compare(&f, N_PROMPT, 1, MERGE_ALL);
     compare(&f, N_PROMPT, 2, MERGE_ALL);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* Refused where it must be, else computed as if nobody had asked. */
@@ -295,16 +271,17 @@ static void what_is_no_change_of_weights_is_refused(void **state)
     open_fixture(&f, &flan);
     refuse(&f, EXPERT_AUTO, "MRG01"); /* gates of tokens */
     compare(&f, N_PROMPT, 1, MERGE_ALL);
-    close_fixture(&f);
+    fixture_close(&f);
 
     res.n_fixed = 1;
-    open_empty(&f, &res);
+    fixture_begin(&f, &res);
     toy_expert(&f.mixture, f.model, "universal", 4, NULL, 1);
     toy_expert_of(&f.mixture, f.model, EXPERT_RES, "bent", 3, NULL, 2);
+    fixture_end(&f);
     refuse(&f, EXPERT_AUTO, "MRG01");
     refuse(&f, 1, "MRG01"); /* phi is not linear */
     compare(&f, N_PROMPT, 0, MERGE_ALL);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 static void weights_that_do_not_fit_are_refused(void **state)
@@ -347,7 +324,7 @@ static void weights_that_do_not_fit_are_refused(void **state)
     assert_int_not_equal(session_merged(s), MERGE_NOTHING);
     session_close(s);
     session_close(never);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* Beside others, merged or not, and on any number of threads: the same bits. */
@@ -386,7 +363,7 @@ static void company_and_threads_change_no_bit(void **state)
         }
     }
     omp_set_num_threads((int)cpu_threads());
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* The base's linears in two bytes a number. */
@@ -421,7 +398,7 @@ static void a_base_of_16_bits_is_merged_in_float(void **state)
     open_fixture(&f, &moa);
     halve(f.model);
     compare(&f, N_PROMPT, 1, MERGE_ALL);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* On tiles prompts stay as they are, to the bit; steps are merged. */
@@ -452,7 +429,7 @@ static void in_bf16_steps_alone_are_merged(void **state)
     }
     session_close(merged);
     session_close(beside);
-    close_fixture(&f);
+    fixture_close(&f);
 }
 
 /* All linears of a model of 30 layers of width 576 and 1,536 (the demo's), under a LoRA of
