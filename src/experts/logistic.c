@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/list.h"
 
 #define HISTORY    8
 #define ITERATIONS 300
@@ -39,19 +40,6 @@ int labelled_rows_add(struct labelled_rows *r, uint32_t label, const float *z,
     return 0;
 }
 
-/* N items of SIZE bytes in the place of *LIST. */
-static int grow(void *list, size_t n, size_t size, struct artel_error *err)
-{
-    void *more, *old;
-
-    memcpy(&old, list, sizeof(old));
-    more = realloc(old, n * size);
-    if (!more)
-        return error_nomem(err, n * size);
-    memcpy(list, &more, sizeof(more));
-    return 0;
-}
-
 static size_t values_of(const struct labelled_rows *r)
 {
     return r->n ? r->end[r->n - 1] : 0;
@@ -67,18 +55,18 @@ int labelled_rows_add_sparse(struct labelled_rows *r, uint32_t label,
     if (r->n == r->room) {
         const size_t room = r->room ? 2 * r->room : 256;
 
-        rc = grow(&r->label, room, sizeof(*r->label), err);
+        rc = list_grow(&r->label, room, sizeof(*r->label), err);
         if (rc == 0)
-            rc = grow(&r->end, room, sizeof(*r->end), err);
+            rc = list_grow(&r->end, room, sizeof(*r->end), err);
         if (rc == 0)
             r->room = room;
     }
     if (rc == 0 && used + n > r->values_room) {
         const size_t room = 2 * (used + n);
 
-        rc = grow(&r->z, room, sizeof(*r->z), err);
+        rc = list_grow(&r->z, room, sizeof(*r->z), err);
         if (rc == 0)
-            rc = grow(&r->at, room, sizeof(*r->at), err);
+            rc = list_grow(&r->at, room, sizeof(*r->at), err);
         if (rc == 0)
             r->values_room = room;
     }

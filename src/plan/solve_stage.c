@@ -185,20 +185,14 @@ static json_t *summary_new(const struct solver *v, const struct stage *s,
                            double seconds)
 {
     const struct job *job = v->job;
-    json_t *data = json_object();
-    size_t first, end;
 
-    stage_texts(job, s, &first, &end);
-    for (size_t i = first; i < end; i++)
-        json_object_set_new(data, text_at(job->r, i)->name,
-                            texts_summary(&job->texts, i));
     return json_pack(
         "{s:I, s:I, s:I, s:I, s:f, s:s, s:I, s:o, s:{s:I, s:I}}", "parameters",
         (json_int_t)v->m->n_router_params, "steps", (json_int_t)0, "rows",
         (json_int_t)v->rows, "tokens", (json_int_t)v->tokens, "seconds", seconds,
         "precision", job->precision == PRECISION_BF16 ? "bf16" : "fp32", "threads",
-        (json_int_t)cpu_threads(), "data", data, "router_inputs", "found",
-        (json_int_t)v->found, "computed", (json_int_t)(v->rows - v->found));
+        (json_int_t)cpu_threads(), "data", stage_texts_summary(job, s), "router_inputs",
+        "found", (json_int_t)v->found, "computed", (json_int_t)(v->rows - v->found));
 }
 
 static int solve(const struct solver *v, struct artel_error *err)

@@ -75,17 +75,12 @@ static json_t *summary_new(const struct reader *r, const struct stage *s,
                            const struct mixture *m, double seconds)
 {
     const struct job *job = r->job;
-    json_t *data = json_object();
-    size_t first, end;
 
-    stage_texts(job, s, &first, &end);
-    for (size_t i = first; i < end; i++)
-        json_object_set_new(data, text_at(job->r, i)->name,
-                            texts_summary(&job->texts, i));
     return json_pack("{s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "parameters",
                      (json_int_t)m->n_router_params, "steps", (json_int_t)0, "rows",
                      (json_int_t)r->rows.n, "tokens", (json_int_t)r->tokens, "seconds",
-                     seconds, "threads", (json_int_t)cpu_threads(), "data", data);
+                     seconds, "threads", (json_int_t)cpu_threads(), "data",
+                     stage_texts_summary(job, s));
 }
 
 int stage_solve_text(json_t **summary, const struct job *job, const struct stage *s,

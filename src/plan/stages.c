@@ -116,6 +116,18 @@ void stage_texts(const struct job *job, const struct stage *s, size_t *first,
     }
 }
 
+json_t *stage_texts_summary(const struct job *job, const struct stage *s)
+{
+    json_t *data = json_object();
+    size_t first, end;
+
+    stage_texts(job, s, &first, &end);
+    for (size_t i = first; i < end; i++)
+        json_object_set_new(data, text_at(job->r, i)->name,
+                            texts_summary(&job->texts, i));
+    return data;
+}
+
 size_t pool_size(const struct recipe *r)
 {
     return r->router.experts ? r->router.experts : r->n_domains;

@@ -156,6 +156,8 @@ size_t text_max_rows(const struct recipe *r, size_t i);
 /* Texts FIRST to END - 1 are what S trains on; none where it trains nothing. */
 void stage_texts(const struct job *job, const struct stage *s, size_t *first,
                  size_t *end);
+/* texts_summary() of each of them, by name; a new reference. */
+json_t *stage_texts_summary(const struct job *job, const struct stage *s);
 /* A loop runs. */
 static inline bool stage_trains(const struct stage *s)
 {

@@ -20,6 +20,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/list.h"
 #include "experts/fold.h"
 #include "experts/stack.h"
 #include "math/kernels.h"
@@ -37,30 +38,17 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* N items of SIZE bytes in the place of the list that *LIST points to. */
-static int grow(void *list, size_t n, size_t size, struct artel_error *err)
-{
-    void *more, *old;
-
-    memcpy(&old, list, sizeof(old));
-    more = realloc(old, n * size);
-    if (!more)
-        return error_nomem(err, n * size);
-    memcpy(list, &more, sizeof(more));
-    return 0;
-}
-
 int trainer_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err)
 {
     int rc;
 
     if (n_rows <= t->room_rows)
         return 0;
-    rc = grow(&t->seqs, n_rows, sizeof(*t->seqs), err);
+    rc = list_grow(&t->seqs, n_rows, sizeof(*t->seqs), err);
     if (rc == 0)
-        rc = grow(&t->blocks, n_rows, sizeof(*t->blocks), err);
+        rc = list_grow(&t->blocks, n_rows, sizeof(*t->blocks), err);
     if (rc == 0)
-        rc = grow(&t->items, n_rows, sizeof(*t->items), err);
+        rc = list_grow(&t->items, n_rows, sizeof(*t->items), err);
     if (rc == 0)
         t->room_rows = n_rows;
     return rc;
@@ -72,13 +60,13 @@ int trainer_input_room(struct artel_trainer *t, size_t n_rows, struct artel_erro
 
     if (n_rows <= t->room_inputs)
         return 0;
-    rc = grow(&t->fresh, n_rows, sizeof(*t->fresh), err);
+    rc = list_grow(&t->fresh, n_rows, sizeof(*t->fresh), err);
     if (rc == 0)
-        rc = grow(&t->z, n_rows, sizeof(*t->z), err);
+        rc = list_grow(&t->z, n_rows, sizeof(*t->z), err);
     if (rc == 0)
-        rc = grow(&t->fresh_z, n_rows, sizeof(*t->fresh_z), err);
+        rc = list_grow(&t->fresh_z, n_rows, sizeof(*t->fresh_z), err);
     if (rc == 0)
-        rc = grow(&t->spill, n_rows, t->cache.row_floats * sizeof(*t->spill), err);
+        rc = list_grow(&t->spill, n_rows, t->cache.row_floats * sizeof(*t->spill), err);
     if (rc == 0)
         t->room_inputs = n_rows;
     return rc;
@@ -92,9 +80,9 @@ static int seen_room(struct artel_trainer *t, size_t n_rows, struct artel_error 
     t->n_seen = 0;
     if (!floats || n_rows <= t->room_seen)
         return 0;
-    rc = grow(&t->seen, n_rows, floats * sizeof(*t->seen), err);
+    rc = list_grow(&t->seen, n_rows, floats * sizeof(*t->seen), err);
     if (rc == 0)
-        rc = grow(&t->saw, n_rows, sizeof(*t->saw), err);
+        rc = list_grow(&t->saw, n_rows, sizeof(*t->saw), err);
     if (rc == 0)
         t->room_seen = n_rows;
     return rc;
