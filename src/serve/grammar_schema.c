@@ -159,6 +159,7 @@ uint32_t schema_count(struct schema_compiler *c, const json_t *schema,
         if (!strncmp(keyword, "max", 3))
             return NET_NO_LIMIT; /* no text is so long */
         schema_refused(&c->b, place, keyword, "no text is so long");
+        return otherwise;
     }
     return (uint32_t)x;
 }

@@ -161,6 +161,7 @@ static void h16_who_leaves_frees_the_place(void **state)
     struct engine_stats before, after;
 
     (void)state;
+    settle();
     engine_stats(c.api.engine, &before);
     for (size_t i = 0; i < 6; i++) {
         api_send(&c, "POST", "/v1/chat/completions", NULL,

@@ -56,6 +56,7 @@ static void h30_what_is_not_supported_is_named_with_its_place(void **state)
         {"{\"type\":\"integer\",\"minimum\":1e300}", "#/minimum"},
         {"{\"type\":\"number\",\"maximum\":1e-300}", "#/maximum"},
         {"{\"type\":\"string\",\"minLength\":-1}", "#/minLength"},
+        {"{\"type\":\"string\",\"minLength\":39999999999999}", "#/minLength"},
         {"{\"type\":\"array\",\"items\":[{}]}", "#/items"},
         {"{\"enum\":[\"a\"],\"pattern\":\"a\"}", "#/pattern"},
         {"{\"$ref\":\"https://example.org/s\"}", "#/$ref"},
