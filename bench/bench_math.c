@@ -14,9 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "math/attention.h"
@@ -27,14 +27,6 @@
 #define TRIES     5
 #define N_WEIGHTS 12 /* different matrices, one after another */
 #define T         256
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void *memory(size_t bytes)
 {
@@ -79,13 +71,13 @@ static double seconds(const struct work *w, size_t rounds)
     double best = 1e30;
 
     for (int i = 0; i < TRIES; i++) {
-        const double start = now();
+        const double start = clock_seconds();
         double took;
 
 #pragma omp parallel
         for (size_t r = 0; r < rounds; r++)
             w->run(w, (size_t)omp_get_thread_num(), r);
-        took = (now() - start) / (double)rounds;
+        took = (clock_seconds() - start) / (double)rounds;
         best = took < best ? took : best;
     }
     return best;
@@ -188,11 +180,11 @@ static void bench_decode(void)
         double best = 1e30;
 
         for (int i = 0; i < TRIES; i++) {
-            const double start = now();
+            const double start = clock_seconds();
 
             for (size_t at = 0; at + 16 * row <= bytes; at += 16 * row)
                 k->matvec[t](to, x, 1, w + at, 16, N);
-            best = now() - start < best ? now() - start : best;
+            best = clock_seconds() - start < best ? clock_seconds() - start : best;
         }
         line("decode", dtype_name(t), k->name, 1, 1e-9 * (double)bytes / best, "GB/s");
     }
@@ -210,16 +202,17 @@ static void bench_attention(void)
 #pragma omp parallel num_threads(2)
 #pragma omp single
     for (int i = 0; i < 4 * TRIES; i++) { /* inside a region: on this thread alone */
-        const double start = now();
+        const double start = clock_seconds();
         double middle;
 
         attention_forward(p[0], lse, p[1], p[2], p[3], T, T, &a, scratch);
-        middle = now();
+        middle = clock_seconds();
         attention_backward(p[4], p[5], p[6], p[7], p[1], p[2], p[3], p[0], lse, T, &a,
                            scratch);
         forward = (float)(middle - start) < forward ? (float)(middle - start) : forward;
-        backward =
-            (float)(now() - middle) < backward ? (float)(now() - middle) : backward;
+        backward = (float)(clock_seconds() - middle) < backward
+                       ? (float)(clock_seconds() - middle)
+                       : backward;
     }
     line("attention", "forward T=256 H=9 G=3 d=64", kernels()->name, 1,
          1e3 * (double)forward, "ms");
@@ -235,21 +228,21 @@ static void bench_rows(void)
     double swiglu = 1e30, back = 1e30, soft = 1e30, adamw = 1e30;
 
     for (int i = 0; i < TRIES; i++) {
-        double t0 = now(), t1;
+        double t0 = clock_seconds(), t1;
 
         k->swiglu(a, b, c, n);
-        t1 = now();
+        t1 = clock_seconds();
         swiglu = t1 - t0 < swiglu ? t1 - t0 : swiglu;
         k->swiglu_backward(a, d, a, b, c, n);
-        t0 = now();
+        t0 = clock_seconds();
         back = t0 - t1 < back ? t0 - t1 : back;
         k->exp_sum(a, 1.0f, n);
-        t1 = now();
+        t1 = clock_seconds();
         soft = t1 - t0 < soft ? t1 - t0 : soft;
         memset(d, 0, n * sizeof(float));
-        t1 = now();
+        t1 = clock_seconds();
         k->adamw(a, b, d, c, n, 1e-4f, 0.9f, 0.999f, 1e-8f, 0.0f, 1.0f, 1.0f, 1.0f);
-        t0 = now();
+        t0 = clock_seconds();
         adamw = t0 - t1 < adamw ? t0 - t1 : adamw;
     }
     line("rows", "swiglu", k->name, 1, 1e9 * swiglu / (double)n, "ns a number");

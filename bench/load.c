@@ -29,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 
 #define MODELS_MAX  64
@@ -53,14 +54,6 @@ struct memory {
 };
 
 static struct load load;
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void pause_ms(unsigned ms)
 {
@@ -162,7 +155,7 @@ static void read_reply(int fd, struct reply *r, char *text)
         if (!r->status && n > 12)
             r->status = atoi(text + 9);
         if (!r->first && strstr(text, "\r\n\r\n"))
-            r->first = now();
+            r->first = clock_seconds();
         if (whole_reply(text, n, r)) {
             r->whole = true;
             return;
@@ -183,7 +176,7 @@ static bool count_reply(size_t i, const struct reply *r, double start)
     if (r->status == 429 || r->status == 503)
         atomic_fetch_add(&load.refused, 1);
     if (kind == 2) {
-        load.total[i] = (float)(now() - start);
+        load.total[i] = (float)(clock_seconds() - start);
         load.first[i] = (float)(r->first - start);
     }
     return r->keeps;
@@ -209,7 +202,7 @@ static void *client(void *number)
             pause_ms(50);
             continue;
         }
-        start = now();
+        start = clock_seconds();
         if (rng_below(&rng, 100) < load.hang_up) {
             send_all(fd, request,
                      rng_below(&rng, 4) ? n : rng_below(&rng, (uint32_t)n));
@@ -462,7 +455,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < load.n_requests; i++)
         load.total[i] = load.first[i] = -1;
     m[0] = m[1] = memory_now();
-    start = now();
+    start = clock_seconds();
     n = start_all(threads);
     if (n < load.n_clients + load.n_slow + load.n_garbage)
         leave("cannot start threads", strerror(errno));
@@ -478,7 +471,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < load.n_clients; i++)
         pthread_join(threads[i], NULL);
     m[2] = memory_now();
-    const double seconds = now() - start;
+    const double seconds = clock_seconds() - start;
 
     atomic_store(&load.over, true);
     for (size_t i = load.n_clients; i < n; i++)

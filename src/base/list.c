@@ -14,7 +14,7 @@ int list_grow(void *list, size_t n, size_t size, struct artel_error *err)
     void *more, *old;
 
     memcpy(&old, list, sizeof(old));
-    more = realloc(old, n * size);
+    more = realloc(old, n ? n * size : 1);
     if (!more)
         return error_nomem(err, n * size);
     memcpy(list, &more, sizeof(more));

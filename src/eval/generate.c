@@ -11,8 +11,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "data/prompt.h"
 #include "decoder/session.h"
@@ -26,14 +26,6 @@
 #define STOP_BYTES_MAX  256
 #define SEATS           16                /* most rows side by side */
 #define SEATS_BYTES     ((size_t)1 << 30) /* of their sessions together */
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void artel_answer_release(struct artel_answer *a)
 {
@@ -223,7 +215,7 @@ static int writing_begin(struct writing *w, const struct artel_mixture *m,
     w->o = o;
     w->by_token = o->expert == ARTEL_AUTO && m->mixture && m->mixture->n_routers &&
                   m->mixture->rule.decides == DECIDE_TOKEN;
-    w->start = now();
+    w->start = clock_seconds();
     w->cancelled = false;
     w->talk = (struct talk){0};
     *w->out = (struct artel_answer){.n_prompt_tokens = prompt->ids.n};
@@ -237,7 +229,7 @@ static int writing_begin(struct writing *w, const struct artel_mixture *m,
         rc = talk_init(&w->talk, m->model->tokenizer, m->model->weights->config.n_vocab,
                        &how, &prompt->ids, err);
     w->out->merged = session_merged(w->s) != MERGE_NOTHING;
-    w->out->prefill_seconds = now() - w->start;
+    w->out->prefill_seconds = clock_seconds() - w->start;
     return rc;
 }
 
@@ -272,7 +264,7 @@ static int writing_finish(struct writing *w, struct artel_error *err)
     if (rc < 0)
         return rc;
     show(w);
-    w->out->decode_seconds = now() - w->start - w->out->prefill_seconds;
+    w->out->decode_seconds = clock_seconds() - w->start - w->out->prefill_seconds;
     w->out->text = t->stream.text;
     w->out->n_text = t->stream.n;
     t->stream.text = NULL;

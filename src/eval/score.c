@@ -13,8 +13,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "data/corpus.h"
 #include "decoder/decoder.h"
@@ -344,7 +344,7 @@ int artel_score(struct artel_score *out, const struct artel_mixture *m,
 {
     const struct example **rows = NULL;
     struct corpus *corpus = NULL;
-    struct timespec start, end;
+    double start;
     int rc;
 
     *out = (struct artel_score){0};
@@ -361,9 +361,9 @@ int artel_score(struct artel_score *out, const struct artel_mixture *m,
     }
     for (size_t i = 0; i < out->n_rows; i++)
         rows[i] = corpus_at(corpus, i);
-    clock_gettime(CLOCK_MONOTONIC, &start);
+    start = clock_seconds();
     rc = score_examples(out->rows, m, rows, out->n_rows, o, err);
-    clock_gettime(CLOCK_MONOTONIC, &end);
+    out->seconds = clock_seconds() - start;
     if (rc < 0) {
         error_in(err, rc, path);
         goto done;
@@ -374,8 +374,6 @@ int artel_score(struct artel_score *out, const struct artel_mixture *m,
     }
     out->perplexity =
         out->answer_tokens ? exp(out->nll / (double)out->answer_tokens) : (double)NAN;
-    out->seconds = (double)(end.tv_sec - start.tv_sec) +
-                   1e-9 * (double)(end.tv_nsec - start.tv_nsec);
 
 done:
     free(rows);

@@ -10,22 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "decoder/frozen.h"
 #include "files/write.h"
 #include "train/kept_inputs.h"
 
 #define CHECK_SECONDS 20.0 /* between looks at the run folder and the data */
-
-double monotonic_seconds(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void tell(const struct loop_input *in, struct run_progress *p)
 {
@@ -97,7 +89,7 @@ static void tell_step(struct loop *l, const struct step_report *r)
 
     l->speed = l->speed > 0 ? 0.9 * l->speed + 0.1 * now : now;
     p.tokens_per_second = l->speed;
-    p.seconds_left = (monotonic_seconds() - l->began) / (double)done *
+    p.seconds_left = (clock_seconds() - l->began) / (double)done *
                      (double)(l->order.n_steps - l->s.position);
     tell(l->in, &p);
 }
@@ -260,7 +252,7 @@ int loop_look_round(struct loop *l, struct artel_error *err)
     }
     if (rc == 0 && is_due(l->s.position, t->save_steps) && !loop_is_done(l))
         return loop_save(l, err);
-    if (rc == 0 && monotonic_seconds() - l->checked > CHECK_SECONDS)
+    if (rc == 0 && clock_seconds() - l->checked > CHECK_SECONDS)
         return loop_check_world(l, err);
     return rc;
 }
@@ -360,7 +352,7 @@ int loop_start(struct loop *l, struct artel_error *err)
     if (rc < 0)
         return rc;
     snprintf(l->s.isa, sizeof(l->s.isa), "%s", cpu_isa_name(cpu_isa()));
-    l->began = l->checked = monotonic_seconds();
+    l->began = l->checked = clock_seconds();
     l->began_at = l->s.position;
     l->seconds_before = l->s.seconds;
     steplog_open(&l->log, l->in->folder, l->s.position, l->in->settings->tensorboard,

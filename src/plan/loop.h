@@ -77,6 +77,5 @@ uint64_t loop_disk(const struct loop_input *in);
 
 /* Tell RUN's listener; P's stage fields are filled in from IN. */
 void loop_tell(const struct loop_input *in, enum run_event event, const char *message);
-double monotonic_seconds(void);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "files/write.h"
 #include "plan/loop_parts.h"
@@ -13,7 +14,7 @@
 
 static void set_seconds(struct loop *l)
 {
-    l->s.seconds = l->seconds_before + monotonic_seconds() - l->began - l->lent;
+    l->s.seconds = l->seconds_before + clock_seconds() - l->began - l->lent;
 }
 
 int loop_check_world(struct loop *l, struct artel_error *err)
@@ -22,7 +23,7 @@ int loop_check_world(struct loop *l, struct artel_error *err)
 
     if (rc == 0 && l->in->watch)
         rc = watch_check(l->in->watch, err);
-    l->checked = monotonic_seconds();
+    l->checked = clock_seconds();
     return rc;
 }
 

@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "plan/loop_parts.h"
 #include "train/together.h"
 
@@ -22,7 +23,7 @@ struct beside {
 /* What loop I has done since SINCE was no time of the others. */
 static void lend(struct beside *b, size_t i, double since)
 {
-    const double seconds = monotonic_seconds() - since;
+    const double seconds = clock_seconds() - since;
 
     for (size_t k = 0; k < b->n; k++)
         b->loop[k].lent += k == i ? 0 : seconds;
@@ -51,7 +52,7 @@ static int stop(struct beside *b, struct artel_error *err)
 static int take_in(struct beside *b, struct lane_step *s, struct artel_error *err)
 {
     struct loop *l = &b->loop[s->lane];
-    const double began = monotonic_seconds();
+    const double began = clock_seconds();
     int rc = loop_stepped(l, s->rc, &s->report, &s->error);
 
     if (rc < 0)
@@ -80,9 +81,9 @@ static int turn(struct beside *b, size_t *n, struct artel_error *err)
     }
     if (rc < 0 || !*n)
         return rc;
-    began = monotonic_seconds();
+    began = clock_seconds();
     together_step(b->together, b->steps, *n);
-    seconds = monotonic_seconds() - began;
+    seconds = clock_seconds() - began;
     for (size_t i = 0; i < b->n; i++)
         b->loop[i].lent += seconds;
     for (size_t k = 0; k < *n; k++)
@@ -106,7 +107,7 @@ static int finish_done(struct beside *b, struct artel_error *err)
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < b->n; i++) {
-        const double began = monotonic_seconds();
+        const double began = clock_seconds();
 
         if (b->finished[i] || !loop_is_done(&b->loop[i]))
             continue;

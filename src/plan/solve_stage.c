@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "experts/logistic.h"
@@ -209,7 +210,7 @@ int stage_solve(json_t **summary, struct job *job, const struct stage *s,
                 struct mixture *m, struct artel_error *err)
 {
     const struct pass_options o = options_of(job);
-    const double start = monotonic_seconds();
+    const double start = clock_seconds();
     struct solver *v;
     int rc;
 
@@ -240,7 +241,7 @@ int stage_solve(json_t **summary, struct job *job, const struct stage *s,
     if (rc == 0)
         rc = solve(v, err);
     if (rc == 0) {
-        *summary = summary_new(v, s, monotonic_seconds() - start);
+        *summary = summary_new(v, s, clock_seconds() - start);
         rc = *summary ? 0 : error_nomem(err, 1024);
     }
     labelled_rows_release(&v->kept);

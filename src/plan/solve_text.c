@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "experts/logistic.h"
@@ -86,7 +87,7 @@ static json_t *summary_new(const struct reader *r, const struct stage *s,
 int stage_solve_text(json_t **summary, const struct job *job, const struct stage *s,
                      struct mixture *m, struct artel_error *err)
 {
-    const double start = monotonic_seconds();
+    const double start = clock_seconds();
     struct reader r = {.job = job, .rows = {.dim = m->routers[0].dim, .sparse = true}};
     struct arena measure = {0};
     int rc;
@@ -101,7 +102,7 @@ int stage_solve_text(json_t **summary, const struct job *job, const struct stage
         rc = logistic_solve(m->routers[0].w, m->routers[0].b, &r.rows, m->n_experts,
                             job->r->router.classifier_lambda, err);
     if (rc == 0) {
-        *summary = summary_new(&r, s, m, monotonic_seconds() - start);
+        *summary = summary_new(&r, s, m, clock_seconds() - start);
         rc = *summary ? 0 : error_nomem(err, 1024);
     }
     labelled_rows_release(&r.rows);

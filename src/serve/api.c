@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "decoder/frozen.h"
 #include "serve/api_counts.h"
@@ -18,14 +18,6 @@
 #include "text/tokenizer.h"
 
 #define STUCK_SECONDS 60.0 /* of one step of the engine: more than any should take */
-
-double api_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 int api_open(struct api *a, struct artel_error *err)
 {
@@ -195,7 +187,7 @@ void api_health(void *user, struct exchange *x)
     double step;
 
     engine_stats(a->engine, &s);
-    step = s.step_started > 0 ? api_now() - s.step_started : 0;
+    step = s.step_started > 0 ? clock_seconds() - s.step_started : 0;
     if (a->draining)
         status = "draining";
     else if (step > STUCK_SECONDS)

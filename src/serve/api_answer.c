@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "decoder/session.h"
 #include "serve/api_counts.h"
@@ -27,7 +28,7 @@ static struct answer *answer_new(struct api *api, struct exchange *x,
     a->counts = counts_hold(api->counts);
     a->x = x;
     a->kind = kind;
-    a->started = api_now();
+    a->started = clock_seconds();
     a->created = time(NULL);
     a->left = 1;
     snprintf(a->id, sizeof(a->id), "%s%s", kind->id_prefix, exchange_id(x));
@@ -69,7 +70,7 @@ static uint64_t any_seed(void)
     uint64_t seed = 0;
 
     if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
-        seed = (uint64_t)(api_now() * 1e9);
+        seed = (uint64_t)(clock_seconds() * 1e9);
     return seed;
 }
 
@@ -301,7 +302,7 @@ static void answer_finish(struct answer *a)
         counts_answer(a->counts, json_string_value(
                                      json_object_get(a->choices[i].artel, "expert")));
     if (!a->failed)
-        counts_observe(a->counts, SECONDS_REQUEST, api_now() - a->started, 1);
+        counts_observe(a->counts, SECONDS_REQUEST, clock_seconds() - a->started, 1);
     if (a->head) {
         end_stream(a);
     } else if (a->failed) {
@@ -357,7 +358,7 @@ static void set_route(struct choice *c, const struct job_event *e)
 
 static void time_tokens(struct answer *a, struct choice *c, size_t n)
 {
-    const double now = api_now();
+    const double now = clock_seconds();
 
     if (!n)
         return;

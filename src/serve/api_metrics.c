@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "serve/api_counts.h"
 #include "serve/api_parts.h"
 
@@ -90,7 +91,7 @@ void api_metrics(void *user, struct exchange *x)
             http_stats(a->http, &http);
             print_http(f, &http);
         }
-        gauge(f, "artel_uptime_seconds", api_now() - a->started,
+        gauge(f, "artel_uptime_seconds", clock_seconds() - a->started,
               "Since the server began.");
         gauge(f, "artel_draining", a->draining ? 1 : 0,
               "1: no more requests are taken.");

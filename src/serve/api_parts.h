@@ -14,8 +14,6 @@ struct request_limits;
 /* How replies are written: floats with as many digits as they have. */
 #define API_JSON (JSON_COMPACT | JSON_REAL_PRECISION(9))
 
-double api_now(void); /* monotonic, seconds */
-
 /* An error's HTTP status, type and code; CODE may be NULL. */
 struct api_failure {
     int status;

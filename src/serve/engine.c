@@ -7,22 +7,14 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "eval/opened.h"
 #include "serve/grammar.h"
 
 #define CONTEXT 4096
-
-double engine_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Signals are for the thread that began all this. */
 static int start_thread(struct engine *e)
@@ -176,7 +168,7 @@ void engine_stats(struct engine *e, struct engine_stats *out)
     *out = e->stats;
     out->waiting = e->n_waiting;
     if (e->asleep > 0)
-        out->idle_seconds += engine_now() - e->asleep;
+        out->idle_seconds += clock_seconds() - e->asleep;
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -292,7 +284,7 @@ int engine_submit(struct engine *e, struct job **out, struct loaded *who,
     j->engine = e;
     j->fn = fn;
     j->user = user;
-    j->submitted = engine_now();
+    j->submitted = clock_seconds();
     j->route.expert = EXPERT_BASE;
     atomic_init(&j->cancelled, false);
     rc = copy_options(j, o, err);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "decoder/logprobs.h"
 #include "eval/opened.h"
@@ -23,7 +24,7 @@ static const struct model_config *config_of(const struct job *j)
 
 static void fill_usage(const struct job *j, struct job_usage *u)
 {
-    const double now = engine_now();
+    const double now = clock_seconds();
 
     u->prompt_tokens = j->prompt.ids.n;
     u->cached_tokens = j->cached;
@@ -252,7 +253,7 @@ int job_seat(struct job *j, bool *wait, struct artel_error *err)
         return rc;
     }
     j->phase = JOB_READING;
-    j->started = engine_now();
+    j->started = clock_seconds();
     tell(j, &(struct job_event){.kind = JOB_STARTED});
     return 0;
 }
@@ -310,7 +311,7 @@ int job_read(struct job *j, bool *finished, struct artel_error *err)
     rc = route(j, &again, err);
     if (rc < 0 || again)
         return rc;
-    j->read = engine_now();
+    j->read = clock_seconds();
     j->phase = JOB_WRITING;
     j->engine->count.prompt_tokens += j->prompt.ids.n;
     j->engine->count.cached_tokens += j->cached;

@@ -100,7 +100,6 @@ struct engine {
     struct engine_stats count; /* what STATS is made of */
 };
 
-double engine_now(void); /* monotonic seconds */
 /* What the thread has counted may be asked for; N_ENDED more jobs are no more. */
 void engine_publish(struct engine *e, size_t n_ended);
 

@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
 
@@ -58,7 +59,7 @@ static void end_running(struct engine *e, size_t index, const struct artel_error
 
 static void sweep_queue(struct engine *e)
 {
-    const double now = engine_now();
+    const double now = clock_seconds();
     struct artel_error err;
     struct job *j;
 
@@ -68,7 +69,7 @@ static void sweep_queue(struct engine *e)
 
 static void sweep_running(struct engine *e)
 {
-    const double now = engine_now();
+    const double now = clock_seconds();
     struct artel_error err;
 
     for (size_t i = e->n_running; i-- > 0;)
@@ -218,7 +219,7 @@ static void write_all(struct engine *e)
 static void turn(struct engine *e)
 {
     struct kv_pool_stats kv = {0};
-    const double start = engine_now();
+    const double start = clock_seconds();
 
     if (!e->n_running && !first_in_queue(e))
         return;
@@ -235,7 +236,7 @@ static void turn(struct engine *e)
     if (e->pool)
         kv_pool_stats(e->pool, &kv);
     e->count.cache_bytes_used = kv.used * kv.block_bytes;
-    e->count.busy_seconds += engine_now() - start;
+    e->count.busy_seconds += clock_seconds() - start;
     engine_publish(e, 0);
 }
 
@@ -255,11 +256,11 @@ static bool await_work(struct engine *e)
     while (!e->closing && !e->trim && !e->first && !e->n_running) {
         e->stats.step_started = 0;
         if (!(e->asleep > 0))
-            e->asleep = engine_now();
+            e->asleep = clock_seconds();
         pthread_cond_wait(&e->wake, &e->lock);
     }
     if (e->asleep > 0)
-        e->count.idle_seconds += engine_now() - e->asleep;
+        e->count.idle_seconds += clock_seconds() - e->asleep;
     e->stats.idle_seconds = e->count.idle_seconds;
     e->asleep = 0;
     trim = e->trim;

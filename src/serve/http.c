@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "serve/http_parts.h"
 
@@ -188,7 +189,7 @@ int http_open(struct http **out, const struct http_options *o, struct artel_erro
     pthread_mutex_init(&h->log_lock, NULL);
     pthread_cond_init(&h->told, NULL);
     if (getrandom(&h->id_state, sizeof(h->id_state), 0) != sizeof(h->id_state))
-        h->id_state = (uint64_t)(1e9 * http_now());
+        h->id_state = (uint64_t)(1e9 * clock_seconds());
     rc = copy_options(h, o, err);
     if (!rc)
         rc = log_open(h, o->access_log, err);

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "files/json_scan.h"
 #include "serve/http_parts.h"
@@ -145,7 +146,7 @@ void log_exchange(struct exchange *x)
     at += (size_t)snprintf(line + at, sizeof(line) - at,
                            ",\"status\":%d,\"bytes\":%llu,\"seconds\":%.6f",
                            x->gone && !x->sent ? 499 : x->status,
-                           (unsigned long long)x->sent, http_now() - x->started);
+                           (unsigned long long)x->sent, clock_seconds() - x->started);
     if (x->gone)
         at += (size_t)snprintf(line + at, sizeof(line) - at, ",\"left\":true");
     for (const struct pair *p = x->notes; p; p = p->next)

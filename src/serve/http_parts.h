@@ -133,7 +133,6 @@ struct http {
     uint64_t log_lost;
 };
 
-double http_now(void);          /* seconds, monotonic */
 void http_drop(struct http *h); /* one holder less */
 
 /* ---- http_request.c: what libmicrohttpd calls ---- */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/clock.h"
 #include "serve/http_parts.h"
 
 #define COLLECTED 16 /* times max_buffered, where a reply cannot go out in pieces */
@@ -72,7 +73,7 @@ struct exchange *exchange_new(struct http *h, struct wire *w, struct MHD_Connect
     x->wire = w;
     x->connection = c;
     x->holders = 2;
-    x->started = http_now();
+    x->started = clock_seconds();
     x->url = strdup(url);
     x->path = calloc(1, strlen(url) + 1);
     snprintf(x->client, sizeof(x->client), "%s", w->client);

@@ -25,9 +25,9 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "serve/http_parts.h"
 
@@ -38,14 +38,6 @@
 #define LINGER_BYTES    ((size_t)1 << 20)
 #define SEND_BUFFER     (128 << 10)
 #define TOLD_AT_ONCE    64
-
-double http_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static struct tcp_info tcp_of(int fd)
 {
@@ -59,7 +51,7 @@ static struct tcp_info tcp_of(int fd)
 
 void wire_enter(struct wire *w, enum wire_phase phase)
 {
-    const double now = http_now();
+    const double now = clock_seconds();
 
     w->phase = phase;
     w->since = w->moved = w->due = now;
@@ -101,7 +93,7 @@ void wire_say(struct wire *w, int status, const char *message)
     (void)sent; /* a reply that its reader has no room for is lost to him */
     w->refused = true;
     w->phase = WIRE_CUT;
-    w->since = w->due = http_now();
+    w->since = w->due = clock_seconds();
     shutdown(w->fd, SHUT_WR);
 }
 
@@ -219,7 +211,7 @@ static void linger(struct http *h, const struct wire *w)
         return;
     shutdown(fd, SHUT_WR);
     h->lingering[h->n_lingering++] =
-        (struct lingering){.fd = fd, .until = http_now() + REFUSED_SECONDS};
+        (struct lingering){.fd = fd, .until = clock_seconds() + REFUSED_SECONDS};
 }
 
 static void wire_close(struct wire *w)
@@ -377,7 +369,7 @@ static void read_on(struct http *h, double now)
 
 static void tick(struct http *h, struct told *t)
 {
-    const double now = http_now();
+    const double now = clock_seconds();
 
     for (size_t i = 0; i < h->n_wires && t->n < TOLD_AT_ONCE; i++)
         if (h->wires[i]->open && now >= h->wires[i]->due)
@@ -404,15 +396,15 @@ static void *watch(void *user)
 
             /* It may be another client's by now: looked at, not believed. */
             if (w && w->open && wire_is_left(w)) {
-                w->said = http_now();
+                w->said = clock_seconds();
                 if (w->phase == WIRE_WAITING)
                     leave(w, &t);
             }
             if (!w && read(h->wake_fd, &count, sizeof(count)) < 0)
                 continue;
         }
-        if (http_now() - ticked >= TICK_MS / 1000.0 && !t.n) {
-            ticked = http_now();
+        if (clock_seconds() - ticked >= TICK_MS / 1000.0 && !t.n) {
+            ticked = clock_seconds();
             tick(h, &t);
         }
         idle = !h->stats.connections && !h->n_lingering;

@@ -4,6 +4,7 @@
  * are hushed before what they use is closed, and who writes is told before his reader is.
  */
 #include "artel.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
 
@@ -50,14 +51,6 @@ struct server {
     bool api_is_open;
     struct http *http;
 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void look_later(void)
 {
@@ -175,7 +168,7 @@ static int open_all(struct server *s, const char *path,
                      .below = strcmp(o->below, "base") ? BELOW_REFUSED : BELOW_BASE,
                      .strict = o->strict,
                      .page = o->page,
-                     .started = now()};
+                     .started = clock_seconds()};
     rc = api_open(&s->api, err);
     s->api_is_open = rc == 0;
     return rc ? rc : open_http(s, o, err);
@@ -234,22 +227,22 @@ static void serve(struct server *s, const struct artel_serve_options *o)
     s->api.draining = true;
     http_drain(s->http);
     engine_drain(s->engine);
-    end = now() + o->grace_seconds;
-    while (asked_to_stop(o) < 2 && now() < end &&
+    end = clock_seconds() + o->grace_seconds;
+    while (asked_to_stop(o) < 2 && clock_seconds() < end &&
            (n_exchanges(s) || !engine_idle(s->engine)))
         pass_time(s, o, &reopened);
 }
 
 static void close_all(struct server *s)
 {
-    const double end = now() + LAST_SECONDS;
+    const double end = clock_seconds() + LAST_SECONDS;
 
     if (s->http)
         http_hush(s->http);
     engine_close(s->engine); /* what is under way ends with an error, told by the API */
     if (s->api_is_open)
         api_close(&s->api);
-    while (s->http && n_exchanges(s) && now() < end)
+    while (s->http && n_exchanges(s) && clock_seconds() < end)
         look_later();
     http_close(s->http);
     grammar_pieces_close(s->pieces);

@@ -17,23 +17,17 @@ static bool is_special(const struct token *token)
     return token->kind == TOKEN_CONTROL || token->kind == TOKEN_USER;
 }
 
-static size_t find_edge(const struct specials *s, size_t node, unsigned char byte)
+static uint64_t edge_key(size_t node, unsigned char byte)
 {
-    const uint64_t key = ((uint64_t)node << 8 | byte) + 1;
-    const uint64_t h = key * 0x9e3779b97f4a7c15u;
-    size_t i = (size_t)(h >> 32) & (s->n_slots - 1);
-
-    while (s->keys[i] && s->keys[i] != key)
-        i = (i + 1) & (s->n_slots - 1);
-    return i;
+    return (uint64_t)node << 8 | byte;
 }
 
 /* The node behind the edge, or 0. */
 static size_t step(const struct specials *s, size_t node, unsigned char byte)
 {
-    const size_t at = find_edge(s, node, byte);
+    const uint32_t to = index_get(&s->edges, edge_key(node, byte));
 
-    return s->keys[at] ? s->targets[at] : 0;
+    return to == INDEX_NONE ? 0 : to;
 }
 
 /* False: another token has the same text. */
@@ -44,14 +38,14 @@ static bool insert(struct specials *s, const char *text, size_t n, int32_t id)
     s->first[(unsigned char)text[0]] = true;
     for (size_t i = 0; i < n; i++) {
         const unsigned char byte = (unsigned char)text[i];
-        const size_t at = find_edge(s, node, byte);
+        size_t next = step(s, node, byte);
 
-        if (!s->keys[at]) {
-            s->keys[at] = ((uint64_t)node << 8 | byte) + 1;
-            s->targets[at] = (uint32_t)s->n_nodes;
-            s->ids[s->n_nodes++] = -1;
+        if (!next) {
+            next = s->n_nodes++;
+            index_put(&s->edges, edge_key(node, byte), (uint32_t)next);
+            s->ids[next] = -1;
         }
-        node = s->targets[at];
+        node = next;
     }
     if (s->ids[node] >= 0)
         return false;
@@ -63,6 +57,7 @@ int specials_init(struct specials *s, const struct vocabulary *v,
                   struct artel_error *err)
 {
     size_t n_bytes = 1;
+    int rc;
 
     memset(s, 0, sizeof(*s));
     for (size_t id = 0; id < v->n_tokens; id++)
@@ -71,15 +66,13 @@ int specials_init(struct specials *s, const struct vocabulary *v,
     if (n_bytes > UINT32_MAX / 2)
         return error_set(err, ARTEL_EFORMAT, "TOK09", NULL,
                          "control and user tokens of %zu bytes together", n_bytes);
-    s->n_slots = 16;
-    while (s->n_slots < 2 * n_bytes)
-        s->n_slots *= 2;
-    s->keys = calloc(s->n_slots, sizeof(*s->keys));
-    s->targets = malloc(s->n_slots * sizeof(*s->targets));
+    rc = index_room(&s->edges, n_bytes, err);
+    if (rc < 0)
+        return rc;
     s->ids = malloc(n_bytes * sizeof(*s->ids));
-    if (!s->keys || !s->targets || !s->ids) {
+    if (!s->ids) {
         specials_release(s);
-        return error_nomem(err, s->n_slots * 12);
+        return error_nomem(err, n_bytes * sizeof(*s->ids));
     }
     s->ids[s->n_nodes++] = -1;
     for (size_t id = 0; id < v->n_tokens; id++) {
@@ -95,8 +88,7 @@ int specials_init(struct specials *s, const struct vocabulary *v,
 
 void specials_release(struct specials *s)
 {
-    free(s->keys);
-    free(s->targets);
+    index_release(&s->edges);
     free(s->ids);
     memset(s, 0, sizeof(*s));
 }

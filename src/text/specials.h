@@ -10,17 +10,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/index.h"
+
 struct artel_error;
 struct vocabulary;
 
-/* A trie whose edges are one hash table: (node, byte) to node. */
+/* A trie. */
 struct specials {
-    uint64_t *keys;    /* (n_slots) (node << 8 | byte) + 1; 0: empty */
-    uint32_t *targets; /* (n_slots) */
-    size_t n_slots;    /* a power of two */
-    int32_t *ids;      /* (n_nodes) token that ends at the node, or -1 */
-    size_t n_nodes;    /* node 0 is the root */
-    bool first[256];   /* bytes that some token begins with */
+    struct index edges; /* (node << 8 | byte) to node */
+    int32_t *ids;       /* (n_nodes) token that ends at the node, or -1 */
+    size_t n_nodes;     /* node 0 is the root */
+    bool first[256];    /* bytes that some token begins with */
 };
 
 /* A token where it stands in a text. */

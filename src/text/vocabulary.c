@@ -19,7 +19,7 @@ void vocabulary_release(struct vocabulary *v)
     free(v->bytes);
     free(v->slots);
     free(v->merges);
-    free(v->merge_slots);
+    index_release(&v->ranks);
     memset(v, 0, sizeof(*v));
 }
 
@@ -281,47 +281,28 @@ int vocabulary_add_merge(struct vocabulary *v, const char *list, size_t number,
     return 0;
 }
 
-static size_t hash_pair(int32_t left, int32_t right)
+static uint64_t pair_key(int32_t left, int32_t right)
 {
-    uint64_t h =
-        ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
-
-    return (size_t)(h ^ h >> 32);
-}
-
-static size_t find_pair(const struct vocabulary *v, int32_t left, int32_t right)
-{
-    const size_t mask = v->n_merge_slots - 1;
-    size_t i = hash_pair(left, right) & mask;
-
-    while (v->merge_slots[i].left >= 0 &&
-           (v->merge_slots[i].left != left || v->merge_slots[i].right != right))
-        i = (i + 1) & mask;
-    return i;
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
 int vocabulary_index_merges(struct vocabulary *v, struct artel_error *err)
 {
-    v->n_merge_slots = slots_for(v->n_merges);
-    v->merge_slots = malloc(v->n_merge_slots * sizeof(*v->merge_slots));
-    if (!v->merge_slots)
-        return error_nomem(err, v->n_merge_slots * sizeof(*v->merge_slots));
-    for (size_t i = 0; i < v->n_merge_slots; i++)
-        v->merge_slots[i].left = -1;
-    for (size_t rank = 0; rank < v->n_merges; rank++) {
-        const struct merge *merge = &v->merges[rank];
-        const size_t at = find_pair(v, merge->left, merge->right);
+    const int rc = index_room(&v->ranks, v->n_merges, err);
 
-        if (v->merge_slots[at].left < 0 && merge->result >= 0)
-            v->merge_slots[at] =
-                (struct merge_slot){merge->left, merge->right, (uint32_t)rank};
+    for (size_t rank = 0; rc == 0 && rank < v->n_merges; rank++) {
+        const struct merge *merge = &v->merges[rank];
+        const uint64_t key = pair_key(merge->left, merge->right);
+
+        if (merge->result >= 0 && index_get(&v->ranks, key) == INDEX_NONE)
+            index_put(&v->ranks, key, (uint32_t)rank);
     }
-    return 0;
+    return rc;
 }
 
 int64_t vocabulary_rank(const struct vocabulary *v, int32_t left, int32_t right)
 {
-    const struct merge_slot *slot = &v->merge_slots[find_pair(v, left, right)];
+    const uint32_t rank = index_get(&v->ranks, pair_key(left, right));
 
-    return slot->left < 0 ? -1 : (int64_t)slot->rank;
+    return rank == INDEX_NONE ? -1 : (int64_t)rank;
 }

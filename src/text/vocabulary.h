@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/index.h"
+
 struct artel_error;
 
 enum token_kind {
@@ -37,11 +39,6 @@ struct token_slot {
     int32_t id; /* -1: empty */
 };
 
-struct merge_slot {
-    int32_t left, right; /* left -1: empty */
-    uint32_t rank;
-};
-
 struct vocabulary {
     struct token *tokens; /* (n_tokens) by id */
     size_t n_tokens;
@@ -52,8 +49,7 @@ struct vocabulary {
     int32_t byte_id[256]; /* id of a single byte, -1: the vocabulary lacks it */
     struct merge *merges; /* (n_merges) by rank */
     size_t n_merges, merge_room;
-    struct merge_slot *merge_slots; /* (n_merge_slots) a power of two */
-    size_t n_merge_slots;
+    struct index ranks; /* of pairs (left << 32 | right) */
 };
 
 int vocabulary_init(struct vocabulary *v, size_t n_tokens, struct artel_error *err);

@@ -2,7 +2,7 @@
 /*
  * Files are named PPPPPPPPPPPPPPPP-NNNN.safetensors: the first digits of the digest of what
  * all their rows depend on, and a number that grows. Nothing else in the folder is looked
- * at. Digests of a file's rows are looked up in a table that all files fill when they are
+ * at. Digests of a file's rows are looked up in an index that all files fill when they are
  * opened; rows of the training in another, by their address.
  */
 #include "train/kept_inputs.h"
@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/index.h"
+#include "base/list.h"
 #include "files/safetensors.h"
 #include "files/write.h"
 
@@ -36,7 +38,6 @@ struct kept_row {
 
 /* A row of the training. */
 struct named_row {
-    const struct example *row;
     digest_text digest;
     const float *z; /* NULL: not on disk */
 };
@@ -47,10 +48,12 @@ struct kept_inputs {
     char of[DIGEST_SIZE];
     size_t n_files;
     struct safetensors **files; /* (n_files) owned */
-    size_t n_kept, kept_slots;  /* slots: a power of two */
-    struct kept_row *kept;      /* (kept_slots); owned */
-    size_t n_named, n_found, named_slots;
-    struct named_row *named; /* (named_slots); owned */
+    struct index kept_at;       /* by the beginning of their digests */
+    size_t n_kept;
+    struct kept_row *kept; /* (n_kept) owned */
+    struct index named_at; /* by the row's address */
+    size_t n_named, n_found;
+    struct named_row *named; /* (n_named) owned */
     unsigned next;           /* number of the file that is written next */
     bool full;               /* no more is written */
 };
@@ -63,73 +66,32 @@ static void say(const struct kept_inputs *k, const char *message)
 
 /* ---- tables ---- */
 
-static size_t slot_of_digest(const struct kept_inputs *k, const char *digest)
+/* 64 bits of a digest. Who shares them with another is not found, and computed anew. */
+static uint64_t digest_key(const char *digest)
 {
-    uint64_t h;
-    size_t i;
+    char text[17] = "";
 
-    memcpy(&h, digest, sizeof(h));
-    h *= 0x9e3779b97f4a7c15ull; /* hex digits alone differ in few bits */
-    for (i = (size_t)(h >> 20) & (k->kept_slots - 1);
-         k->kept[i].digest &&
-         memcmp(k->kept[i].digest, digest, sizeof(digest_text)) != 0;)
-        i = (i + 1) & (k->kept_slots - 1);
-    return i;
+    memcpy(text, digest, 16);
+    return strtoull(text, NULL, 16);
 }
 
-static size_t slot_of_row(const struct kept_inputs *k, const struct example *row)
+/* What is on disk under DIGEST, or NULL. */
+static const float *find_kept(const struct kept_inputs *k, const char *digest)
 {
-    size_t i = (size_t)((uint64_t)(uintptr_t)row * 0x9e3779b97f4a7c15ull >> 20);
+    const uint32_t at = index_get(&k->kept_at, digest_key(digest));
+    const bool same =
+        at != INDEX_NONE && !memcmp(k->kept[at].digest, digest, sizeof(digest_text));
 
-    for (i &= k->named_slots - 1; k->named[i].row && k->named[i].row != row;)
-        i = (i + 1) & (k->named_slots - 1);
-    return i;
+    return same ? k->kept[at].z : NULL;
 }
 
-static int room_for_kept(struct kept_inputs *k, size_t n, struct artel_error *err)
+/* NULL: it has no name. */
+static const struct named_row *find_named(const struct kept_inputs *k,
+                                          const struct example *row)
 {
-    struct kept_row *const was = k->kept;
-    const size_t n_was = k->kept_slots;
-    size_t slots = n_was ? n_was : 64;
+    const uint32_t at = index_get(&k->named_at, index_key(row));
 
-    while (slots < 2 * n)
-        slots *= 2;
-    if (slots == n_was)
-        return 0;
-    k->kept = calloc(slots, sizeof(*k->kept));
-    if (!k->kept) {
-        k->kept = was;
-        return error_nomem(err, slots * sizeof(*k->kept));
-    }
-    k->kept_slots = slots;
-    for (size_t i = 0; i < n_was; i++)
-        if (was[i].digest)
-            k->kept[slot_of_digest(k, was[i].digest)] = was[i];
-    free(was);
-    return 0;
-}
-
-static int room_for_named(struct kept_inputs *k, size_t n, struct artel_error *err)
-{
-    struct named_row *const was = k->named;
-    const size_t n_was = k->named_slots;
-    size_t slots = n_was ? n_was : 64;
-
-    while (slots < 2 * n)
-        slots *= 2;
-    if (slots == n_was)
-        return 0;
-    k->named = calloc(slots, sizeof(*k->named));
-    if (!k->named) {
-        k->named = was;
-        return error_nomem(err, slots * sizeof(*k->named));
-    }
-    k->named_slots = slots;
-    for (size_t i = 0; i < n_was; i++)
-        if (was[i].row)
-            k->named[slot_of_row(k, was[i].row)] = was[i];
-    free(was);
-    return 0;
+    return at == INDEX_NONE ? NULL : &k->named[at];
 }
 
 /* ---- what is there ---- */
@@ -189,14 +151,15 @@ static int take_rows(struct kept_inputs *k, const struct safetensors *s,
     const struct tensor *names = safetensors_find(s, "rows");
     const float *z = safetensors_find(s, "inputs")->data;
     const size_t n = names->shape[0];
-    const int rc = room_for_kept(k, k->n_kept + n, err);
+    int rc = index_room(&k->kept_at, k->n_kept + n, err);
 
+    if (rc == 0)
+        rc = list_grow(&k->kept, k->n_kept + n, sizeof(*k->kept), err);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         const char *digest = (const char *)names->data + i * sizeof(digest_text);
-        struct kept_row *row = &k->kept[slot_of_digest(k, digest)];
 
-        k->n_kept += !row->digest;
-        *row = (struct kept_row){digest, z + i * k->o.floats};
+        index_put(&k->kept_at, digest_key(digest), (uint32_t)k->n_kept);
+        k->kept[k->n_kept++] = (struct kept_row){digest, z + i * k->o.floats};
     }
     return rc;
 }
@@ -255,16 +218,10 @@ static int list_files(struct listing *l, const char *folder, struct artel_error 
     while (rc == 0 && dir && (d = readdir(dir))) {
         if (!number_of(d->d_name))
             continue;
-        if (l->n == room) {
-            void *more = realloc(l->name, (room + 64) * sizeof(*l->name));
-
-            rc = more ? 0 : error_nomem(err, (room + 64) * sizeof(*l->name));
-            if (rc < 0)
-                break;
-            l->name = more;
-            room += 64;
-        }
-        memcpy(l->name[l->n++], d->d_name, NAME_LENGTH + 1);
+        if (l->n == room)
+            rc = list_grow(&l->name, room += 64, sizeof(*l->name), err);
+        if (rc == 0)
+            memcpy(l->name[l->n++], d->d_name, NAME_LENGTH + 1);
     }
     if (dir)
         closedir(dir);
@@ -306,9 +263,7 @@ int kept_inputs_open(struct kept_inputs **out, const struct kept_options *o,
     k->next = 1;
     snprintf(k->of, sizeof(k->of), "%s", o->of);
     k->folder = strdup(o->folder);
-    rc = k->folder ? room_for_kept(k, 1, err) : error_nomem(err, strlen(o->folder));
-    if (rc == 0)
-        rc = room_for_named(k, 1, err);
+    rc = k->folder ? 0 : error_nomem(err, strlen(o->folder));
     if (rc == 0) {
         remove_leftovers(k->folder);
         rc = take_files(k, err);
@@ -329,12 +284,26 @@ void kept_inputs_close(struct kept_inputs *k)
         safetensors_close(k->files[i]);
     free(k->files);
     free(k->folder);
+    index_release(&k->kept_at);
+    index_release(&k->named_at);
     free(k->kept);
     free(k->named);
     free(k);
 }
 
 /* ---- rows ---- */
+
+/* Room for one row more with a name, twice as much as there was now and then. */
+static int room_for_named(struct kept_inputs *k, struct artel_error *err)
+{
+    const size_t n = k->n_named;
+    const bool is_full = !n || (n >= 64 && !(n & (n - 1)));
+    int rc = index_room(&k->named_at, n + 1, err);
+
+    if (rc == 0 && is_full)
+        rc = list_grow(&k->named, n < 64 ? 64 : 2 * n, sizeof(*k->named), err);
+    return rc;
+}
 
 int kept_inputs_name(struct kept_inputs *k, const struct example *row, size_t n,
                      const char *own, struct artel_error *err)
@@ -343,11 +312,13 @@ int kept_inputs_name(struct kept_inputs *k, const struct example *row, size_t n,
     struct named_row *named;
     char text[DIGEST_SIZE];
     struct digest *d;
-    const int rc = room_for_named(k, k->n_named + 1, err);
+    int rc;
 
+    if (find_named(k, row))
+        return 0;
+    rc = room_for_named(k, err);
     if (rc < 0)
         return rc;
-    named = &k->named[slot_of_row(k, row)];
     d = digest_new();
     if (!d)
         return error_nomem(err, 64);
@@ -355,12 +326,10 @@ int kept_inputs_name(struct kept_inputs *k, const struct example *row, size_t n,
     digest_add(d, numbers, sizeof(numbers));
     digest_add(d, row->ids, n * sizeof(*row->ids));
     digest_finish(d, text);
-    if (named->row)
-        return 0;
-    named->row = row;
+    index_put(&k->named_at, index_key(row), (uint32_t)k->n_named);
+    named = &k->named[k->n_named++];
     memcpy(named->digest, text, sizeof(named->digest));
-    named->z = k->kept[slot_of_digest(k, named->digest)].z;
-    k->n_named++;
+    named->z = find_kept(k, named->digest);
     k->n_found += named->z != NULL;
     return 0;
 }
@@ -377,7 +346,9 @@ size_t kept_inputs_found(const struct kept_inputs *k)
 
 const float *kept_inputs_find(const struct kept_inputs *k, const struct example *row)
 {
-    return k->named[slot_of_row(k, row)].z;
+    const struct named_row *const named = find_named(k, row);
+
+    return named ? named->z : NULL;
 }
 
 /* ---- writing ---- */
@@ -508,8 +479,8 @@ void kept_inputs_write(struct kept_inputs *k, const struct example *const *rows,
     fit = fit < n ? fit : n;
     digests = malloc(fit * sizeof(digest_text) + 1);
     for (size_t i = 0; digests && i < fit; i++)
-        memcpy(digests + i * sizeof(digest_text),
-               k->named[slot_of_row(k, rows[i])].digest, sizeof(digest_text));
+        memcpy(digests + i * sizeof(digest_text), find_named(k, rows[i])->digest,
+               sizeof(digest_text));
     if (!digests || (fit && write_rows(k, digests, z, fit, &reason) < 0)) {
         give_up(k, n, *reason.reason ? reason.reason : "there is no memory");
     } else if (fit < n) {

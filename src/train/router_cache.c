@@ -25,45 +25,28 @@ void cache_carve(struct router_cache *c, struct arena *a, size_t n_routers, size
     c->room = room;
     c->used = 0;
     c->row_floats = n_routers * dim;
-    c->n_slots = 16;
-    while (c->n_slots < 2 * room)
-        c->n_slots *= 2;
-    c->key = arena_take(a, c->n_slots * sizeof(*c->key));
-    c->slot = arena_take(a, c->n_slots * sizeof(*c->slot));
+    index_carve(&c->places, a, room);
     c->row = arena_take(a, room * sizeof(*c->row));
     c->z = arena_f32(a, room * c->row_floats);
 }
 
-static size_t place_of(const struct router_cache *c, const struct example *row)
-{
-    size_t i = (size_t)((uint64_t)(uintptr_t)row * 0x9e3779b97f4a7c15ull >> 20);
-
-    for (i &= c->n_slots - 1; c->key[i] && c->key[i] != row;)
-        i = (i + 1) & (c->n_slots - 1);
-    return i;
-}
-
 float *cache_find(const struct router_cache *c, const struct example *row)
 {
-    size_t i;
+    const uint32_t at = index_get(&c->places, index_key(row));
 
-    if (!c->room)
-        return NULL;
-    i = place_of(c, row);
-    return c->key[i] ? c->z + c->slot[i] * c->row_floats : NULL;
+    return at == INDEX_NONE ? NULL : c->z + at * c->row_floats;
 }
 
 float *cache_put(struct router_cache *c, const struct example *row)
 {
-    size_t i;
+    const size_t at = c->used;
 
-    if (c->used >= c->room)
+    if (at >= c->room)
         return NULL;
-    i = place_of(c, row);
-    c->key[i] = row;
-    c->row[c->used] = row;
-    c->slot[i] = (uint32_t)c->used++;
-    return c->z + c->slot[i] * c->row_floats;
+    index_put(&c->places, index_key(row), (uint32_t)at);
+    c->row[at] = row;
+    c->used++;
+    return c->z + at * c->row_floats;
 }
 
 /* Gradient and loss of one router from all rows. */

@@ -12,8 +12,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "train/trainer_parts.h"
 
 /* As for a batch alone (trainer.c). */
@@ -30,14 +30,6 @@ struct together {
     size_t room_blocks;
     double *nll; /* (room_blocks, n) */
 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static bool *all_of(size_t n)
 {
@@ -269,7 +261,7 @@ static void begin(struct together *t, struct lane_step *s)
 
 void together_step(struct together *t, struct lane_step *steps, size_t n)
 {
-    const double began = now();
+    const double began = clock_seconds();
     size_t n_tokens = 0;
     bool good;
 
@@ -292,6 +284,6 @@ void together_step(struct together *t, struct lane_step *steps, size_t n)
             trainer_update(lane, &t->total[s->lane], t->norm[k], &s->report);
     }
     for (size_t k = 0; good && n_tokens && k < n; k++)
-        steps[k].report.seconds =
-            (now() - began) * (double)steps[k].report.n_tokens / (double)n_tokens;
+        steps[k].report.seconds = (clock_seconds() - began) *
+                                  (double)steps[k].report.n_tokens / (double)n_tokens;
 }

@@ -16,8 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/list.h"
@@ -29,14 +29,6 @@
 #define BLOCK_ROWS     256
 #define BLOCK_ROWS_MIN 64
 #define BLOCKS_WANTED  6 /* a step of few rows is cut finer, so that threads share it */
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 int trainer_room(struct artel_trainer *t, size_t n_rows, struct artel_error *err)
 {
@@ -441,7 +433,7 @@ void trainer_update(struct artel_trainer *t, const struct block_loss *total,
 int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_micro,
                  struct step_report *out, struct artel_error *err)
 {
-    const double began = now();
+    const double began = clock_seconds();
     struct block_loss total = {0};
     double norm;
     int rc;
@@ -456,7 +448,7 @@ int trainer_step(struct artel_trainer *t, const struct batch *micro, size_t n_mi
     if (!isfinite(norm))
         return blame_gradient(t, err);
     trainer_update(t, &total, norm, out);
-    out->seconds = now() - began;
+    out->seconds = clock_seconds() - began;
     return 0;
 }
 

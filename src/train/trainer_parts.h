@@ -6,6 +6,7 @@
 #define ARTEL_TRAIN_TRAINER_PARTS_H
 
 #include "base/arena.h"
+#include "base/index.h"
 #include "base/relay.h"
 #include "train/adamw.h"
 #include "train/trainer.h"
@@ -14,9 +15,7 @@
 struct router_cache {
     size_t room, used;          /* rows */
     size_t row_floats;          /* L * D */
-    size_t n_slots;             /* of the table, a power of two */
-    const struct example **key; /* (n_slots) */
-    uint32_t *slot;             /* (n_slots) index of the row's inputs */
+    struct index places;        /* of rows among them, by their address */
     const struct example **row; /* (room) whose inputs they are */
     size_t written;             /* inputs that were handed on to the disk */
     float *z;                   /* (room, n_routers, D) */
