@@ -54,25 +54,40 @@ static void then(struct positions *g, struct part *a, const struct part *b)
 
 static void place_node(struct positions *g, struct part *out, uint32_t node);
 
+/*
+ * X{2,4} as X X (X (X)?)?: each copy leads to the next alone, and texts may end behind the
+ * last ones. So edges are as many as characters, and a text of one character a copy
+ * stands in one place, where X X X? X? would have a place for each copy left out.
+ * What a part that may be nothing says K times it says in up to K that are not.
+ */
 static void place_repeat(struct positions *g, struct part *out,
                          const struct pattern_node *n)
 {
     const bool endless = n->max == PATTERN_ENDLESS;
-    const uint32_t times = endless ? (n->min ? n->min : 1) : n->max;
+    uint32_t min = n->min, times = endless ? (min ? min : 1) : n->max;
+    struct part part, before;
 
-    *out = (struct part){.empty = true};
+    *out = (struct part){.empty = min == 0};
     for (uint32_t i = 0; i < times && !g->too_many; i++) {
-        const size_t before = g->n;
-        struct part part;
+        const size_t n_before = g->n;
 
         place_node(g, &part, n->a);
-        if (g->n == before)
-            break; /* nothing, however often */
+        if (part.empty) {
+            out->empty = true;
+            min = 0;
+            times = endless ? 1 : times;
+        }
+        if (g->n == n_before)
+            return; /* nothing, however often */
+        if (i)
+            follows(g, before.last, part.first);
+        else
+            memcpy(out->first, part.first, sizeof(out->first));
         if (endless && i + 1 == times)
             follows(g, part.last, part.first);
-        if (i >= n->min)
-            part.empty = true;
-        then(g, out, &part);
+        if (i + 1 >= min)
+            unite(out->last, part.last);
+        before = part;
     }
 }
 
