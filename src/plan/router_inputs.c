@@ -3,7 +3,8 @@
  * Which router inputs of a stage may be kept on disk, and what each depends on.
  *
  * They lie in OUTPUT/train/router-inputs, beside the folders of the stages: stages share
- * them, and a stage that is trained anew finds them.
+ * them, and a stage that is trained anew finds them. So does a mixture of the run that
+ * grows.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,11 +75,19 @@ static int name_rows(struct kept_inputs *k, const struct job *job,
     return rc;
 }
 
+static char *inputs_folder(const struct job *job)
+{
+    const bool grows_in_run = job->grow && job->grow->run;
+
+    return grows_in_run ? path_join(job->grow->run, "train/" FOLDER)
+                        : output_path(job, "train", FOLDER);
+}
+
 int stage_kept_inputs(struct kept_inputs **out, const struct job *job,
                       const struct stage *s, const struct mixture *m,
                       struct artel_error *err)
 {
-    char *folder = output_path(job, "train", FOLDER);
+    char *folder = inputs_folder(job);
     char of[DIGEST_SIZE];
     struct kept_options o = {.folder = folder,
                              .of = of,

@@ -109,6 +109,7 @@ struct growth {
     bool joint;       /* old experts move too */
     char **folder; /* (n_domains) where old experts lie, NULL for the new one; owned */
     char *universal;          /* where that expert lies, or NULL; owned */
+    char *run;                /* the run that the mixture is part of, or NULL; owned */
     char digest[DIGEST_SIZE]; /* of the routers before */
 };
 

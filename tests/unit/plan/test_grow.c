@@ -16,15 +16,23 @@ struct act {
     bool joint, removes;
     uint64_t stop_step; /* of the routers' stage; 0: never */
     size_t max_rows;    /* 0: all */
+    const char *note;   /* that must be among those of the run; NULL: any */
 };
 
-static void stop_at(void *user, const struct run_progress *p)
-{
-    struct listener *l = user;
+struct watcher {
+    const struct act *a;
+    volatile sig_atomic_t stop;
+    bool noted;
+};
 
-    if (p->event == RUN_STEP && l->c->stop_step && p->step == l->c->stop_step &&
+static void watch(void *user, const struct run_progress *p)
+{
+    struct watcher *w = user;
+
+    if (p->event == RUN_STEP && w->a->stop_step && p->step == w->a->stop_step &&
         !strcmp(p->stage, "moa-router"))
-        l->stop = 1;
+        w->stop = 1;
+    w->noted |= p->event == RUN_NOTE && w->a->note && !strcmp(p->message, w->a->note);
 }
 
 /* What the parent cannot see, the child asserts by its exit code. */
@@ -79,9 +87,8 @@ static int check_removal(const struct act *a, const struct grow_report *r)
 
 static int act_out(const struct fixture *f, const struct act *a)
 {
-    const struct child c = {.stop_step = a->stop_step};
-    struct listener l = {.c = &c};
-    struct grow_options o = {.run = {.progress = stop_at, .user = &l, .stop = &l.stop},
+    struct watcher w = {.a = a};
+    struct grow_options o = {.run = {.progress = watch, .user = &w, .stop = &w.stop},
                              .joint = a->joint,
                              .max_rows = a->max_rows};
     struct artel_error err = {0};
@@ -105,6 +112,8 @@ static int act_out(const struct fixture *f, const struct act *a)
             rc = -check_report(a, &report);
         grow_report_release(&report);
     }
+    if (rc == 0 && a->note && !w.noted)
+        rc = -58;
     if (rc < 0 && rc != ARTEL_ESTOPPED)
         fprintf(stderr, "child: %s: %s: %s [%s]\n", err.file, err.where, err.reason,
                 err.code);
@@ -121,9 +130,9 @@ static int act(const struct fixture *f, struct act a)
     return finish(pid);
 }
 
-static void open_run(struct fixture *f, const char *method)
+static void open_run(struct fixture *f, const char *setting)
 {
-    const char *const set[] = {method, "train.epochs=2"};
+    const char *const set[] = {setting, "train.epochs=2"};
 
     fixture_open(f);
     write_dialect(f, "c.jsonl", "ghijkl", 24, 3);
@@ -144,16 +153,16 @@ static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
     open_run(&f, "method=moa");
     digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
     digest_of(two, &f, "out/moa/experts/two/adapter_model.safetensors");
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 4, 0}),
-        -ARTEL_ESTOPPED);
+    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
+                                          false, 4, 0, NULL}),
+                     -ARTEL_ESTOPPED);
     path_in(path, sizeof(path), &f, "out/moa");
     assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
     assert_int_equal(m.n_domains, 2);
     mixture_file_release(&m);
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
-        0);
+    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     0);
     digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_string_equal(one, after);
     digest_of(after, &f, "out/moa/experts/two/adapter_model.safetensors");
@@ -168,12 +177,12 @@ static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
     /* The recipe still finds its run in order. */
     assert_int_equal(
         run(&f, &(struct child){.recipe = "out/recipe.yaml", .notes = "notes"}), 0);
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
-        -ARTEL_ECONFLICT);
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "../x", NULL, "c.jsonl", false, false, 0, 0}),
-        -ARTEL_EUSAGE);
+    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     -ARTEL_ECONFLICT);
+    assert_int_equal(act(&f, (struct act){"out/moa", "../x", NULL, "c.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     -ARTEL_EUSAGE);
     fixture_close(&f);
 }
 
@@ -229,17 +238,41 @@ static void a_stopped_addition_ends_in_the_same_bytes(void **state)
     path_in(to, sizeof(to), &f, "copy");
     snprintf(command, sizeof(command), "cp -r %s %s", from, to);
     assert_int_equal(system(command), 0);
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
-        0);
+    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     0);
     for (uint64_t step = 3; step < 12; step += 4)
         assert_int_equal(act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl",
-                                              false, false, step, 0}),
+                                              false, false, step, 0, NULL}),
                          -ARTEL_ESTOPPED);
-    assert_int_equal(
-        act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
-        0);
+    assert_int_equal(act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     0);
     same_bytes(&f, "out", "copy", "moa/experts/three/adapter_model.safetensors");
+    same_bytes(&f, "out", "copy", "moa/router.safetensors");
+    fixture_close(&f);
+}
+
+static void what_the_run_kept_for_its_routers_is_used(void **state)
+{
+    struct act in_run = {.mixture = "out/moa",
+                         .name = "three",
+                         .data = "c.jsonl",
+                         .note = "router inputs: 48 rows found on disk, 24 computed"};
+    struct fixture f;
+    char from[256], to[256], command[900];
+
+    (void)state;
+    open_run(&f, "router.router_only=true");
+    path_in(from, sizeof(from), &f, "out");
+    path_in(to, sizeof(to), &f, "copy");
+    snprintf(command, sizeof(command), "cp -r %s %s && rm -r %s/train/router-inputs",
+             from, to, to);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(act(&f, in_run), 0);
+    in_run.mixture = "copy/moa";
+    in_run.note = "router inputs: 0 rows found on disk, 72 computed";
+    assert_int_equal(act(&f, in_run), 0);
     same_bytes(&f, "out", "copy", "moa/router.safetensors");
     fixture_close(&f);
 }
@@ -254,15 +287,15 @@ static void the_stored_sample_stands_in_for_lost_text(void **state)
     path_in(path, sizeof(path), &f, "a.jsonl");
     assert_int_equal(unlink(path), 0);
     write_dialect(&f, "b.jsonl", "uvwxyz", 9, 9);
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
-        0);
+    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     0);
     path_in(path, sizeof(path), &f, "out/moa/data/one.jsonl");
     assert_int_equal(unlink(path), 0);
     write_dialect(&f, "d.jsonl", "mnopqr", 24, 4);
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "four", NULL, "d.jsonl", false, false, 0, 0}),
-        -ARTEL_EUSAGE);
+    assert_int_equal(act(&f, (struct act){"out/moa", "four", NULL, "d.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     -ARTEL_EUSAGE);
     fixture_close(&f);
 }
 
@@ -273,9 +306,9 @@ static void jointly_the_old_experts_move_to_new_folders(void **state)
 
     (void)state;
     open_run(&f, "method=moa");
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", true, false, 0, 0}),
-        0);
+    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", true,
+                                          false, 0, 0, NULL}),
+                     0);
     path_in(path, sizeof(path), &f, "out/moa/experts-2/one/adapter_model.safetensors");
     assert_int_equal(access(path, F_OK), 0);
     path_in(path, sizeof(path), &f, "out/moa/experts/one");
@@ -293,7 +326,7 @@ static void single_grows_without_routers(void **state)
     (void)state;
     open_run(&f, "method=single");
     assert_int_equal(act(&f, (struct act){"out/single", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0}),
+                                          false, 0, 0, NULL}),
                      0);
     path_in(path, sizeof(path), &f, "out/single");
     assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
@@ -314,15 +347,16 @@ static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
 
     (void)state;
     open_run(&f, "method=moa");
+    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
+                                          false, 0, 0, NULL}),
+                     0);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false, false, 0, 0}),
-        0);
-    assert_int_equal(
-        act(&f, (struct act){"out/moa", "tow", NULL, NULL, false, true, 0, 0}),
+        act(&f, (struct act){"out/moa", "tow", NULL, NULL, false, true, 0, 0, NULL}),
         -ARTEL_EUSAGE);
     digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "two", NULL, NULL, false, true, 0, 0}), 0);
+        act(&f, (struct act){"out/moa", "two", NULL, NULL, false, true, 0, 0, NULL}),
+        0);
     digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_string_equal(one, after);
     path_in(path, sizeof(path), &f, "out/moa");
@@ -333,7 +367,7 @@ static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
     path_in(path, sizeof(path), &f, "out/moa/experts/two");
     assert_int_not_equal(access(path, F_OK), 0);
     assert_int_equal(act(&f, (struct act){"out/moa", "second", "out/experts/two",
-                                          "b.jsonl", false, false, 0, 0}),
+                                          "b.jsonl", false, false, 0, 0, NULL}),
                      0);
     fixture_close(&f);
 }
@@ -344,6 +378,7 @@ int main(void)
         cmocka_unit_test(a_domain_joins_and_the_others_keep_their_bytes),
         cmocka_unit_test(settings_go_on_with_the_mixture),
         cmocka_unit_test(a_stopped_addition_ends_in_the_same_bytes),
+        cmocka_unit_test(what_the_run_kept_for_its_routers_is_used),
         cmocka_unit_test(the_stored_sample_stands_in_for_lost_text),
         cmocka_unit_test(jointly_the_old_experts_move_to_new_folders),
         cmocka_unit_test(single_grows_without_routers),
