@@ -33,6 +33,20 @@ static bool is_score_name(const char *name)
     return false;
 }
 
+/* FILE:SCORE, where there is no such file but FILE: a score that is none. */
+static bool is_misspelt(const char *text)
+{
+    char *const file = strdup(text), *const colon = file ? strrchr(file, ':') : NULL;
+    bool is_file = false;
+
+    if (colon && access(text, F_OK) != 0) {
+        *colon = '\0';
+        is_file = access(file, F_OK) == 0;
+    }
+    free(file);
+    return is_file;
+}
+
 static int parse_sets(struct sets *s, const struct words *words, const char *where)
 {
     for (size_t i = 0; i < words->n; i++) {
@@ -52,6 +66,17 @@ static int parse_sets(struct sets *s, const struct words *words, const char *whe
             *colon = '\0';
         else
             colon = NULL;
+        if (!colon && is_misspelt(equals + 1)) {
+            const char *const score = strrchr(equals + 1, ':') + 1;
+            char shown[80];
+            const int rc =
+                usage_error("eval", where, "USE05",
+                            "'%s' is no way to score; artel eval -h lists them",
+                            artel_escape(shown, sizeof(shown), score, strlen(score)));
+
+            free(text);
+            return rc;
+        }
         s->at[s->n++] =
             (struct artel_eval_set){text, equals + 1, colon ? colon + 1 : "loss"};
     }

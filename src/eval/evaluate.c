@@ -105,30 +105,37 @@ static int measure_kept(struct measured *out, const struct evaluation *ev,
     return rc;
 }
 
+static enum answer_score score_of(const struct artel_eval_set *set)
+{
+    return set->score ? (enum answer_score)answer_score_from_name(set->score)
+                      : ANSWER_LOSS;
+}
+
+static struct measure_options options_of(const struct evaluation *ev,
+                                         const struct artel_eval_set *set, bool general)
+{
+    return (struct measure_options){.score = score_of(set),
+                                    .generate = ev->o->generate,
+                                    .max_rows =
+                                        general ? ev->general_rows : ev->o->max_rows,
+                                    .max_tokens = ev->o->max_tokens,
+                                    .cutoff_len = ev->o->cutoff_len,
+                                    .in_windows = general,
+                                    .judge = ev->judge,
+                                    .set = set->name,
+                                    .stopped = ev->o->stopped,
+                                    .on_rows = ev->o->on_rows,
+                                    .user = ev->o->user};
+}
+
 static int measure_one(struct measured *out, const struct evaluation *ev,
                        const struct artel_mixture *m, const char *asked,
-                       const struct artel_eval_set *set, bool general,
-                       enum answer_score *score)
+                       const struct artel_eval_set *set, bool general)
 {
-    const int kind = answer_score_from_name(set->score ? set->score : "loss");
-    struct measure_options o = {.generate = ev->o->generate,
-                                .max_rows =
-                                    general ? ev->general_rows : ev->o->max_rows,
-                                .max_tokens = ev->o->max_tokens,
-                                .cutoff_len = ev->o->cutoff_len,
-                                .in_windows = general,
-                                .judge = ev->judge,
-                                .set = set->name,
-                                .asker = ev->is_base ? "base" : m->path,
-                                .stopped = ev->o->stopped,
-                                .on_rows = ev->o->on_rows,
-                                .user = ev->o->user};
+    struct measure_options o = options_of(ev, set, general);
     int rc;
 
-    if (kind < 0)
-        return error_set(ev->err, ARTEL_EUSAGE, "USE05", set->name,
-                         "unknown way to score; see artel eval -h");
-    *score = o.score = (enum answer_score)kind;
+    o.asker = ev->is_base ? "base" : m->path;
     o.expected = m->mixture && !ev->is_base ? mixture_find(m->mixture, set->name) : -1;
     rc = choose(&o.expert, m, asked, set->name, ev->err);
     return rc < 0 ? rc : measure_kept(out, ev, m, set, &o);
@@ -164,14 +171,13 @@ static int measure_general(json_t *method, struct evaluation *ev,
     for (size_t i = 0; rc == 0 && i < ev->n_general; i++) {
         const struct artel_eval_set *const set = &ev->general[i];
         struct measured r = {0};
-        enum answer_score score = ANSWER_LOSS;
         json_t *o;
 
         note(ev, is_base ? "base" : m->path, set->name);
-        rc = measure_one(&r, ev, m, asked, set, true, &score);
+        rc = measure_one(&r, ev, m, asked, set, true);
         if (rc < 0)
             break;
-        o = eval_set_json(&r, score);
+        o = eval_set_json(&r, score_of(set));
         if (!r.n_judged)
             json_object_set_new(o, "score", eval_number(r.perplexity));
         rc = compare(o, &r, is_base ? NULL : &ev->base_general[i], ev);
@@ -231,14 +237,13 @@ static int measure_method(struct evaluation *ev, const struct artel_mixture *m,
         rc = keep_digest(ev->digest, m, is_base, ev->err);
     for (size_t i = 0; rc == 0 && i < ev->n_sets; i++) {
         const struct artel_eval_set *const set = &ev->sets[i];
-        enum answer_score score = ANSWER_LOSS;
         struct measured r = {0};
 
         note(ev, is_base ? "base" : m->path, set->name);
-        rc = measure_one(&r, ev, m, asked, set, false, &score);
+        rc = measure_one(&r, ev, m, asked, set, false);
         if (rc < 0)
             break;
-        put_set(method, &t, &r, m, set->name, score);
+        put_set(method, &t, &r, m, set->name, score_of(set));
         measured_release(&r);
     }
     json_object_set_new(
@@ -314,15 +319,53 @@ static int find_sets(struct found *f, const char *const *paths, size_t n_paths,
     return 0;
 }
 
+/* Hours of measuring must not end at what is seen at once: descriptions of all mixtures, */
+static int check_paths(const char *const *paths, size_t n, struct artel_error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        enum opened_kind kind = OPENED_MODEL;
+        struct mixture_file f;
+
+        rc = opened_kind(&kind, paths[i], err);
+        if (rc < 0 || kind != OPENED_MIXTURE)
+            continue;
+        rc = mixture_file_open(&f, paths[i], NULL, false, err);
+        if (rc == 0)
+            mixture_file_release(&f);
+    }
+    return rc;
+}
+
+/* and all rows. */
+static int check_rows(const struct evaluation *ev, const struct artel_mixture *m)
+{
+    const size_t n = ev->n_sets + ev->n_general;
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        const bool general = i >= ev->n_sets;
+        const struct artel_eval_set *const set =
+            general ? &ev->general[i - ev->n_sets] : &ev->sets[i];
+        const struct measure_options o = options_of(ev, set, general);
+
+        rc = measure_check(m, set->path, &o, ev->err);
+    }
+    return rc;
+}
+
 static int run(struct evaluation *ev, const char *const *paths, size_t n)
 {
     bool base_done = !ev->o->base;
-    int rc = 0;
+    int rc = check_paths(paths, n, ev->err);
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
         struct artel_mixture *m = NULL;
 
         rc = artel_mixture_open(&m, paths[i], NULL, &ev->o->open, ev->err);
+        if (rc == 0 && i == 0)
+            rc = check_rows(ev, m);
         if (rc == 0 && (!base_done || !m->mixture)) {
             rc = base_done && ev->o->base ? 0 : measure_method(ev, m, "base", true);
             base_done = true;
@@ -350,6 +393,16 @@ static int check_names(const struct artel_eval_set *sets, size_t n,
     return 0;
 }
 
+static int check_scores(const struct artel_eval_set *sets, size_t n,
+                        struct artel_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (sets[i].score && answer_score_from_name(sets[i].score) < 0)
+            return error_set(err, ARTEL_EUSAGE, "USE05", sets[i].name,
+                             "unknown way to score; see artel eval -h");
+    return 0;
+}
+
 /* Sets that were asked for, else those that a mixture names. */
 static int choose_sets(struct evaluation *ev, struct found *found,
                        const char *const *paths, size_t n)
@@ -373,7 +426,8 @@ static int choose_sets(struct evaluation *ev, struct found *found,
     if (!ev->n_sets && !ev->n_general)
         return error_set(ev->err, ARTEL_EUSAGE, "USE12", NULL,
                          "no rows to measure on: the mixture names none; give a set");
-    return 0;
+    rc = check_scores(ev->sets, ev->n_sets, ev->err);
+    return rc < 0 ? rc : check_scores(ev->general, ev->n_general, ev->err);
 }
 
 /* What the numbers depend on beside the mixtures and the rows. */

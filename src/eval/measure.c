@@ -97,16 +97,37 @@ static int is_text(bool *text, const char *path, struct artel_error *err)
     return rc;
 }
 
-static int measure_corpus(struct measured *out, const struct artel_mixture *m,
-                          const char *path, const struct measure_options *o,
-                          struct artel_error *err)
+static int open_corpus(struct corpus **out, const struct artel_mixture *m,
+                       const char *path, const struct measure_options *o,
+                       struct artel_error *err)
 {
     const struct corpus_options co = {
         .max_rows = o->max_rows,
         .cutoff_len = o->cutoff_len ? o->cutoff_len : m->model->weights->config.context,
         .keep_text = true};
+
+    return corpus_open(out, path, m->model->tokenizer, m->model->chat, &co, err);
+}
+
+int measure_check(const struct artel_mixture *m, const char *path,
+                  const struct measure_options *o, struct artel_error *err)
+{
     struct corpus *c = NULL;
-    int rc = corpus_open(&c, path, m->model->tokenizer, m->model->chat, &co, err);
+    bool windows = false;
+    int rc = o->in_windows ? is_text(&windows, path, err) : 0;
+
+    if (rc == 0 && !windows)
+        rc = open_corpus(&c, m, path, o, err);
+    corpus_close(c);
+    return rc < 0 ? error_in(err, rc, path) : 0;
+}
+
+static int measure_corpus(struct measured *out, const struct artel_mixture *m,
+                          const char *path, const struct measure_options *o,
+                          struct artel_error *err)
+{
+    struct corpus *c = NULL;
+    int rc = open_corpus(&c, m, path, o, err);
 
     if (rc < 0)
         return rc;

@@ -77,6 +77,10 @@ bool measures_each(const struct artel_mixture *m, const struct measure_options *
 int measure_each(struct measured *out, const struct artel_mixture *m, const char *path,
                  const struct measure_options *o, struct artel_error *err);
 
+/* What is wrong with the rows at PATH, before anything is measured on them. */
+int measure_check(const struct artel_mixture *m, const char *path,
+                  const struct measure_options *o, struct artel_error *err);
+
 int measure_set(struct measured *out, const struct artel_mixture *m, const char *path,
                 const struct measure_options *o, struct artel_error *err);
 

@@ -278,6 +278,19 @@ row A03 3 '' train brought.yaml
 # Twice the same name, and results over what is read.
 row C03 2 USE06 eval "$gguf" --data a=data.jsonl --data a=data.jsonl
 row C03 2 USE06 eval "$gguf" --data a=data.jsonl --json x.json --csv x.json
+# What would end an evaluation later on does so before anything is measured.
+# early ID EXIT CODE WORDS: beside a good set of rows
+early() {
+    row "$1" "$2" "$3" eval "$gguf" --data a=data.jsonl "$4" "$5"
+    "$ARTEL" eval "$gguf" --data a=data.jsonl "$4" "$5" 2>&1 | grep -q '^eval:' &&
+        { echo "$1: something was measured first"; bad=1; }
+}
+printf '{"messages": []}\n' >empty.jsonl
+early C11 4 IO01 --data b=absent.jsonl
+early C11 4 IO01 --general b=absent.jsonl
+early C11 4 IO01 --against absent
+early D03 3 DATA06 --general b=empty.jsonl
+early C03 2 USE05 --data b=data.jsonl:nosuch
 row C08 2 USE06 run adapter --model "$gguf" --prompt x --json adapter/adapter_config.json
 row D06 3 DATA05 inspect adapter/adapter_model.safetensors
 
