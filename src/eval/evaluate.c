@@ -319,8 +319,26 @@ static int find_sets(struct found *f, const char *const *paths, size_t n_paths,
     return 0;
 }
 
+/* Does the mixture have an expert of the name that was asked for? */
+static int check_expert(const struct mixture_file *f, const char *asked,
+                        struct artel_error *err)
+{
+    char given[96];
+    bool there = !asked || !strcmp(asked, "auto") || !strcmp(asked, "base");
+
+    for (size_t i = 0; i < f->n_notes; i++)
+        there |= asked && !strcmp(f->notes[i].name, asked);
+    if (there)
+        return 0;
+    error_set(err, ARTEL_EUSAGE, "USE09", "expert",
+              "no expert '%s' (artel inspect lists them)",
+              escape_text(given, sizeof(given), asked, strlen(asked)));
+    return error_in(err, ARTEL_EUSAGE, f->folder);
+}
+
 /* Hours of measuring must not end at what is seen at once: descriptions of all mixtures, */
-static int check_paths(const char *const *paths, size_t n, struct artel_error *err)
+static int check_paths(const char *const *paths, size_t n, const char *asked,
+                       struct artel_error *err)
 {
     int rc = 0;
 
@@ -332,8 +350,10 @@ static int check_paths(const char *const *paths, size_t n, struct artel_error *e
         if (rc < 0 || kind != OPENED_MIXTURE)
             continue;
         rc = mixture_file_open(&f, paths[i], NULL, false, err);
-        if (rc == 0)
-            mixture_file_release(&f);
+        if (rc < 0)
+            continue;
+        rc = check_expert(&f, asked, err);
+        mixture_file_release(&f);
     }
     return rc;
 }
@@ -358,7 +378,7 @@ static int check_rows(const struct evaluation *ev, const struct artel_mixture *m
 static int run(struct evaluation *ev, const char *const *paths, size_t n)
 {
     bool base_done = !ev->o->base;
-    int rc = check_paths(paths, n, ev->err);
+    int rc = check_paths(paths, n, ev->o->expert, ev->err);
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
         struct artel_mixture *m = NULL;

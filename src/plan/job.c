@@ -14,6 +14,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/map.h"
 #include "base/room.h"
 #include "eval/opened.h"
 #include "files/write.h"
@@ -101,6 +102,25 @@ static int digest_data(struct job *job, struct artel_error *err)
     return rc;
 }
 
+int job_check_read_later(const char *path, struct artel_error *err)
+{
+    struct map map;
+    const int rc = path ? map_open(&map, path, err) : 0;
+
+    if (path && rc == 0)
+        map_release(&map);
+    return rc;
+}
+
+static int check_tests(const struct recipe *r, struct artel_error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < text_count(r); i++)
+        rc = job_check_read_later(text_at(r, i)->test, err);
+    return rc;
+}
+
 /* A rank above the smallest side of a linear it is for. */
 static int check_rank(const struct job *job, size_t rank, const char *key,
                       struct artel_error *err)
@@ -164,6 +184,8 @@ static int open_inputs(struct job *job, struct artel_error *err)
         rc = check_layers(job, err);
     if (rc == 0)
         rc = digest_data(job, err);
+    if (rc == 0)
+        rc = check_tests(r, err);
     return rc;
 }
 

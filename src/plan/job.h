@@ -17,6 +17,9 @@ int job_open(struct job *job, const struct recipe *r, const struct run_options *
  * of the stages, JOB->model is NULL. */
 int job_look(bool *trains, struct job *job, const struct recipe *r,
              struct artel_error *err);
+/* A file that only evaluations read (or NULL): one that is missing is better told before
+ * training. Done for the domains' when a job is opened. */
+int job_check_read_later(const char *path, struct artel_error *err);
 /* What is not up to date, or the refusal; then text, memory and disk for it. */
 int job_plan(struct job *job, struct artel_error *err);
 /* What the pending stages take, in the first mode that fits or that the recipe says, which

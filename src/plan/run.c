@@ -76,6 +76,8 @@ int run_recipe(const struct recipe *r, const struct run_options *o,
     bool pending = false;
     int rc = job_open(&job, r, o, err);
 
+    for (size_t i = 0; rc == 0 && i < r->n_general; i++)
+        rc = job_check_read_later(r->general[i].path, err);
     if (rc == 0)
         rc = job_plan(&job, err);
     for (size_t i = 0; i < job.n_stages; i++)

@@ -291,6 +291,10 @@ early C11 4 IO01 --general b=absent.jsonl
 early C11 4 IO01 --against absent
 early D03 3 DATA06 --general b=empty.jsonl
 early C03 2 USE05 --data b=data.jsonl:nosuch
+sed 's/{train: data.jsonl}/{train: data.jsonl, test: absent.jsonl}/' recipe.yaml >tested.yaml
+row C11 4 IO01 train tested.yaml
+{ cat recipe.yaml && echo 'general: {g: absent.jsonl}'; } >general.yaml
+row C11 4 IO01 train general.yaml
 row C08 2 USE06 run adapter --model "$gguf" --prompt x --json adapter/adapter_config.json
 row D06 3 DATA05 inspect adapter/adapter_model.safetensors
 

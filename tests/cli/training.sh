@@ -120,6 +120,7 @@ row A17 2 ADD01 add run/moa ../x=b.jsonl
 row A17 2 ADD01 add run/moa base=b.jsonl
 row A18 6 ADD02 add run/moa ONE=b.jsonl
 row C11 4 IO01 add run/moa two=absent.jsonl
+row C11 4 IO01 add run/moa two=b.jsonl --test absent.jsonl
 "$ARTEL" add run/moa two=absent.jsonl 2>&1 | grep -q "$work/absent.jsonl" ||
     fail "C11: a file beside us is sought in the mixture"
 "$ARTEL" add run/moa two=b.jsonl >out.txt 2>err.txt || fail "add: $(tail -1 err.txt)"

@@ -201,7 +201,12 @@ static void settings_go_on_with_the_mixture(void **state)
     write_text(&f, "r.yaml", RECIPE("out") "general: {wiki: w.txt}\ngeneral_rows: 7\n");
     path_in(path, sizeof(path), &f, "w.txt");
     assert_int_equal(
+        run(&f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2}),
+        -ARTEL_EIO);
+    write_text(&f, "w.txt", "any text");
+    assert_int_equal(
         run(&f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2}), 0);
+    assert_int_equal(unlink(path), 0); /* only a run asks for it again */
     assert_int_equal(act(&f, (struct act){.mixture = "out/moa",
                                           .name = "three",
                                           .data = "c.jsonl",
