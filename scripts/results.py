@@ -17,13 +17,15 @@ METHODS = ["base", "single", "single-twice", "mixed", "moa", "router-only", "rid
            "arrow", "molora", "mixlora", "slim", "modula-flan", "modula-res", "res-bare"]
 TITLES = {"single": "single (told the domain)", "single-twice": "single, two epochs (told)",
           "router-only": "moa router_only", "res-bare": "modula-res without residual"}
+# What was trained again in another way: the first, as the tables have it, and the other.
+VARIANTS = {"-2": ("seed 1", "seed 2"), "-longer": ("one epoch", "three epochs")}
 GENERAL = ["mmlu", "piqa", "winogrande", "wikitext2"]
 
 
 def title(name):
-    for seed in ("-2", "-3"):
-        if name.endswith(seed):
-            return title(name[:-2]) + ", seed " + seed[1]
+    for end, words in VARIANTS.items():
+        if name.endswith(end):
+            return f"{title(name[:-len(end)])}, {words[1]}"
     return TITLES.get(name, name)
 
 
@@ -232,13 +234,13 @@ def ood():
         missing(all_measured("general"), [n for n in METHODS if not n.startswith("single")])
 
 
-def seeds():
-    names = [n + s for n in METHODS for s in ("", "-2") if measured("perplexity", n + "-2")]
+def variants(end):
+    names = [n + s for n in METHODS for s in ("", end) if measured("perplexity", n + end)]
     rows = []
     for n in names:
         m = measured("perplexity", n)
         d = m["domains"]
-        rows.append([title(n) if n.endswith("-2") else title(n) + ", seed 1"] +
+        rows.append([title(n) if n.endswith(end) else f"{title(n)}, {VARIANTS[end][0]}"] +
                     [number(v["perplexity"]) for v in d.values()] +
                     [number(geometric([v["perplexity"] for v in d.values()])),
                      percent(m.get("routing_accuracy"), 2)])
@@ -321,7 +323,8 @@ def main():
             "confusion": lambda: confusion("moa"),
             "confusion-router-only": lambda: confusion("router-only"),
             "general": general, "identity": identity,
-            "identity-stress": lambda: identity("stress-"), "ood": ood, "seeds": seeds, "stress": stress, "grown": grown,
+            "identity-stress": lambda: identity("stress-"), "ood": ood, "seeds": lambda: variants("-2"),
+            "longer": lambda: variants("-longer"), "stress": stress, "grown": grown,
             "grown-domains": grown_domains, "grown-routing": grown_routing}
     text, at, out = open(doc).read().split("\n"), 0, []
     while at < len(text):

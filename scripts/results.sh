@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # scripts/results.sh DATA [PART...]: the tables of docs/RESULTS.md, from the folder of domains DATA.
 #
-# PART is one of train rows measure stress grow seeds full; all of them, in this order,
+# PART is one of train rows measure stress grow seeds longer full; all of them, in this order,
 # where none is named. Every step that is done already is passed over, so the script
 # continues wherever it was stopped. By environment:
 #     METHODS="moa mixed"   these alone, of what a part goes through
@@ -247,6 +247,15 @@ part_seeds() {
     done
 }
 
+# Do methods lie apart because their text ends too soon?
+part_longer() {
+    for m in ${METHODS-molora modula-res}; do
+        train recipe "$(folder "$m")-longer" "$m" train.epochs=3
+        rows "$m-longer" "$(mixture "$(folder "$m")-longer" "$m")"
+        tables
+    done
+}
+
 # Every row of every set.
 part_full() {
     rows=all score_rows=all general_rows=all windows=all
@@ -263,7 +272,7 @@ part_full() {
 
 tables() { python3 scripts/results.py "$out" docs/RESULTS.md; }
 
-for part in ${*:-train rows measure stress grow seeds full}; do
+for part in ${*:-train rows measure stress grow seeds longer full}; do
     "part_$part"
     tables
 done
