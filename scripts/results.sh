@@ -140,10 +140,11 @@ general() {
         $(wikitext) "$@"
 }
 
-# measures NAME MIXTURE: what is no domain, and answers. The experts of single are no mixture:
+# measures NAME MIXTURE: answers, and what is no domain. The experts of single are no mixture:
 # there they would have to be told which of them to use.
 # shellcheck disable=SC2046
 measures() {
+    measure "score.$score_rows" "$1" "$2" $(sets) $(limit max-rows "$score_rows") --no-base
     case $1 in
     single*) ;;
     *)
@@ -151,11 +152,14 @@ measures() {
             "--data svamp=$data/ood/svamp/test.jsonl:last_number --data bfcl=$data/ood/bfcl/test.jsonl:json"
         ;;
     esac
-    measure "score.$score_rows" "$1" "$2" $(sets) $(limit max-rows "$score_rows") --no-base
 }
 
 # shellcheck disable=SC2046
 rows() { # NAME MIXTURE: perplexity and routing
+    if [ -s "$out/score.$rows/$1.json" ]; then # has them, beside the answers to the same rows
+        mkdir -p "$out/perplexity.$rows"
+        cp "$out/score.$rows/$1.json" "$out/perplexity.$rows/$1.json"
+    fi
     measure "perplexity.$rows" "$1" "$2" $(sets) --no-generate $(limit max-rows "$rows") --no-base
 }
 
@@ -259,7 +263,7 @@ part_longer() {
 # Every row of every set.
 part_full() {
     rows=all score_rows=all general_rows=all windows=all
-    for m in base ${METHODS-mixed moa modula-res slim}; do
+    for m in ${METHODS-base mixed moa modula-res slim}; do
         case $m in
         base) of=$model ;;
         *) of=$(mixture "$(folder "$m")" "$m") ;;
