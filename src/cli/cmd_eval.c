@@ -33,17 +33,16 @@ static bool is_score_name(const char *name)
     return false;
 }
 
-/* FILE:SCORE, where there is no such file but FILE: a score that is none. */
-static bool is_misspelt(const char *text)
+/* FILE:SCORE with a SCORE that is none, and what is there is FILE alone. */
+static bool is_misspelt(const char *file, char *colon)
 {
-    char *const file = strdup(text), *const colon = file ? strrchr(file, ':') : NULL;
-    bool is_file = false;
+    bool is_file;
 
-    if (colon && access(text, F_OK) != 0) {
-        *colon = '\0';
-        is_file = access(file, F_OK) == 0;
-    }
-    free(file);
+    if (access(file, F_OK) == 0)
+        return false;
+    *colon = '\0';
+    is_file = access(file, F_OK) == 0;
+    *colon = ':';
     return is_file;
 }
 
@@ -62,20 +61,18 @@ static int parse_sets(struct sets *s, const struct words *words, const char *whe
         }
         *equals = '\0';
         colon = strrchr(equals + 1, ':');
-        if (colon && is_score_name(colon + 1))
+        if (colon && is_score_name(colon + 1)) {
             *colon = '\0';
-        else
-            colon = NULL;
-        if (!colon && is_misspelt(equals + 1)) {
-            const char *const score = strrchr(equals + 1, ':') + 1;
+        } else if (colon && is_misspelt(equals + 1, colon)) {
             char shown[80];
-            const int rc =
-                usage_error("eval", where, "USE05",
-                            "'%s' is no way to score; artel eval -h lists them",
-                            artel_escape(shown, sizeof(shown), score, strlen(score)));
 
+            artel_escape(shown, sizeof(shown), colon + 1, strlen(colon + 1));
             free(text);
-            return rc;
+            return usage_error("eval", where, "USE05",
+                               "'%s' is no way to score; artel eval -h lists them",
+                               shown);
+        } else {
+            colon = NULL;
         }
         s->at[s->n++] =
             (struct artel_eval_set){text, equals + 1, colon ? colon + 1 : "loss"};

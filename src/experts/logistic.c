@@ -23,16 +23,12 @@ int labelled_rows_add(struct labelled_rows *r, uint32_t label, const float *z,
 {
     if (r->n == r->room) {
         const size_t room = r->room ? 2 * r->room : 256;
-        float *rows = realloc(r->z, room * r->dim * sizeof(*rows));
-        uint32_t *labels;
+        int rc = list_grow(&r->z, room, r->dim * sizeof(*r->z), err);
 
-        if (!rows)
-            return error_nomem(err, room * r->dim * sizeof(*rows));
-        r->z = rows;
-        labels = realloc(r->label, room * sizeof(*labels));
-        if (!labels)
-            return error_nomem(err, room * sizeof(*labels));
-        r->label = labels;
+        if (rc == 0)
+            rc = list_grow(&r->label, room, sizeof(*r->label), err);
+        if (rc < 0)
+            return rc;
         r->room = room;
     }
     memcpy(r->z + r->n * r->dim, z, r->dim * sizeof(*z));

@@ -43,25 +43,16 @@ void grow_report_release(struct grow_report *r)
     *r = (struct grow_report){0};
 }
 
-/* The folder of the run that the mixture FOLDER is part of, new; NULL: of none. */
-static char *run_around(const char *folder)
+int grow_lock(struct run_lock *lock, const char *folder, struct artel_error *err)
 {
     char *parent = path_join(folder, "..");
     char *real = parent ? realpath(parent, NULL) : NULL;
+    const bool in_run = real && run_folder_check(real, NULL) == 1;
+    int rc = parent ? run_lock_take(lock, in_run ? real : folder, err)
+                    : error_nomem(err, strlen(folder));
 
     free(parent);
-    if (real && run_folder_check(real, NULL) == 1)
-        return real;
     free(real);
-    return NULL;
-}
-
-int grow_lock(struct run_lock *lock, const char *folder, struct artel_error *err)
-{
-    char *run = run_around(folder);
-    const int rc = run_lock_take(lock, run ? run : folder, err);
-
-    free(run);
     return rc;
 }
 
@@ -136,7 +127,9 @@ static int set_growth(struct add *a, struct artel_error *err)
         if (!a->growth.folder[i])
             return error_nomem(err, 256);
     }
-    a->growth.run = run_around(a->file.folder);
+    /* The lock is the run's where there is one. */
+    if (strcmp(a->lock.folder, a->file.folder) != 0)
+        a->growth.run = a->lock.folder;
     if (a->file.universal)
         a->growth.universal = path_join(a->file.folder, a->file.universal->folder);
     return a->file.universal && !a->growth.universal ? error_nomem(err, 256) : 0;
@@ -377,7 +370,6 @@ int run_add(const char *path, const char *name, const char *adapter, const char 
         free(a.growth.folder[i]);
     free(a.growth.folder);
     free(a.growth.universal);
-    free(a.growth.run);
     recipe_close(a.recipe);
     mixture_file_release(&a.file);
     json_decref(a.expert_summary);

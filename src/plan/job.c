@@ -105,9 +105,12 @@ static int digest_data(struct job *job, struct artel_error *err)
 int job_check_read_later(const char *path, struct artel_error *err)
 {
     struct map map;
-    const int rc = path ? map_open(&map, path, err) : 0;
+    int rc;
 
-    if (path && rc == 0)
+    if (!path)
+        return 0;
+    rc = map_open(&map, path, err);
+    if (rc == 0)
         map_release(&map);
     return rc;
 }

@@ -108,8 +108,8 @@ struct growth {
     size_t domain;    /* the new one */
     bool joint;       /* old experts move too */
     char **folder; /* (n_domains) where old experts lie, NULL for the new one; owned */
-    char *universal;          /* where that expert lies, or NULL; owned */
-    char *run;                /* the run that the mixture is part of, or NULL; owned */
+    char *universal; /* where that expert lies, or NULL; owned */
+    const char *run; /* folder of the mixture's run, or NULL: of none; borrowed */
     char digest[DIGEST_SIZE]; /* of the routers before */
 };
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/list.h"
 #include "text/vocabulary.h"
 
 static bool is_special(const struct token *token)
@@ -116,11 +117,10 @@ static int list_push(struct special_list *list, struct special item,
 {
     if (list->n == list->room) {
         const size_t room = list->room ? 2 * list->room : 16;
-        struct special *grown = realloc(list->at, room * sizeof(*grown));
+        const int rc = list_grow(&list->at, room, sizeof(*list->at), err);
 
-        if (!grown)
-            return error_nomem(err, room * sizeof(*grown));
-        list->at = grown;
+        if (rc < 0)
+            return rc;
         list->room = room;
     }
     list->at[list->n++] = item;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/list.h"
 
 #define QUOTED 192
 
@@ -270,11 +271,10 @@ int vocabulary_add_merge(struct vocabulary *v, const char *list, size_t number,
         merge.result = -1; /* ordinary text must not become a control token */
     if (v->n_merges == v->merge_room) {
         const size_t room = v->merge_room ? 2 * v->merge_room : 1024;
-        struct merge *grown = realloc(v->merges, room * sizeof(*grown));
 
-        if (!grown)
-            return error_nomem(err, room * sizeof(*grown));
-        v->merges = grown;
+        rc = list_grow(&v->merges, room, sizeof(*v->merges), err);
+        if (rc < 0)
+            return rc;
         v->merge_room = room;
     }
     v->merges[v->n_merges++] = merge;

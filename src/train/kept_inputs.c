@@ -52,8 +52,8 @@ struct kept_inputs {
     size_t n_kept;
     struct kept_row *kept; /* (n_kept) owned */
     struct index named_at; /* by the row's address */
-    size_t n_named, n_found;
-    struct named_row *named; /* (n_named) owned */
+    size_t named_room, n_found;
+    struct named_row *named; /* (named_room) as many as are in NAMED_AT; owned */
     unsigned next;           /* number of the file that is written next */
     bool full;               /* no more is written */
 };
@@ -293,15 +293,19 @@ void kept_inputs_close(struct kept_inputs *k)
 
 /* ---- rows ---- */
 
-/* Room for one row more with a name, twice as much as there was now and then. */
+/* Room for one row more with a name. */
 static int room_for_named(struct kept_inputs *k, struct artel_error *err)
 {
-    const size_t n = k->n_named;
-    const bool is_full = !n || (n >= 64 && !(n & (n - 1)));
-    int rc = index_room(&k->named_at, n + 1, err);
+    const size_t room = k->named_room ? 2 * k->named_room : 64;
+    int rc;
 
-    if (rc == 0 && is_full)
-        rc = list_grow(&k->named, n < 64 ? 64 : 2 * n, sizeof(*k->named), err);
+    if (k->named_at.n < k->named_room)
+        return 0;
+    rc = index_room(&k->named_at, room, err);
+    if (rc == 0)
+        rc = list_grow(&k->named, room, sizeof(*k->named), err);
+    if (rc == 0)
+        k->named_room = room;
     return rc;
 }
 
@@ -326,8 +330,8 @@ int kept_inputs_name(struct kept_inputs *k, const struct example *row, size_t n,
     digest_add(d, numbers, sizeof(numbers));
     digest_add(d, row->ids, n * sizeof(*row->ids));
     digest_finish(d, text);
-    index_put(&k->named_at, index_key(row), (uint32_t)k->n_named);
-    named = &k->named[k->n_named++];
+    named = &k->named[k->named_at.n];
+    index_put(&k->named_at, index_key(row), (uint32_t)k->named_at.n);
     memcpy(named->digest, text, sizeof(named->digest));
     named->z = find_kept(k, named->digest);
     k->n_found += named->z != NULL;
@@ -336,7 +340,7 @@ int kept_inputs_name(struct kept_inputs *k, const struct example *row, size_t n,
 
 size_t kept_inputs_named(const struct kept_inputs *k)
 {
-    return k->n_named;
+    return k->named_at.n;
 }
 
 size_t kept_inputs_found(const struct kept_inputs *k)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/list.h"
 #include "train/trainer_parts.h"
 
 /* As for a batch alone (trainer.c). */
@@ -171,12 +172,9 @@ static int lay_lanes(struct together *t, const struct lane_step *steps, size_t n
     if (rc == 0)
         rc = trainer_room(t->lead, n_rows, err);
     if (rc == 0 && n_blocks > t->room_blocks) {
-        double *more = realloc(t->nll, n_blocks * t->n * sizeof(*more));
-
-        if (!more)
-            return error_nomem(err, n_blocks * t->n * sizeof(*more));
-        t->nll = more;
-        t->room_blocks = n_blocks;
+        rc = list_grow(&t->nll, n_blocks, t->n * sizeof(*t->nll), err);
+        if (rc == 0)
+            t->room_blocks = n_blocks;
     }
     return rc;
 }

@@ -54,6 +54,22 @@ static inline void fixture_close(struct fixture *f)
     tokenizer_close(f->tok);
 }
 
+/* The one that a program's tests share, over the toy model's tokenizer. */
+static inline int fixture_setup(void **state)
+{
+    static struct fixture f;
+
+    fixture_open(&f, ARTEL_SOURCE "/tests/golden/toy-tied.gguf");
+    *state = &f;
+    return 0;
+}
+
+static inline int fixture_teardown(void **state)
+{
+    fixture_close(*state);
+    return 0;
+}
+
 static inline bool is_allowed(const unsigned char *mask, int32_t id)
 {
     return id >= 0 && (mask[id / 8] >> id % 8 & 1);

@@ -141,6 +141,17 @@ static void open_run(struct fixture *f, const char *setting)
         run(f, &(struct child){.recipe = "r.yaml", .set = set, .n_set = 2}), 0);
 }
 
+/* The run "out" once more as "copy". */
+static void copy_run(const struct fixture *f)
+{
+    char from[256], to[256], command[600];
+
+    path_in(from, sizeof(from), f, "out");
+    path_in(to, sizeof(to), f, "copy");
+    snprintf(command, sizeof(command), "cp -r %s %s", from, to);
+    assert_int_equal(system(command), 0);
+}
+
 static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
 {
     char one[DIGEST_SIZE], two[DIGEST_SIZE], after[DIGEST_SIZE];
@@ -235,14 +246,10 @@ static void settings_go_on_with_the_mixture(void **state)
 static void a_stopped_addition_ends_in_the_same_bytes(void **state)
 {
     struct fixture f;
-    char from[256], to[256], command[600];
 
     (void)state;
     open_run(&f, "method=moa");
-    path_in(from, sizeof(from), &f, "out");
-    path_in(to, sizeof(to), &f, "copy");
-    snprintf(command, sizeof(command), "cp -r %s %s", from, to);
-    assert_int_equal(system(command), 0);
+    copy_run(&f);
     assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
                                           false, 0, 0, NULL}),
                      0);
@@ -265,14 +272,13 @@ static void what_the_run_kept_for_its_routers_is_used(void **state)
                          .data = "c.jsonl",
                          .note = "router inputs: 48 rows found on disk, 24 computed"};
     struct fixture f;
-    char from[256], to[256], command[900];
+    char kept[256], command[300];
 
     (void)state;
     open_run(&f, "router.router_only=true");
-    path_in(from, sizeof(from), &f, "out");
-    path_in(to, sizeof(to), &f, "copy");
-    snprintf(command, sizeof(command), "cp -r %s %s && rm -r %s/train/router-inputs",
-             from, to, to);
+    copy_run(&f);
+    path_in(kept, sizeof(kept), &f, "copy/train/router-inputs");
+    snprintf(command, sizeof(command), "rm -r %s", kept);
     assert_int_equal(system(command), 0);
     assert_int_equal(act(&f, in_run), 0);
     in_run.mixture = "copy/moa";

@@ -7,23 +7,6 @@
 
 #include "support/schema_check.h"
 
-#define TOY ARTEL_SOURCE "/tests/golden/toy-tied.gguf"
-
-static int setup(void **state)
-{
-    static struct fixture f;
-
-    fixture_open(&f, TOY);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    return 0;
-}
-
 static const char *const schemas[] = {
     "{\"type\":\"object\"}",
     "{}",
@@ -352,5 +335,5 @@ int main(void)
         cmocka_unit_test(forgotten_sets_are_found_again),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

@@ -10,25 +10,9 @@
 
 #include "base/rng.h"
 
-#define TOY     ARTEL_SOURCE "/tests/golden/toy-tied.gguf"
 #define LETTERS "ab"
 #define LONGEST 6
 #define DRAWN   60
-
-static int setup(void **state)
-{
-    static struct fixture f;
-
-    fixture_open(&f, TOY);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    return 0;
-}
 
 static struct grammar *open_pattern(const struct fixture *f, const char *pattern)
 {
@@ -188,5 +172,5 @@ int main(void)
         cmocka_unit_test(many_repetitions_cost_little),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

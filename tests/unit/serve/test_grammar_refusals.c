@@ -4,23 +4,6 @@
  */
 #include "support/grammar_case.h"
 
-#define TOY ARTEL_SOURCE "/tests/golden/toy-tied.gguf"
-
-static int setup(void **state)
-{
-    static struct fixture f;
-
-    fixture_open(&f, TOY);
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_close(*state);
-    return 0;
-}
-
 static void assert_refused(const struct fixture *f, const char *schema,
                            const char *where)
 {
@@ -177,5 +160,5 @@ int main(void)
         cmocka_unit_test(notes_are_passed_over),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }
