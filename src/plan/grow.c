@@ -227,6 +227,11 @@ static int add_begin(struct add *a, struct artel_error *err)
     rc = grow_digests(a->report, &a->file, true, err);
     if (rc == 0)
         rc = job_plan(&a->job, err);
+    if (rc == 0 && a->who.o->joint && !grow_moves_experts(&a->job))
+        rc = error_set(err, ARTEL_EUSAGE, "ADD07", "joint",
+                       "the experts of this '%s' do not move when its routers are "
+                       "taught: leave --joint out",
+                       a->file.mixture.method);
     if (rc == 0)
         rc = job_begin(&a->job, err);
     if (rc == 0)
@@ -306,14 +311,14 @@ static int add_router(struct add *a, struct artel_error *err)
 static size_t trained_parameters(const struct add *a)
 {
     const struct mixture *m = &a->file.mixture;
-    const bool learns = a->router_stage && !method_traits(m->method)->made;
+    const bool learns = a->router_stage && grow_moves_experts(&a->job);
     size_t n = a->recipe->domains[a->growth.domain].adapter && !learns
                    ? 0
                    : m->experts[m->n_experts - 1].n_params;
 
     if (a->router_stage)
         n += m->n_router_params;
-    for (size_t e = 0; a->router_stage && a->growth.joint && e + 1 < m->n_experts; e++)
+    for (size_t e = 0; learns && a->growth.joint && e + 1 < m->n_experts; e++)
         n += m->experts[e].n_params;
     return n;
 }

@@ -207,22 +207,40 @@ static void add_cost(struct grow_cost *c, const json_t *summary, double times)
     c->seconds += times * json_number_value(json_object_get(summary, "seconds"));
 }
 
+/* How much of a router stage, as SUMMARY tells of it, there would be with one domain more
+ * than F has. A stage of so many steps has as many then. */
+static double grown_share(const struct mixture_file *f, const json_t *summary)
+{
+    const json_t *texts = json_object_get(summary, "data");
+    const json_t *of_routers = json_object_get(f->settings, "router");
+    const json_t *of_all = json_object_get(f->settings, "train");
+    const bool universal =
+        f->universal && json_object_get(texts, f->universal->name) != NULL;
+    const size_t then = json_object_size(texts);
+    const size_t now = f->n_domains + 1 + (universal ? 1 : 0);
+    const bool bounded =
+        json_integer_value(json_object_get(of_routers, "max_steps")) > 0 ||
+        json_integer_value(json_object_get(of_all, "max_steps")) > 0;
+
+    if (bounded && json_number_value(json_object_get(summary, "steps")) > 0)
+        return 1;
+    return (double)now / (double)(then ? then : now - 1);
+}
+
 void grow_costs(struct grow_report *report, const struct mixture_file *f,
                 const json_t *expert, const json_t *router)
 {
-    const double more = (double)(f->n_domains + 1) / (double)f->n_domains;
     json_t *stages = json_object_get(f->training, "stages");
     const char *method = f->mixture.method, *name;
     json_t *summary;
 
     add_cost(&report->cost, expert, 1);
     add_cost(&report->cost, router, 1);
-    /* Training all afresh: every stage 1 again, the new one, and a stage 2 over one domain
-     * more than was recorded. */
+    /* Training all afresh: every stage 1 again, the new one, and a stage 2 over all. */
     json_object_foreach(stages, name, summary)
     {
         if (!strncmp(name, method, strlen(method)))
-            add_cost(&report->everything, summary, more);
+            add_cost(&report->everything, summary, grown_share(f, summary));
         else if (strncmp(name, "add-", 4) != 0)
             add_cost(&report->everything, summary, 1);
     }

@@ -50,6 +50,9 @@ int grow_digests(struct grow_report *report, const struct mixture_file *f, bool 
 void grow_costs(struct grow_report *report, const struct mixture_file *f,
                 const json_t *expert, const json_t *router);
 
+/* Does the stage that teaches the routers teach experts too? */
+bool grow_moves_experts(const struct job *job);
+
 /* F with the new expert in its mixture to disk. */
 int grow_write(struct mixture_file *f, const struct job *job, const json_t *expert,
                const json_t *router, struct artel_error *err);

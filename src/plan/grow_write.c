@@ -179,8 +179,7 @@ static int note_rows(struct mixture_file *f, const struct recipe_domain *d,
                : 0;
 }
 
-/* The routers' stage moves experts where it is asked to. */
-static bool experts_move(const struct job *job)
+bool grow_moves_experts(const struct job *job)
 {
     for (size_t i = 0; i < job->n_stages; i++)
         if (stage_moves_experts(job, &job->stages[i]))
@@ -192,7 +191,7 @@ int grow_write(struct mixture_file *f, const struct job *job, const json_t *expe
                const json_t *router, struct artel_error *err)
 {
     const size_t n_old = f->n_domains;
-    const bool moved = job->grow->joint && router && experts_move(job);
+    const bool moved = job->grow->joint && router && grow_moves_experts(job);
     char **old = calloc(n_old + 1, sizeof(*old));
     char folder[EXPERT_NAME_MAX + 16];
     int rc = old ? 0 : error_nomem(err, n_old * sizeof(*old));
@@ -255,6 +254,19 @@ static void take_notes(struct mixture_file *f, struct domain_notes *out, size_t 
     f->n_domains--;
 }
 
+/* What made NAME's expert is no part of the mixture any more. */
+static void forget_stages(struct mixture_file *f, const char *name)
+{
+    static const char *const kinds[] = {"expert", "res"};
+    json_t *stages = json_object_get(f->training, "stages");
+    char key[EXPERT_NAME_MAX + 16];
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        snprintf(key, sizeof(key), "%s-%s", kinds[i], name);
+        json_object_del(stages, key);
+    }
+}
+
 static int remove_one(struct mixture_file *f, const char *name, struct artel_error *err)
 {
     struct domain_notes gone;
@@ -273,6 +285,7 @@ static int remove_one(struct mixture_file *f, const char *name, struct artel_err
     rc = mixture_remove(&f->mixture, (size_t)expert, err);
     if (rc < 0)
         return rc;
+    forget_stages(f, name);
     take_notes(f, &gone, i);
     rc = mixture_file_write(f, err);
     if (rc == 0) {

@@ -85,6 +85,25 @@ static int check_removal(const struct act *a, const struct grow_report *r)
     return 0;
 }
 
+/* For the parent. */
+static void write_costs(const struct fixture *f, const struct grow_report *r)
+{
+    char text[120];
+
+    snprintf(text, sizeof(text), "{\"parameters\": %zu, \"all\": %zu}",
+             r->cost.parameters, r->everything.tokens);
+    write_text(f, "costs.json", text);
+}
+
+static size_t cost(const struct fixture *f, const char *key)
+{
+    json_t *const root = read_json(f, "costs.json");
+    const json_int_t n = json_integer_value(json_object_get(root, key));
+
+    json_decref(root);
+    return (size_t)n;
+}
+
 static int act_out(const struct fixture *f, const struct act *a)
 {
     struct watcher w = {.a = a};
@@ -110,6 +129,8 @@ static int act_out(const struct fixture *f, const struct act *a)
                      &err);
         if (rc == 0)
             rc = -check_report(a, &report);
+        if (rc == 0)
+            write_costs(f, &report);
         grow_report_release(&report);
     }
     if (rc == 0 && a->note && !w.noted)
@@ -327,6 +348,55 @@ static void jointly_the_old_experts_move_to_new_folders(void **state)
     fixture_close(&f);
 }
 
+static json_int_t recorded(const struct fixture *f, const char *stage)
+{
+    json_t *const root = read_json(f, "out/moa/mixture.json");
+    const json_t *stages = json_object_get(json_object_get(root, "training"), "stages");
+    const json_t *const one = json_object_get(stages, stage);
+    const json_int_t n = one ? json_integer_value(json_object_get(one, "tokens")) : -1;
+
+    json_decref(root);
+    return n;
+}
+
+static void costs_are_of_what_was_trained(void **state)
+{
+    static const struct act adapter = {.mixture = "out/moa",
+                                       .name = "brought",
+                                       .adapter = "out/experts/two",
+                                       .data = "b.jsonl"};
+    struct fixture f;
+    size_t trained;
+
+    (void)state;
+    open_run(&f, "router.router_only=true");
+    assert_int_equal(act(&f, (struct act){.mixture = "out/moa",
+                                          .name = "three",
+                                          .data = "c.jsonl",
+                                          .joint = true}),
+                     -ARTEL_EUSAGE);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "three", .data = "c.jsonl"}),
+        0);
+    trained = cost(&f, "parameters");
+    /* stage 1 thrice, and a stage 2 of three texts where two were recorded */
+    assert_int_equal(cost(&f, "all"), recorded(&f, "expert-one") +
+                                          recorded(&f, "expert-two") +
+                                          recorded(&f, "expert-three") +
+                                          recorded(&f, "moa-router") * 3 / 2);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "two", .removes = true}), 0);
+    assert_int_equal(recorded(&f, "expert-two"), -1);
+    assert_true(recorded(&f, "expert-one") > 0);
+    /* routers alone learn where the expert is brought and stays as it is */
+    assert_int_equal(act(&f, adapter), 0);
+    assert_true(cost(&f, "parameters") < trained / 2);
+    assert_int_equal(cost(&f, "all"), recorded(&f, "expert-one") +
+                                          recorded(&f, "expert-three") +
+                                          recorded(&f, "moa-router") * 3 / 2);
+    fixture_close(&f);
+}
+
 static void single_grows_without_routers(void **state)
 {
     struct mixture_file m;
@@ -392,6 +462,7 @@ int main(void)
         cmocka_unit_test(what_the_run_kept_for_its_routers_is_used),
         cmocka_unit_test(the_stored_sample_stands_in_for_lost_text),
         cmocka_unit_test(jointly_the_old_experts_move_to_new_folders),
+        cmocka_unit_test(costs_are_of_what_was_trained),
         cmocka_unit_test(single_grows_without_routers),
         cmocka_unit_test(a_domain_leaves_and_an_adapter_takes_its_place),
     };
