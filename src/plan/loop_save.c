@@ -142,6 +142,7 @@ static int check_origin(const struct loop *l, const struct checkpoint *c,
 
 int loop_resume(struct loop *l, struct artel_error *err)
 {
+    const size_t patience = l->in->settings->patience;
     struct checkpoint c = {0};
     char message[160];
     int rc = checkpoint_newest(&c, l->in->folder, err);
@@ -157,6 +158,8 @@ int loop_resume(struct loop *l, struct artel_error *err)
     if (rc < 0)
         return rc;
     l->last_saved = l->s.position;
+    /* it may have been given more patience since */
+    l->s.early_stopped = patience && l->s.worse_evals >= patience;
     if (l->s.position > l->order.n_steps && !l->s.early_stopped)
         return error_set(err, ARTEL_ECONFLICT, "RUN06", "checkpoint",
                          "is at step %llu, but the stage now ends at %llu",
@@ -184,8 +187,9 @@ int loop_take_best(struct loop *l, struct artel_error *err)
         l->s.best_step == l->s.position)
         return 0;
     folder = best_folder(l->in);
-    rc = folder ? checkpoint_newest(&c, folder, err) : error_nomem(err, 256);
-    if (rc == 1 && c.step == l->s.best_step) {
+    rc =
+        folder ? checkpoint_at(&c, folder, l->s.best_step, err) : error_nomem(err, 256);
+    if (rc == 1) {
         struct loop_state then = {0};
 
         rc = loop_state_read(&then, c.state, c.path, err);

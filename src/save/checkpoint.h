@@ -34,6 +34,10 @@ struct checkpoint {
  */
 int checkpoint_newest(struct checkpoint *c, const char *stage_folder,
                       struct artel_error *err);
+/* The one of STEP, where it is there and whole. 1: found, 0: not, with a warning where it
+ * is damaged. */
+int checkpoint_at(struct checkpoint *c, const char *stage_folder, uint64_t step,
+                  struct artel_error *err);
 void checkpoint_release(struct checkpoint *c);
 
 #endif

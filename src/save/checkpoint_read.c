@@ -115,6 +115,33 @@ static int open_one(struct checkpoint *c, const char *stage_folder,
     return rc;
 }
 
+static void warn_damaged(const struct artel_error *why, const char *what)
+{
+    log_warn("%s: %s [%s]; this checkpoint is %s", why->file, why->reason, why->code,
+             what);
+}
+
+int checkpoint_at(struct checkpoint *c, const char *stage_folder, uint64_t step,
+                  struct artel_error *err)
+{
+    struct artel_error why = {0};
+    int rc;
+
+    *c = (struct checkpoint){.step = step};
+    rc = open_one(c, stage_folder, &why);
+    if (rc == 0)
+        return 1;
+    checkpoint_release(c);
+    if (rc == ARTEL_ELIMIT || !strcmp(why.code, "CKP04")) {
+        if (err)
+            *err = why;
+        return rc;
+    }
+    if (strcmp(why.code, "CKP01") != 0)
+        warn_damaged(&why, "not used");
+    return 0;
+}
+
 /* What stands of damaged ones in the error that says that all are. */
 struct damaged {
     size_t n;
@@ -125,8 +152,7 @@ static void pass_over(struct damaged *d, uint64_t step, const struct artel_error
 {
     const size_t used = strlen(d->text);
 
-    log_warn("%s: %s [%s]; this checkpoint is passed over", why->file, why->reason,
-             why->code);
+    warn_damaged(why, "passed over");
     if (used + 40 < sizeof(d->text))
         snprintf(d->text + used, sizeof(d->text) - used, "%s%" PRIu64 " %s: %.60s",
                  used ? "; " : "", step, why->code, why->reason);

@@ -264,6 +264,8 @@ static void data_inside_the_output_is_refused(void **state)
 
 static void bad_validation_sets(void **state)
 {
+    static const char *const choices[] = {"domains.one.valid=mc.jsonl",
+                                          "domains.one.train=mc.jsonl"};
     static const char *const empty[] = {"domains.one.valid=empty.jsonl"};
     static const char *const same[] = {"domains.one.valid=a.jsonl",
                                        "train.max_steps=1"};
@@ -273,9 +275,19 @@ static void bad_validation_sets(void **state)
     fixture_open(&f);
     write_text(&f, "r.yaml", RECIPE("out"));
     write_text(&f, "empty.jsonl", "\n\n");
+    write_text(&f, "mc.jsonl",
+               "{\"question\": \"ab\", \"choices\": [\"c\", \"d\"], \"answer\": 0}\n");
     assert_int_equal(
         run(&f, &(struct child){.recipe = "r.yaml", .set = empty, .n_set = 1}),
         -ARTEL_EFORMAT);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                                 .set = choices + i,
+                                                 .n_set = 1,
+                                                 .notes = "notes"}),
+                         -ARTEL_EFORMAT);
+        assert_true(said(&f, "notes", "row 1 has no answer to learn"));
+    }
     assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
                                              .set = same,
                                              .n_set = 2,
@@ -306,9 +318,9 @@ static void too_little_memory_is_refused_with_numbers(void **state)
 static void the_best_weights_are_kept_and_patience_ends(void **state)
 {
     /* A rate at which the toy gets worse after some steps. */
-    static const char *const set[] = {
-        "train.learning_rate=0.3", "train.epochs=10", "train.eval_steps=2",
-        "train.early_stopping_patience=2", "method=single"};
+    const char *set[] = {"train.learning_rate=0.3", "train.epochs=10",
+                         "train.eval_steps=2", "train.early_stopping_patience=2",
+                         "method=single"};
     struct fixture f;
     json_t *root, *summary;
     json_int_t steps, best;
@@ -325,6 +337,61 @@ static void the_best_weights_are_kept_and_patience_ends(void **state)
     best = json_integer_value(json_object_get(summary, "best_step"));
     assert_int_equal(steps, best + 4);
     json_decref(root);
+    /* with more patience it goes on from there */
+    set[3] = "train.early_stopping_patience=0";
+    assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                             .set = set,
+                                             .n_set = 5,
+                                             .only = "expert-one",
+                                             .changes = CHANGES_SAFE}),
+                     0);
+    root = read_json(&f, "out/train/expert-one/stage.json");
+    summary = json_object_get(root, "summary");
+    assert_false(json_is_true(json_object_get(summary, "early_stopped")));
+    assert_int_equal(json_integer_value(json_object_get(summary, "steps")), 60);
+    json_decref(root);
+    fixture_close(&f);
+}
+
+/* A best checkpoint of a past that was given up lies beside that of this one. */
+static void the_best_is_found_by_its_step(void **state)
+{
+    static const char *const early[] = {"train.learning_rate=0.1", "train.epochs=4",
+                                        "train.eval_steps=2", "method=single",
+                                        "train.lr_scheduler=constant"};
+    static const char *const late[] = {"output=late", "train.epochs=4",
+                                       "train.eval_steps=2", "method=single"};
+    struct fixture f;
+    json_t *root;
+    char command[400];
+    json_int_t best;
+
+    (void)state;
+    fixture_open(&f);
+    write_text(&f, "r.yaml", RECIPE("out"));
+    assert_int_equal(
+        run(&f, &(struct child){.recipe = "r.yaml", .set = late, .n_set = 4}), 0);
+    assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                             .set = early,
+                                             .n_set = 5,
+                                             .stop_stage = "expert-one",
+                                             .stop_step = 21}),
+                     -ARTEL_ESTOPPED);
+    snprintf(command, sizeof(command),
+             "cd %s && cp -r late/train/expert-one/best/* out/train/expert-one/best/",
+             f.folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(run(&f, &(struct child){.recipe = "r.yaml",
+                                             .set = early,
+                                             .n_set = 5,
+                                             .notes = "notes"}),
+                     0);
+    assert_false(said(&f, "notes", "the best checkpoint is gone"));
+    root = read_json(&f, "out/train/expert-one/stage.json");
+    best = json_integer_value(
+        json_object_get(json_object_get(root, "summary"), "best_step"));
+    json_decref(root);
+    assert_true(best > 0 && best < 24);
     fixture_close(&f);
 }
 
@@ -514,6 +581,7 @@ int main(void)
         cmocka_unit_test(bad_validation_sets),
         cmocka_unit_test(too_little_memory_is_refused_with_numbers),
         cmocka_unit_test(the_best_weights_are_kept_and_patience_ends),
+        cmocka_unit_test(the_best_is_found_by_its_step),
         cmocka_unit_test(a_rate_far_too_high_ends_with_exit_7),
         cmocka_unit_test(a_share_is_held_out_for_validation),
         cmocka_unit_test(routers_alone_leave_the_experts),

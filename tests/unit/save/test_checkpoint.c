@@ -108,6 +108,10 @@ static void the_newest_is_the_one_of_the_highest_step(void **state)
         assert_int_equal(write_step(stage, step, 0, NULL), 0);
     assert_int_equal(write_step(stage, 9, 0, NULL), 0); /* R31: by step, not by time */
     newest_is(stage, 11);
+    assert_int_equal(checkpoint_at(&c, stage, 9, NULL), 1);
+    assert_int_equal(c.step, 9);
+    checkpoint_release(&c);
+    assert_int_equal(checkpoint_at(&c, stage, 12, NULL), 0);
     assert_int_equal(count_entries(stage), 4);
     free(none);
     scratch_close(stage);
