@@ -110,12 +110,16 @@ void mask_slopes(float *grad, const struct expert *e, size_t index,
     mask_all(grad, grad, e, index, m, scratch);
 }
 
-void mask_expected(float *to, const float *from, const struct expert *e, float drop)
+void mask_expected(float *to, const float *from, const struct expert *e,
+                   const struct mask *m)
 {
+    /* what was kept was weighed so much in training */
+    const float weight = m->rescale ? 1.0f : 1.0f - m->drop;
+
     if (to != from && e->n_params) /* an identity has none */
         memcpy(to, from, e->n_params * sizeof(*to));
     for (size_t i = 0; i < e->n_layers * N_SITES; i++)
         if (e->lora[i].rank)
-            kernels()->scale(to + (e->lora[i].b - e->params), 1.0f - drop,
+            kernels()->scale(to + (e->lora[i].b - e->params), weight,
                              e->lora[i].rank * e->lora[i].n_out);
 }

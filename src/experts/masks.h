@@ -52,6 +52,7 @@ void mask_params(float *to, const float *from, const struct expert *e, size_t in
 void mask_slopes(float *grad, const struct expert *e, size_t index,
                  const struct mask *m, void *scratch);
 /* TO = FROM with each B weighed by 1 - p. */
-void mask_expected(float *to, const float *from, const struct expert *e, float drop);
+void mask_expected(float *to, const float *from, const struct expert *e,
+                   const struct mask *m);
 
 #endif

@@ -53,7 +53,7 @@ int mixture_wear(struct mixture *m, const struct model_config *c, uint64_t step,
         if (kind == MASK_FIXED)
             mask_params(x->params, m->bare[e], x, e, &mask, m->mask_room);
         else if (kind == MASK_EXPECTED)
-            mask_expected(x->params, m->bare[e], x, rule->drop);
+            mask_expected(x->params, m->bare[e], x, &mask);
         else if (x->n_params)
             memcpy(x->params, m->bare[e], x->n_params * sizeof(*x->params));
     }

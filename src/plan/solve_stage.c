@@ -105,7 +105,7 @@ static int read_rows(struct solver *v, const struct corpus *c, struct artel_erro
     const size_t room = options_of(v->job).max_rows;
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && i < corpus_count(c); i++) {
+    for (size_t i = 0; i < corpus_count(c); i++) {
         const struct example *e = corpus_at(c, i);
         const size_t n = e->pool_first + e->pool_n;
         const float *there = v->disk ? kept_inputs_find(v->disk, e) : NULL;
@@ -114,6 +114,8 @@ static int read_rows(struct solver *v, const struct corpus *c, struct artel_erro
             continue;
         if (v->n_laid == BLOCK_ROWS || (!there && v->block.n_rows + n > room))
             rc = read_block(v, err);
+        if (rc < 0)
+            return rc;
         v->tokens += n;
         v->laid[v->n_laid++] = there;
         if (there)
@@ -127,7 +129,7 @@ static int read_rows(struct solver *v, const struct corpus *c, struct artel_erro
                                                        .expert = -1};
         v->block.n_rows += n;
     }
-    return rc < 0 ? rc : read_block(v, err);
+    return read_block(v, err);
 }
 
 static int read_text(struct solver *v, const struct corpus *c, struct artel_error *err)

@@ -257,6 +257,8 @@ int trainer_open(struct artel_trainer **out, const struct artel_model *model,
     mixture_hold(mixture);
     carve(t, &t->arena, trained);
     if (relay_init(&t->relay)) {
+        mixture_let_go(mixture);
+        mixture_bare(mixture);
         arena_release(&t->arena);
         free(t);
         return error_nomem(err, sizeof(t->relay));

@@ -145,9 +145,14 @@ static void a_mask_is_a_function_of_its_place(void **state)
     m = (struct mask){.drop = 0.0f, .seed = 3};
     mask_params(two, e.params, &e, 2, &m, room);
     assert_memory_equal(two, e.params, n);
-    mask_expected(two, e.params, &e, 0.25f);
+    m = (struct mask){.drop = 0.25f};
+    mask_expected(two, e.params, &e, &m);
     assert_true(two[0] == e.params[0]);
     assert_near(two[e.lora[0].b - e.params], 0.75f * e.lora[0].b[0], 1e-6);
+    /* weighed by 1 / (1 - p) in training, it is what was learnt that is expected */
+    m.rescale = true;
+    mask_expected(two, e.params, &e, &m);
+    assert_memory_equal(two, e.params, n);
     free(one);
     free(two);
     free(room);
