@@ -52,15 +52,17 @@ static int copy_objects(FILE *to, const struct corpus *c, const struct map *map,
                         const char *path, size_t n_rows, struct artel_error *err)
 {
     const size_t total = corpus_count(c);
+    size_t written = 0; /* the last row, counted from 1 */
     json_t *root = NULL;
     int rc = json_parse(&root, (const char *)map->data, map->size, path, 0, err);
 
     for (size_t i = 0; rc == 0 && i < total; i++) {
-        const json_t *row = json_array_get(root, corpus_at(c, i)->row - 1);
+        const size_t at = corpus_at(c, i)->row;
+        const json_t *row = json_array_get(root, at - 1);
 
-        if (!row || !is_picked(i, n_rows, total) ||
-            (i && corpus_at(c, i)->row == corpus_at(c, i - 1)->row))
+        if (!row || !is_picked(i, n_rows, total) || at == written)
             continue;
+        written = at;
         json_dumpf(row, to, JSON_COMPACT);
         fputc('\n', to);
     }
