@@ -19,6 +19,9 @@ TITLES = {"single": "single (told the domain)", "single-twice": "single, two epo
           "router-only": "moa router_only", "res-bare": "modula-res without residual"}
 # What was trained again in another way: the first, as the tables have it, and the other.
 VARIANTS = {"-2": ("seed 1", "seed 2"), "-longer": ("one epoch", "three epochs")}
+WHOLE = ["base", "mixed", "moa", "modula-res", "slim"]
+whole = False  # is the table that is being made one of whole sets?
+SENT = [n for n in METHODS if not n.startswith("single")]  # those that find the expert out
 GENERAL = ["mmlu", "piqa", "winogrande", "wikitext2"]
 
 
@@ -34,11 +37,21 @@ def load(name):
     return json.load(open(path)) if os.path.exists(path) else None
 
 
-def most(kind, name):
-    """KIND.ROWS/NAME with the most rows."""
+def counts_of(kind):
+    """Numbers of rows that anything is measured with, the most first."""
     counts = [d[len(kind) + 1:] for d in os.listdir(folder) if d.startswith(kind + ".")]
-    counts.sort(key=lambda n: math.inf if n == "all" else int(n), reverse=True)
-    return next(filter(None, (load(f"{kind}.{n}/{name}") for n in counts)), None)
+    return sorted(counts, key=lambda n: math.inf if n == "all" else int(n), reverse=True)
+
+
+def most(kind, name):
+    """KIND.ROWS/NAME: every row in the tables of whole sets; in others with the rows that most
+    methods are measured with, or as many as there are where NAME is not among those."""
+    if whole:
+        return load(f"{kind}.all/{name}")
+    counts = counts_of(kind)
+    usual = max(counts, default=None,
+                key=lambda n: sum(os.path.exists(f"{folder}/{kind}.{n}/{m}.json") for m in METHODS))
+    return next(filter(None, (load(f"{kind}.{n}/{name}") for n in [usual] + counts)), None)
 
 
 def measured(kind, name):
@@ -122,7 +135,7 @@ def perplexity():
         names = list(d)
     return rows and table(["method"] + names + ["geometric mean", "rows a domain", "parameters",
                                                 "tokens", "core minutes"], rows) + \
-        missing(likelihoods(), METHODS)
+        missing(likelihoods(), WHOLE if whole else METHODS)
 
 
 def of_rows(name, counts, usual):
@@ -141,7 +154,7 @@ def score():
                     [percent(mean([v["score"] for v in d.values() if v["score"] is not None]))])
     names = [f"{k} ({v})" for k, v in (usual or {}).items()]
     return rows and table(["method"] + names + ["mean"], rows) + \
-        missing(all_measured("score"), METHODS)
+        missing(all_measured("score"), WHOLE if whole else METHODS)
 
 
 def routing():
@@ -154,8 +167,8 @@ def routing():
                     [percent(m["routing_accuracy"], 2), number(m.get("gate_entropy"), 2)])
         names = list(d)
     return rows and table(["method"] + names + ["all", "entropy of gates"], rows) + \
-        missing(likelihoods(), ["moa", "router-only", "ridge", "classifier", "arrow", "modula-flan",
-                                "modula-res"])
+        missing(likelihoods(), ["moa", "modula-res"] if whole else
+                ["moa", "router-only", "ridge", "classifier", "arrow", "modula-flan", "modula-res"])
 
 
 def confusion(method):
@@ -197,7 +210,7 @@ def general_head(counts):
 
 def general():
     rows, head = [], {}
-    for n in METHODS:
+    for n in all_measured("general", METHODS if not whole else WHOLE):
         cells, counts = general_cells("", n)
         head = head or counts
         for is_base, row in cells.items():
@@ -206,7 +219,7 @@ def general():
                     f"{counts.get('wikitext2', '–')} windows)"
                 rows.append([title(n) + fewer] + row)
     return rows and table(["method"] + general_head(head), rows) + \
-        missing(all_measured("general"), [n for n in METHODS if not n.startswith("single")])
+        missing(all_measured("general"), WHOLE if whole else SENT)
 
 
 def identity(prefix=""):
@@ -231,14 +244,16 @@ def ood():
                      percent(b.get("json_name")), percent(b["score"]), rows_of(m)])
     return rows and table(["method", "svamp: perplexity", "number right", "bfcl: perplexity",
                            "is JSON", "name right", "all right", "rows"], rows) + \
-        missing(all_measured("general"), [n for n in METHODS if not n.startswith("single")])
+        missing(all_measured("general"), WHOLE if whole else SENT)
 
 
 def variants(end):
     names = [n + s for n in METHODS for s in ("", end) if measured("perplexity", n + end)]
     rows = []
     for n in names:
-        m = measured("perplexity", n)
+        again = n if n.endswith(end) else n + end
+        count = next(c for c in counts_of("perplexity") if load(f"perplexity.{c}/{again}"))
+        m = load(f"perplexity.{count}/{n}")["methods"][-1]
         d = m["domains"]
         rows.append([title(n) if n.endswith(end) else f"{title(n)}, {VARIANTS[end][0]}"] +
                     [number(v["perplexity"]) for v in d.values()] +
@@ -318,6 +333,15 @@ def grown_routing():
                            "strategyqa routed right", "its perplexity"], rows)
 
 
+def of_whole_sets(make):
+    global whole
+    whole = True
+    try:
+        return make()
+    finally:
+        whole = False
+
+
 def main():
     made = {"perplexity": perplexity, "score": score, "routing": routing,
             "confusion": lambda: confusion("moa"),
@@ -326,6 +350,8 @@ def main():
             "identity-stress": lambda: identity("stress-"), "ood": ood, "seeds": lambda: variants("-2"),
             "longer": lambda: variants("-longer"), "stress": stress, "grown": grown,
             "grown-domains": grown_domains, "grown-routing": grown_routing}
+    for name in ("perplexity", "score", "routing", "general", "ood"):
+        made["whole-" + name] = lambda make=made[name]: of_whole_sets(make)
     text, at, out = open(doc).read().split("\n"), 0, []
     while at < len(text):
         out.append(text[at])
