@@ -520,9 +520,9 @@ ARTEL_API int artel_add(char **json, const char *path, const char *name,
                         const struct artel_train_options *o, struct artel_error *err);
 /*
  * Take a domain out of the mixture at PATH: its expert and its row of every router.
- * *JSON has "removed", "others_unchanged", and of each domain that stays its "name" and
- * "digest_before" and "digest_after" of its expert's file. ARTEL_EUSAGE for a name that
- * the mixture does not have (the nearest is named) and for the last domain.
+ * *JSON has "removed", "others_unchanged", and "domains" that stay as of artel_add(),
+ * measured before anything is written: stopped until then, the mixture is as it was.
+ * ARTEL_EUSAGE for a name that it has not (the nearest is named) and for the last domain.
  */
 ARTEL_API int artel_remove(char **json, const char *path, const char *name,
                            const struct artel_train_options *o,

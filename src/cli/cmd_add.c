@@ -48,21 +48,25 @@ static double real_of(const json_t *o, const char *key)
     return json_number_value(json_object_get(o, key));
 }
 
-static void print_report(const json_t *r)
+/* The other domains: the bytes of their experts, and how well they do. */
+static void print_domains(const json_t *r)
 {
-    const json_t *const cost = json_object_get(r, "cost");
-    const json_t *const all = json_object_get(r, "everything_anew");
-    static const char *const keys[] = {"parameters", "tokens", "steps", "seconds"};
+    const json_t *const domains = json_object_get(r, "domains");
     const json_t *d;
     size_t i;
 
-    printf("%-12s %14s %14s\n", "", "this call", "all anew");
-    for (i = 0; i < 4; i++)
-        printf("%-12s %14.0f %14.0f\n", keys[i], real_of(cost, keys[i]),
-               real_of(all, keys[i]));
-    printf("\n%-20s %-10s %10s %10s %21s %9s %9s\n", "domain", "expert", "ppl before",
-           "after", "change, 95 %", "routed", "after");
-    json_array_foreach(json_object_get(r, "domains"), i, d)
+    printf("%-20s %-10s %-17s %s\n", "expert", "its file", "SHA-256 before", "after");
+    json_array_foreach(domains, i, d)
+    {
+        printf("%-20s %-10s %-17.16s %.16s\n",
+               json_string_value(json_object_get(d, "name")),
+               json_is_true(json_object_get(d, "unchanged")) ? "unchanged" : "CHANGED",
+               json_string_value(json_object_get(d, "digest_before")),
+               json_string_value(json_object_get(d, "digest_after")));
+    }
+    printf("\n%-20s %10s %10s %21s %9s %9s\n", "domain", "ppl before", "after",
+           "change, 95 %", "routed", "after");
+    json_array_foreach(domains, i, d)
     {
         const json_t *const interval = json_object_get(d, "ci95");
         char change[32];
@@ -70,15 +74,34 @@ static void print_report(const json_t *r)
         snprintf(change, sizeof(change), "[%+.4f, %+.4f]",
                  json_number_value(json_array_get(interval, 0)),
                  json_number_value(json_array_get(interval, 1)));
-        printf("%-20s %-10s %10.4f %10.4f %21s %7.1f %% %7.1f %%\n",
+        printf("%-20s %10.4f %10.4f %21s %7.1f %% %7.1f %%\n",
                json_string_value(json_object_get(d, "name")),
-               json_is_true(json_object_get(d, "unchanged")) ? "unchanged" : "CHANGED",
                real_of(d, "perplexity_before"), real_of(d, "perplexity_after"), change,
                100 * real_of(d, "routing_before"), 100 * real_of(d, "routing_after"));
     }
-    printf("\n%s\n", json_is_true(json_object_get(r, "others_unchanged"))
-                         ? "No byte of the other experts has changed."
-                         : "Other experts have changed.");
+    printf("\n");
+}
+
+static const char *bytes_changed(const json_t *r)
+{
+    return json_is_true(json_object_get(r, "others_unchanged"))
+               ? "No byte of the other experts has changed."
+               : "Other experts have changed.";
+}
+
+static void print_report(const json_t *r)
+{
+    static const char *const keys[] = {"parameters", "tokens", "steps", "seconds"};
+    const json_t *const cost = json_object_get(r, "cost");
+    const json_t *const all = json_object_get(r, "everything_anew");
+
+    printf("%-12s %14s %14s\n", "", "this call", "all anew");
+    for (size_t i = 0; i < 4; i++)
+        printf("%-12s %14.0f %14.0f\n", keys[i], real_of(cost, keys[i]),
+               real_of(all, keys[i]));
+    printf("\n");
+    print_domains(r);
+    printf("%s\n", bytes_changed(r));
 }
 
 static int add(struct addition *a, const char *path, const struct common *c,
@@ -166,32 +189,24 @@ int cmd_add(int argc, char **argv)
 
 static void print_removal(const json_t *r, const char *path)
 {
-    const json_t *d;
-    size_t i;
-
-    printf("%-20s %-10s %s\n", "domain", "expert", "its file, before and after");
-    json_array_foreach(json_object_get(r, "domains"), i, d) printf(
-        "%-20s %-10s %s\n%-31s %s\n", json_string_value(json_object_get(d, "name")),
-        json_is_true(json_object_get(d, "unchanged")) ? "unchanged" : "CHANGED",
-        json_string_value(json_object_get(d, "digest_before")), "",
-        json_string_value(json_object_get(d, "digest_after")));
-    printf("\n%s is no longer in %s. %s\n",
-           json_string_value(json_object_get(r, "removed")), path,
-           json_is_true(json_object_get(r, "others_unchanged"))
-               ? "No byte of the other experts has changed."
-               : "Other experts have changed.");
+    print_domains(r);
+    printf("%s is no longer in %s. %s\n",
+           json_string_value(json_object_get(r, "removed")), path, bytes_changed(r));
 }
 
 static int take_out(const struct words *words, const struct common *c,
-                    const struct artel_train_options *to)
+                    const struct artel_train_options *to, struct training *t)
 {
     struct artel_error err = {0};
     char *json = NULL;
     json_t *report;
     int rc = 0;
 
-    if (artel_remove(&json, words->at[0], words->at[1], to, &err) < 0)
+    if (artel_remove(&json, words->at[0], words->at[1], to, &err) < 0) {
+        progress_clear(&t->progress);
         return report_error(&err);
+    }
+    progress_clear(&t->progress);
     report = json_loads(json, 0, NULL);
     if (!json_takes_stdout(c))
         print_removal(report, words->at[0]);
@@ -209,8 +224,8 @@ int cmd_remove(int argc, char **argv)
         .usage = "MIXTURE NAME",
         .about =
             "Takes a domain out: its expert and its row of every router. The other "
-            "experts and rows stay as they are, and the digests of their files are "
-            "shown before and after.",
+            "experts and rows stay as they are: shown by the digests of their files "
+            "and by how well they do, before and after.",
         .examples = "  artel remove runs/eight/moa legal\n",
         .min_words = 2,
         .max_words = 2};
@@ -218,18 +233,20 @@ int cmd_remove(int argc, char **argv)
     struct common c = {0};
     struct training t;
     struct words words;
+    bool quiet = false;
     int rc = 0;
 
     artel_train_options_default(&to);
+    option_flag(&o, "quiet", &quiet, "warnings and errors alone");
     common_options(&o, &c);
     if (!options_parse(&o, argc, argv, &words, &rc))
         return rc;
     if ((rc = json_check_target("remove", c.json, words.at, 1)) ||
         (rc = common_start(&c)))
         return rc;
-    training_init(&t, true);
+    training_init(&t, quiet);
     set_options(&to, &c, &t);
-    rc = take_out(&words, &c, &to);
+    rc = take_out(&words, &c, &to, &t);
     training_release(&t);
     return rc;
 }

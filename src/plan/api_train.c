@@ -110,12 +110,9 @@ static json_t *cost_json(const struct grow_cost *c)
                      "seconds", c->seconds);
 }
 
-static json_t *report_json(const struct grow_report *r)
+/* The other domains, before and after. */
+static json_t *domains_json(const struct grow_report *r)
 {
-    json_t *const root =
-        json_pack("{s:s, s:s, s:o, s:o, s:b}", "path", r->path, "name", r->name, "cost",
-                  cost_json(&r->cost), "everything_anew", cost_json(&r->everything),
-                  "others_unchanged", r->others_unchanged);
     json_t *const domains = json_array();
 
     for (size_t i = 0; i < r->n_domains; i++) {
@@ -131,8 +128,15 @@ static json_t *report_json(const struct grow_report *r)
                       "ci95", d->change_low, d->change_high, "routing_before",
                       d->routing_before, "routing_after", d->routing_after));
     }
-    json_object_set_new(root, "domains", domains);
-    return root;
+    return domains;
+}
+
+static json_t *report_json(const struct grow_report *r)
+{
+    return json_pack("{s:s, s:s, s:o, s:o, s:b, s:o}", "path", r->path, "name", r->name,
+                     "cost", cost_json(&r->cost), "everything_anew",
+                     cost_json(&r->everything), "others_unchanged", r->others_unchanged,
+                     "domains", domains_json(r));
 }
 
 int artel_add(char **json, const char *path, const char *name, const char *adapter,
@@ -157,23 +161,11 @@ int artel_add(char **json, const char *path, const char *name, const char *adapt
     return *json ? 0 : error_nomem(err, 0);
 }
 
-/* The domains that stayed, and that they did. */
 static json_t *removal_json(const struct grow_report *r)
 {
-    json_t *const root = json_pack("{s:s, s:s, s:b}", "path", r->path, "removed",
-                                   r->name, "others_unchanged", r->others_unchanged);
-    json_t *const domains = json_array();
-
-    for (size_t i = 0; i < r->n_domains; i++) {
-        const struct grow_domain *const d = &r->domains[i];
-
-        json_array_append_new(
-            domains, json_pack("{s:s, s:s, s:s, s:b}", "name", d->name, "digest_before",
-                               d->digest_before, "digest_after", d->digest_after,
-                               "unchanged", d->unchanged));
-    }
-    json_object_set_new(root, "domains", domains);
-    return root;
+    return json_pack("{s:s, s:s, s:b, s:o}", "path", r->path, "removed", r->name,
+                     "others_unchanged", r->others_unchanged, "domains",
+                     domains_json(r));
 }
 
 int artel_remove(char **json, const char *path, const char *name,

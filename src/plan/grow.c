@@ -327,8 +327,11 @@ static int add_all(struct add *a, struct artel_error *err)
 {
     int rc = add_begin(a, err);
 
+    a->rows.seed = a->recipe->train.seed;
+    a->rows.run = &a->who.o->run;
     if (rc == 0)
-        rc = grow_rows_open(&a->rows, &a->file, a->recipe, a->job.model, err);
+        rc = grow_rows_open(&a->rows, a->report, &a->file, a->recipe->train.cutoff_len,
+                            a->job.model, err);
     if (rc == 0)
         rc = grow_measure(a->report, &a->rows, &a->file, a->job.model, true, err);
     if (rc == 0)

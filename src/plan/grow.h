@@ -69,8 +69,9 @@ int run_add(const char *path, const char *name, const char *adapter, const char 
             struct artel_error *err);
 
 /* Take NAME out: its row of every router and its place; its folder is removed where it
- * lies inside the mixture's. The other experts and rows stay as they are, and REPORT's
- * domains, which are those others, prove it by digests; it has no costs. */
+ * lies inside the mixture's. The other experts and rows stay as they are: REPORT's domains,
+ * which are those others, have digests and measurements as after run_add(); it has no
+ * costs. Stopped while it measures, nothing has changed. */
 int run_remove(const char *path, const char *name, const struct grow_options *o,
                struct grow_report *report, struct artel_error *err);
 

@@ -34,25 +34,35 @@ static char *measured_path(const struct mixture_file *f, const struct domain_not
     return d->train && access(d->train, R_OK) == 0 ? strdup(d->train) : NULL;
 }
 
-int grow_rows_open(struct grow_rows *g, const struct mixture_file *f,
-                   const struct recipe *r, const struct artel_model *model,
-                   struct artel_error *err)
+/* After growing the universal expert's notes stand one further. */
+static const struct domain_notes *notes_named(const struct mixture_file *f,
+                                              const char *name)
+{
+    size_t i = 0;
+
+    while (strcmp(mixture_file_text(f, i)->name, name) != 0)
+        i++;
+    return mixture_file_text(f, i);
+}
+
+int grow_rows_open(struct grow_rows *g, const struct grow_report *report,
+                   const struct mixture_file *f, size_t cutoff_len,
+                   const struct artel_model *model, struct artel_error *err)
 {
     const size_t context = model->weights->config.context;
-    struct corpus_options o = {.max_rows = MEASURED_ROWS,
-                               .cutoff_len = r->train.cutoff_len,
-                               .skip_bad = MEASURED_ROWS};
+    struct corpus_options o = {
+        .max_rows = MEASURED_ROWS, .cutoff_len = cutoff_len, .skip_bad = MEASURED_ROWS};
     int rc = 0;
 
     if (context && o.cutoff_len > context)
         o.cutoff_len = context;
-    *g = (struct grow_rows){.n = mixture_file_texts(f), .seed = r->train.seed};
+    g->n = report->n_domains;
     g->of = calloc(g->n + 1, sizeof(*g->of));
     g->before = calloc(g->n + 1, sizeof(*g->before));
     if (!g->of || !g->before)
         return error_nomem(err, g->n * sizeof(*g->of));
     for (size_t i = 0; rc == 0 && i < g->n; i++) {
-        char *path = measured_path(f, mixture_file_text(f, i));
+        char *path = measured_path(f, notes_named(f, report->domains[i].name));
 
         /* A test file that cannot be read is no reason not to grow. */
         if (path)
@@ -128,6 +138,7 @@ static int measure_one(struct grow_domain *d, struct grow_rows *g, size_t i,
     int rc = rows && out ? 0 : error_nomem(err, n * sizeof(*out));
 
     artel_score_options_default(&o);
+    o.stopped = g->run->stop;
     o.expert = m->mixture->n_routers ? ARTEL_AUTO : expert;
     for (size_t k = 0; rc == 0 && k < n; k++)
         rows[k] = corpus_at(g->of[i], k);
@@ -151,7 +162,15 @@ int grow_measure(struct grow_report *report, struct grow_rows *g,
                  struct artel_error *err)
 {
     struct artel_mixture m = {.model = model, .file = *f, .mixture = &f->mixture};
+    const struct run_progress p = {.event = RUN_NOTE,
+                                   .stage = "",
+                                   .seconds_left = -1,
+                                   .message = before ? "measuring the other domains"
+                                                     : "measuring them again"};
     int rc = 0;
+
+    if (g->run->progress)
+        g->run->progress(g->run->user, &p);
 
     for (size_t i = 0; rc == 0 && i < report->n_domains; i++) {
         struct grow_domain *d = &report->domains[i];
@@ -161,17 +180,6 @@ int grow_measure(struct grow_report *report, struct grow_rows *g,
             rc = measure_one(d, g, i, &m, expert, before, err);
     }
     return rc;
-}
-
-/* After growing the universal expert's notes stand one further. */
-static const struct domain_notes *notes_named(const struct mixture_file *f,
-                                              const char *name)
-{
-    size_t i = 0;
-
-    while (strcmp(mixture_file_text(f, i)->name, name) != 0)
-        i++;
-    return mixture_file_text(f, i);
 }
 
 int grow_digests(struct grow_report *report, const struct mixture_file *f, bool before,

@@ -27,15 +27,17 @@ int grow_recipe(struct recipe **out, const struct mixture_file *f,
 
 /* Rows on which the old domains are measured. */
 struct grow_rows {
-    size_t n;
+    size_t n;           /* the report's domains */
     struct corpus **of; /* (n) NULL: no text */
     double *
         *before; /* (n) of each row's answer before, negative log-likelihood; or NULL */
-    uint64_t seed; /* of the resamples */
+    uint64_t seed;                 /* of the resamples */
+    const struct run_options *run; /* whom to tell, and when to stop; borrowed */
 };
-int grow_rows_open(struct grow_rows *g, const struct mixture_file *f,
-                   const struct recipe *r, const struct artel_model *model,
-                   struct artel_error *err);
+/* Those of REPORT's domains, cut to CUTOFF_LEN tokens. G's SEED and RUN are set before. */
+int grow_rows_open(struct grow_rows *g, const struct grow_report *report,
+                   const struct mixture_file *f, size_t cutoff_len,
+                   const struct artel_model *model, struct artel_error *err);
 void grow_rows_close(struct grow_rows *g);
 /* Perplexity and routing of each old domain under F (loaded) into REPORT, as BEFORE or
  * after; the change comes with the latter. */
@@ -53,6 +55,8 @@ void grow_costs(struct grow_report *report, const struct mixture_file *f,
 /* Does the stage that teaches the routers teach experts too? */
 bool grow_moves_experts(const struct job *job);
 
+/* An expert's folder in F's goes; one that lies elsewhere stays. */
+void grow_drop_folder(const struct mixture_file *f, const char *folder);
 /* F with the new expert in its mixture to disk. */
 int grow_write(struct mixture_file *f, const struct job *job, const json_t *expert,
                const json_t *router, struct artel_error *err);

@@ -20,7 +20,7 @@ static bool lies_within(const char *folder)
     return strncmp(folder, "..", 2) != 0 && *folder != '/';
 }
 
-static void drop_folder(const struct mixture_file *f, const char *folder)
+void grow_drop_folder(const struct mixture_file *f, const char *folder)
 {
     char *path = folder && lies_within(folder) ? path_join(f->folder, folder) : NULL;
     char *slash;
@@ -212,164 +212,9 @@ int grow_write(struct mixture_file *f, const struct job *job, const json_t *expe
         rc = mixture_file_write(f, err);
     for (size_t i = 0; old && i < n_old; i++) {
         if (rc == 0)
-            drop_folder(f, old[i]);
+            grow_drop_folder(f, old[i]);
         free(old[i]);
     }
     free(old);
-    return rc;
-}
-
-/* ---- removing ---- */
-
-static int find_domain(size_t *out, const struct mixture_file *f, const char *name,
-                       struct artel_error *err)
-{
-    const char **names = calloc(f->n_domains + 1, sizeof(*names));
-    const char *near;
-    char shown[200];
-
-    if (!names)
-        return error_nomem(err, f->n_domains * sizeof(*names));
-    for (size_t i = 0; i < f->n_domains; i++) {
-        names[i] = f->domains[i].name;
-        if (!strcmp(names[i], name)) {
-            *out = i;
-            free(names);
-            return 0;
-        }
-    }
-    near = nearest_name(name, names, f->n_domains);
-    free(names);
-    escape_text(shown, sizeof(shown), name, strnlen(name, 80));
-    return error_set(
-        err, ARTEL_EUSAGE, "ADD05", "name", "the mixture has no domain '%s'%s%s%s",
-        shown, near ? ": did you mean '" : "", near ? near : "", near ? "'?" : "");
-}
-
-static void take_notes(struct mixture_file *f, struct domain_notes *out, size_t i)
-{
-    *out = f->domains[i];
-    memmove(&f->domains[i], &f->domains[i + 1],
-            (f->n_domains - 1 - i) * sizeof(*f->domains));
-    f->n_domains--;
-}
-
-/* What made NAME's expert is no part of the mixture any more. */
-static void forget_stages(struct mixture_file *f, const char *name)
-{
-    static const char *const kinds[] = {"expert", "res"};
-    json_t *stages = json_object_get(f->training, "stages");
-    char key[EXPERT_NAME_MAX + 16];
-
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        snprintf(key, sizeof(key), "%s-%s", kinds[i], name);
-        json_object_del(stages, key);
-    }
-}
-
-static int remove_one(struct mixture_file *f, const char *name, struct artel_error *err)
-{
-    struct domain_notes gone;
-    size_t i = 0;
-    int expert, rc = find_domain(&i, f, name, err);
-
-    if (rc < 0)
-        return rc;
-    expert = mixture_find(&f->mixture, name);
-    if (expert < 0)
-        return error_set(err, ARTEL_EFORMAT, "MIX02", name,
-                         "the mixture has no expert of this domain");
-    if (f->n_domains == 1)
-        return error_set(err, ARTEL_EUSAGE, "ADD06", "name",
-                         "'%s' is the only domain: remove the folder instead", name);
-    rc = mixture_remove(&f->mixture, (size_t)expert, err);
-    if (rc < 0)
-        return rc;
-    forget_stages(f, name);
-    take_notes(f, &gone, i);
-    rc = mixture_file_write(f, err);
-    if (rc == 0) {
-        char *sample = gone.sample ? path_join(f->folder, gone.sample) : NULL;
-
-        drop_folder(f, gone.folder);
-        if (sample)
-            unlink(sample);
-        free(sample);
-    }
-    domain_notes_release(&gone);
-    return rc;
-}
-
-/* The domains that stay, with the digests of their experts' files. */
-static int report_others(struct grow_report *report, const struct mixture_file *f,
-                         const char *name, struct artel_error *err)
-{
-    report->path = strdup(f->folder);
-    report->domains = calloc(f->n_domains + 1, sizeof(*report->domains));
-    if (!report->path || !report->domains)
-        return error_nomem(err, f->n_domains * sizeof(*report->domains));
-    snprintf(report->name, sizeof(report->name), "%s", name);
-    for (size_t i = 0; i < f->n_domains; i++) {
-        struct grow_domain *d = &report->domains[report->n_domains];
-
-        if (!strcmp(f->domains[i].name, name))
-            continue;
-        snprintf(d->name, sizeof(d->name), "%s", f->domains[i].name);
-        d->text = "";
-        report->n_domains++;
-    }
-    return grow_digests(report, f, true, err);
-}
-
-/* PATH's mixture in F, first without its base and then, to write it, with MODEL. */
-static int open_to_remove(struct mixture_file *f, struct artel_model **model,
-                          struct run_lock *lock, const char *path, const char *name,
-                          const struct grow_options *o, struct artel_error *err)
-{
-    char *folder = NULL;
-    size_t unused;
-    int rc = mixture_file_open(f, path, NULL, false, err);
-
-    if (rc == 0)
-        rc = grow_check_method(f, err);
-    if (rc == 0)
-        rc = find_domain(&unused, f, name, err);
-    if (rc == 0)
-        rc = grow_lock(lock, f->folder, err);
-    if (rc == 0)
-        rc = model_open(model, o->model ? o->model : f->base_path, err);
-    if (rc == 0)
-        rc = copy(&folder, f->folder, err);
-    if (rc == 0) {
-        mixture_file_release(f);
-        rc = mixture_file_open(f, folder, *model, o->run.force, err);
-    }
-    free(folder);
-    return rc;
-}
-
-int run_remove(const char *path, const char *name, const struct grow_options *o,
-               struct grow_report *report, struct artel_error *err)
-{
-    struct mixture_file f = {0};
-    struct artel_model *model = NULL;
-    struct run_lock lock = RUN_LOCK_NONE;
-    int rc;
-
-    *report = (struct grow_report){0};
-    rc = open_to_remove(&f, &model, &lock, path, name, o, err);
-    if (rc == 0)
-        rc = report_others(report, &f, name, err);
-    if (rc == 0)
-        rc = remove_one(&f, name, err);
-    if (rc == 0)
-        rc = grow_digests(report, &f, false, err);
-    if (rc < 0) {
-        error_in(err, rc, path);
-        grow_report_release(report);
-    }
-    mixture_file_release(&f);
-    model_close(model);
-    run_lock_release(&lock);
     return rc;
 }

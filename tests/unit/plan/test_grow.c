@@ -78,6 +78,8 @@ static int check_removal(const struct act *a, const struct grow_report *r)
     for (size_t i = 0; i < r->n_domains; i++) {
         const struct grow_domain *d = &r->domains[i];
 
+        if (!(d->perplexity_before > 1) || !(d->perplexity_after > 1))
+            return 62;
         if (!strcmp(d->name, a->name) || strlen(d->digest_before) != 64 ||
             strcmp(d->digest_before, d->digest_after) != 0 || !d->unchanged)
             return 61;

@@ -340,7 +340,7 @@ static int child_removes(const struct fixture *f, const char *mixture)
             fprintf(stderr, "child: %s: %s [%s]\n", err.file, err.reason, err.code);
             exit(-rc);
         }
-        rc = r.n_domains == 2 && r.others_unchanged ? 0 : 60;
+        rc = r.n_domains == 3 && r.others_unchanged ? 0 : 60;
         grow_report_release(&r);
         exit(rc);
     }
