@@ -451,13 +451,15 @@ static int choose_sets(struct evaluation *ev, struct found *found,
 }
 
 /* What the numbers depend on beside the mixtures and the rows. */
-static json_t *settings_json(const struct artel_eval_options *o)
+static json_t *settings_json(const struct evaluation *ev)
 {
+    const struct artel_eval_options *const o = ev->o;
+
     return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:I}", "expert",
                      o->expert ? o->expert : "auto", "precision",
                      o->open.precision ? o->open.precision : "auto", "max_rows",
                      (json_int_t)o->max_rows, "general_rows",
-                     (json_int_t)o->general_rows, "max_tokens",
+                     (json_int_t)ev->general_rows, "max_tokens",
                      (json_int_t)o->max_tokens, "cutoff_len", (json_int_t)o->cutoff_len,
                      "generate", o->generate, "seed", (json_int_t)o->seed);
 }
@@ -482,7 +484,7 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
     ev.methods = json_array();
     ev.base_general = calloc(ev.n_general + 1, sizeof(*ev.base_general));
     json_object_set(root, "methods", ev.methods);
-    json_object_set_new(root, "settings", settings_json(o));
+    json_object_set_new(root, "settings", settings_json(&ev));
     if (rc == 0 && (!root || !ev.methods || !ev.base_general))
         rc = error_nomem(err, 0);
     if (rc == 0)

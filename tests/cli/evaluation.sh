@@ -1,0 +1,73 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# What artel eval says of general sets.
+set -u
+work=$(mktemp -d)
+trap 'cd /; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+bad=0
+fail() {
+    echo "$1"
+    bad=1
+}
+# has FILE PATTERN...: each is in FILE
+has() {
+    file=$1
+    shift
+    for pattern; do
+        grep -q -- "$pattern" "$file" || fail "no '$pattern' in: $(head -90 "$file")"
+    done
+}
+quietly() {
+    "$@" >log.txt 2>&1 || fail "$*: exit $?: $(tail -3 log.txt)"
+}
+# changes FILE PATH: change and interval of each general set, of the method at PATH
+changes() {
+    sed -n "\\|\"path\": \"$2\"|,/\"name\"/p" "$1" | sed '1,/"general"/d' | grep '"change"\|^ *[-+0-9.e]*,*$'
+}
+
+# rows DOMAIN ANSWER FIRST LAST
+rows() {
+    i=$3
+    while [ "$i" -lt "$4" ]; do
+        printf '{"messages": [{"role": "user", "content": "%s %d"}, {"role": "assistant", "content": "%s"}]}\n' \
+            "$1" "$i" "$2"
+        i=$((i + 1))
+    done
+}
+for pair in alpha:aa beta:bb; do
+    rows "${pair%:*}" "${pair#*:}" 10 34 >"${pair%:*}.jsonl"
+done
+rows alpha aa 50 54 >test.jsonl
+# of which the experts know every other
+{
+    rows alpha aa 50 54
+    rows beta no 50 54
+} >half.jsonl
+# recipe OUTPUT MODEL METHODS
+recipe() {
+    cat >"$1.yaml" <<END
+model: $TESTS/golden/$2.gguf
+output: $1
+method: $3
+lora: {rank: 4, alpha: 8}
+domains:
+  alpha: {train: alpha.jsonl, test: test.jsonl, score: exact}
+  beta: {train: beta.jsonl}
+general: {later: half.jsonl}
+general_rows: 3
+train: {learning_rate: 2.0e-2, epochs: 3, batch_size: 8, precision: fp32, cutoff_len: 256}
+router: {learning_rate: 3.0e-2}
+END
+    quietly "$ARTEL" train "$1.yaml"
+}
+recipe tied toy-tied '[moa, mixlora]'
+recipe untied toy-untied moa
+evaluate() {
+    quietly "$ARTEL" eval --max-tokens 4 "$@"
+}
+
+# What a recipe says of general rows was used, and is told.
+evaluate tied/moa --keep none --json eval.json
+has eval.json '"general_rows": 3' '"rows": 3'
+exit $bad
