@@ -75,6 +75,14 @@ static int choose_rows(struct asked *a, const struct corpus *c, enum answer_scor
     return rc;
 }
 
+/* From here on the rows' values are how right their answers are. */
+static void count_answers(struct measured *out)
+{
+    out->shares = true;
+    memset(out->value, 0, out->n_rows * sizeof(*out->value));
+    memset(out->weight, 0, out->n_rows * sizeof(*out->weight));
+}
+
 static int judge_one(struct measured *out, struct bleu *bleu, const struct asked *a,
                      size_t i, const char *want, enum answer_score score,
                      struct artel_error *err)
@@ -82,15 +90,20 @@ static int judge_one(struct measured *out, struct bleu *bleu, const struct asked
     const double n = (double)a->n;
     const char *const got = a->answers[i].text;
     const struct answer_verdict v = answer_judge(score, got, want);
-    double f;
+    double f, right;
     int rc = bleu_add(bleu, got, want, err);
 
     if (rc == 0)
         rc = rouge_l(&f, got, want, err);
     if (rc < 0)
         return rc;
+    right = score == ANSWER_ROUGE_L ? f : v.right;
     out->rouge_l += f / n;
-    out->score += (score == ANSWER_ROUGE_L ? f : v.right) / n;
+    out->score += right / n;
+    if (out->shares) {
+        out->value[a->row[i]] = right;
+        out->weight[a->row[i]] = 1;
+    }
     out->json_valid += v.json_valid / n;
     out->json_name += v.json_name / n;
     out->generated_tokens += (double)a->answers[i].n_ids;
@@ -106,6 +119,8 @@ static int judge_all(struct measured *out, const struct asked *a,
     struct bleu bleu = {0};
     int rc = 0;
 
+    if (a->n && score != ANSWER_BLEU) /* which is of all answers together */
+        count_answers(out);
     for (size_t i = 0; rc == 0 && i < a->n; i++)
         rc = judge_one(out, &bleu, a, i, corpus_answer_text(c, a->row[i]), score, err);
     out->n_judged = a->n;

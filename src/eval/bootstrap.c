@@ -74,27 +74,36 @@ int bootstrap_change(struct change *out, const double *after, size_t n_after,
                      const double *before, const double *weight, size_t n,
                      bool perplexity, uint64_t seed, struct artel_error *err)
 {
+    size_t *const row = calloc(n + 1, sizeof(*row)); /* those that have weight */
     const struct sides of = {after, before, weight, n_after, n, perplexity};
     double *const drawn = calloc(BOOTSTRAP_RESAMPLES + n_after, sizeof(*drawn));
     struct sums s = {.after = drawn + BOOTSTRAP_RESAMPLES};
     struct rng rng;
+    size_t n_row = 0;
 
-    if (!drawn)
-        return error_nomem(err, (BOOTSTRAP_RESAMPLES + n_after) * sizeof(*drawn));
+    if (!drawn || !row) {
+        free(drawn);
+        free(row);
+        return error_nomem(err, (BOOTSTRAP_RESAMPLES + n_after + n) * sizeof(*drawn));
+    }
+    for (size_t i = 0; i < n; i++)
+        if (weight[i] > 0)
+            row[n_row++] = i;
     rng_init(&rng, seed, STREAM);
     for (size_t k = 0; k < BOOTSTRAP_RESAMPLES; k++) {
         clear(&s, &of);
-        for (size_t i = 0; i < n; i++)
-            add(&s, &of, rng_below(&rng, (uint32_t)n));
+        for (size_t i = 0; i < n_row; i++)
+            add(&s, &of, row[rng_below(&rng, (uint32_t)n_row)]);
         drawn[k] = difference(&s, &of);
     }
     qsort(drawn, BOOTSTRAP_RESAMPLES, sizeof(*drawn), by_value);
     clear(&s, &of);
-    for (size_t i = 0; i < n; i++)
-        add(&s, &of, i);
+    for (size_t i = 0; i < n_row; i++)
+        add(&s, &of, row[i]);
     *out = (struct change){difference(&s, &of),
                            percentile(drawn, BOOTSTRAP_RESAMPLES, 0.025),
                            percentile(drawn, BOOTSTRAP_RESAMPLES, 0.975)};
     free(drawn);
+    free(row);
     return 0;
 }

@@ -22,7 +22,8 @@ struct change {
 /*
  * Change from BEFORE (n) to AFTER (n_after, n) rows, those of several experts being
  * drawn together and their mean compared. Of shares: the difference of means; with
- * PERPLEXITY: of exp(sum / sum of WEIGHT (n)). Equal seeds give equal numbers.
+ * PERPLEXITY: of exp(sum / sum of WEIGHT (n)). Rows whose weight is 0 are left out. Equal
+ * seeds give equal numbers.
  */
 int bootstrap_change(struct change *out, const double *after, size_t n_after,
                      const double *before, const double *weight, size_t n,

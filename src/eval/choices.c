@@ -292,7 +292,7 @@ static void count(struct measured *out, const struct corpus *c,
 {
     const double *nll = s->nll;
 
-    out->choices = true;
+    out->choices = out->shares = true;
     out->by_length = question_by_length(question_style(corpus_choices(c, 0)->domain));
     for (size_t i = 0; i < out->n_rows; i++) {
         const struct choice_row *const row = corpus_choices(c, i);

@@ -113,7 +113,7 @@ double compared_change(const struct compared *c, size_t i)
         const char *const set = json_string_value(json_array_get(c->general, k));
         const double v = compared_number(compared_set(c, i, "general", set), "change");
 
-        if (!compared_is_share(c, set))
+        if (!compared_is_share(c, set) || !compared_any(c, "general", set, "change"))
             continue;
         if (!isfinite(v))
             return i == c->base ? 0 : (double)NAN;

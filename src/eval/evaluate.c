@@ -141,20 +141,21 @@ static int measure_one(struct measured *out, const struct evaluation *ev,
     return rc < 0 ? rc : measure_kept(out, ev, m, set, &o);
 }
 
-/* The change of R against the base, where both measured the same rows. */
+/* The change of R against the base, where both measured the same rows: of the score where
+ * there is one, which must be a mean over rows (bleu is not), else of perplexity. */
 static int compare(json_t *o, const struct measured *r, const struct measured *base,
                    const struct evaluation *ev)
 {
     struct change change;
     int rc;
 
-    if (!base || base->n_rows != r->n_rows || base->choices != r->choices ||
-        r->n_rows < 2) {
+    if (!base || base->n_rows != r->n_rows || base->shares != r->shares ||
+        (r->n_judged && !r->shares) || (r->shares ? r->n_judged : r->n_rows) < 2) {
         eval_change_json(o, NULL);
         return 0;
     }
     rc = bootstrap_change(&change, r->value, r->n_each ? r->n_each : 1, base->value,
-                          r->weight, r->n_rows, !r->choices, ev->o->seed, ev->err);
+                          r->weight, r->n_rows, !r->shares, ev->o->seed, ev->err);
     if (rc == 0)
         eval_change_json(o, &change);
     return rc;

@@ -95,6 +95,7 @@ static json_t *pack(const struct measured *r)
         json_array_append_new(chosen, json_integer((json_int_t)r->chosen[e]));
     json_object_set_new(o, "chosen", chosen);
     json_object_set_new(o, "qualities", reals(r->judged.quality, JUDGE_QUALITIES));
+    json_object_set_new(o, "shares", json_boolean(r->shares));
     json_object_set_new(o, "value", reals(r->value, values_of(r)));
     if (r->n_each)
         json_object_set_new(o, "each", json_integer((json_int_t)r->n_each));
@@ -175,6 +176,7 @@ static bool take_arrays(struct measured *r, const json_t *o)
 static bool unpack(struct measured *r, const json_t *o)
 {
     const json_t *const each = json_object_get(o, "each");
+    const json_t *const shares = json_object_get(o, "shares");
 
     *r = (struct measured){0};
     if (json_integer_value(json_object_get(o, "format_version")) != FORMAT)
@@ -186,6 +188,7 @@ static bool unpack(struct measured *r, const json_t *o)
     if (each && json_integer_value(each) != (json_int_t)r->n_experts)
         return false;
     r->n_each = each ? r->n_experts : 0;
+    r->shares = shares ? json_is_true(shares) : r->choices; /* once choices alone */
     if (take_arrays(r, o))
         return true;
     measured_release(r);
@@ -339,6 +342,9 @@ int keep_key(char out[DIGEST_SIZE], const char *digest, const struct artel_mixtu
     /* what was kept of several experts before their rows were is of the last one alone */
     if (measures_each(m, o))
         digest_add(d, "each", sizeof("each"));
+    /* and of a general set's answers, the rows' likelihood alone */
+    if (o->in_windows && o->generate && o->score != ANSWER_LOSS)
+        digest_add(d, "shares", sizeof("shares"));
     if (o->judge)
         judge_digest(d, o->judge);
     digest_finish(d, out);

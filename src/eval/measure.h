@@ -45,8 +45,9 @@ struct measured {
     struct judged judged;
     size_t n_each; /* experts measured one after the other, all the above being the mean
                        of theirs; 0: one measurement */
-    double *value; /* (n_each or 1, n_rows) right or wrong, or nll; owned */
-    double *weight; /* (n_rows) answer tokens, or 1; owned */
+    bool shares;   /* VALUE is how right each row is, 0 to 1; else its nll */
+    double *value; /* (n_each or 1, n_rows) owned */
+    double *weight; /* (n_rows) answer tokens; of shares 1, or 0: not asked; owned */
 };
 void measured_release(struct measured *r);
 /* Count a row that a router sent to EXPERT. */

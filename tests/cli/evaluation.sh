@@ -70,4 +70,22 @@ evaluate() {
 # What a recipe says of general rows was used, and is told.
 evaluate tied/moa --keep none --json eval.json
 has eval.json '"general_rows": 3' '"rows": 3'
+
+# A scored set changes by its score: no base knows the answers, the experts half of them.
+evaluate tied/moa --general s=half.jsonl:exact --general-rows 100 --keep kept --json eval.json \
+    --markdown eval.md --html eval.html
+has eval.json '"general_rows": 100' '"score": 0.5' '"change": 0.5' '"score_rows": 8'
+has eval.md 'change, points .* +50 \[+[1-9]'
+has eval.html '+50.0 <small>'
+changes eval.json tied/moa | awk -F: '/change/ { next } { sub(/,/, ""); if ($1 < 0 || $1 > 1) exit 1; n++ }
+    END { exit n != 2 }' || fail "interval: $(changes eval.json tied/moa)"
+touch -d 2001-01-01 kept/*
+evaluate tied/moa --general s=half.jsonl:exact --general-rows 100 --keep kept --json again.json
+cmp -s eval.json again.json || fail "kept results differ: $(diff eval.json again.json)"
+[ -z "$(find kept -newer tied.yaml -name '*.json')" ] || fail "measured twice"
+# Where only some rows are asked, they are the rows; what no row has alone has no change.
+evaluate tied/moa --general s=half.jsonl:yes_no --general b=half.jsonl:bleu --keep none --json eval.json \
+    --markdown eval.md
+[ "$(grep -c '"change": null' eval.json)" = 3 ] || fail "bleu: $(grep '"change"' eval.json)"
+has eval.json '"score_rows": 4'
 exit $bad

@@ -5,6 +5,7 @@
  */
 #include "check.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -111,6 +112,30 @@ static void perplexities_change_by_the_whole(void **state)
     assert_true(c.value == 0 && c.low == 0 && c.high == 0);
 }
 
+/* Rows that were not asked are no rows: neither drawn nor counted. */
+static void rows_without_weight_are_left_out(void **state)
+{
+    enum { N = 24 };
+    double after[2 * N] = {0}, before[2 * N] = {0}, weight[2 * N] = {0};
+    double after_asked[N] = {0}, before_asked[N] = {0}, ones[N];
+    struct change c, asked;
+    struct artel_error err;
+
+    (void)state;
+    for (size_t i = 0; i < N; i++) {
+        after[2 * i + 1] = after_asked[i] = i % 2;
+        before[2 * i + 1] = before_asked[i] = i % 4 == 0;
+        weight[2 * i + 1] = ones[i] = 1;
+    }
+    assert_int_equal(
+        bootstrap_change(&c, after, 1, before, weight, 2 * N, false, 1, &err), 0);
+    assert_int_equal(
+        bootstrap_change(&asked, after_asked, 1, before_asked, ones, N, false, 1, &err),
+        0);
+    assert_near(c.value, 0.25, 0);
+    assert_memory_equal(&c, &asked, sizeof(c));
+}
+
 /* Two experts over the same rows: every resample has both. */
 static void a_mean_of_experts_changes_as_their_mean(void **state)
 {
@@ -182,6 +207,7 @@ static void results_come_back_as_they_were(void **state)
                          .n_experts = 2,
                          .n_routers = 1,
                          .choices = true,
+                         .shares = true,
                          .acc = 1.0 / 3,
                          .judged = {.quality = {2, 1, 0.5, 1.25, 0}, .n = 3},
                          .chosen = chosen,
@@ -200,13 +226,31 @@ static void results_come_back_as_they_were(void **state)
     assert_int_equal(keep_write(&r, folder, "k", &err), 0);
     assert_int_equal(keep_read(&got, folder, "k", &err), 1);
     assert_true(isnan(got.perplexity) && got.acc == r.acc && got.nll == r.nll);
-    assert_true(got.choices && !got.windows && got.n_routed == 9 && got.chosen[1] == 5);
+    assert_true(got.choices && got.shares && !got.windows && got.n_routed == 9 &&
+                got.chosen[1] == 5);
     assert_memory_equal(got.value, value, sizeof(value));
     assert_memory_equal(got.weight, weight, sizeof(weight));
     assert_memory_equal(&got.judged, &r.judged, sizeof(r.judged));
     assert_memory_equal(got.sums, sums, gate_sums_bytes(1, 2));
     measured_release(&got);
     snprintf(path, sizeof(path), "%s/k.json", folder);
+    for (int choices = 0; choices < 2; choices++) {
+        /* what a version wrote that knew no shares but choices */
+        json_t *const o = json_load_file(path, 0, NULL);
+
+        json_object_del(o, "shares");
+        json_object_set_new(o, "choices", json_boolean(choices));
+        assert_int_equal(json_dump_file(o, path, 0), 0);
+        json_decref(o);
+        assert_int_equal(keep_read(&got, folder, "k", &err), 1);
+        assert_int_equal(got.shares, choices);
+        measured_release(&got);
+    }
+    r.choices = false;
+    assert_int_equal(keep_write(&r, folder, "k", &err), 0);
+    assert_int_equal(keep_read(&got, folder, "k", &err), 1);
+    assert_true(got.shares && !got.choices);
+    measured_release(&got);
     f = fopen(path, "w");
     fputs("{\"format_version\": 1, \"rows\": -1}", f);
     fclose(f);
@@ -223,6 +267,7 @@ int main(void)
         cmocka_unit_test(a_question_without_a_gap_is_refused),
         cmocka_unit_test(intervals_cover_what_they_should),
         cmocka_unit_test(perplexities_change_by_the_whole),
+        cmocka_unit_test(rows_without_weight_are_left_out),
         cmocka_unit_test(a_mean_of_experts_changes_as_their_mean),
         cmocka_unit_test(a_judge_is_understood),
         cmocka_unit_test(results_come_back_as_they_were),

@@ -341,6 +341,25 @@ static void a_mean_needs_every_set(void **state)
     compared_release(&c);
 }
 
+/* A set whose change nobody could tell (bleu is of all answers together) hides no other. */
+static void a_set_without_a_change_is_left_out_of_their_mean(void **state)
+{
+    static const char some[] =
+        "{\"methods\": [{\"name\": \"base\", \"general\": {\"a\": {\"score\": 0.5, "
+        "\"perplexity\": 3, \"change\": null}, \"b\": {\"score\": 0.2, \"perplexity\": "
+        "4, \"change\": null}}}, {\"name\": \"moa\", \"general\": {\"a\": {\"score\": "
+        "0.25, \"perplexity\": 2, \"change\": -0.25}, \"b\": {\"score\": 0.3, "
+        "\"perplexity\": 4, \"change\": null}}}]}";
+    struct artel_error err = {0};
+    struct compared c;
+
+    (void)state;
+    assert_int_equal(compared_open(&c, some, &err), 0);
+    assert_near(compared_change(&c, 0), 0, 0);
+    assert_near(compared_change(&c, 1), -0.25, 0);
+    compared_release(&c);
+}
+
 static void ticks_are_round_and_within(void **state)
 {
     static const struct {
@@ -377,6 +396,7 @@ int main(void)
         cmocka_unit_test(curves_come_from_the_run),
         cmocka_unit_test(tables_tell_change_and_interval),
         cmocka_unit_test(a_mean_needs_every_set),
+        cmocka_unit_test(a_set_without_a_change_is_left_out_of_their_mean),
         cmocka_unit_test(ticks_are_round_and_within),
     };
 
