@@ -318,7 +318,7 @@ struct artel_eval_options {
     size_t max_tokens;   /* of a generated answer, 256 */
     size_t cutoff_len;   /* tokens of a row; 0: what the model was made for */
     int generate;  /* 1: answers are generated and scored; 0: perplexity and routing */
-    int base;      /* 1: the base alone stands first in the table */
+    int base;      /* 1: a base alone stands before the first mixture over it */
     uint64_t seed; /* of the bootstrap's resamples, 1 */
     const struct artel_eval_set
         *sets; /* (n_sets); none: those that the mixtures name */
@@ -340,13 +340,13 @@ ARTEL_API void artel_eval_options_default(struct artel_eval_options *o);
 ARTEL_API const char *artel_score_names(size_t idx);
 
 /*
- * Measure the mixtures at PATHS (n). *JSON is the text of {"methods": [METHOD, ...]}, the
- * base first where it was asked for; null stands for what could not be measured, and
- * scores are shares from 0 to 1; "settings" beside them are O's. A METHOD:
+ * Measure the mixtures at PATHS (n). *JSON is the text of {"methods": [METHOD, ...]}, each
+ * base before its first mixture where O->base; null stands for what could not be measured,
+ * scores are shares from 0 to 1; "settings" beside them are O's, as they were used. A METHOD:
  *
- *     name path seed      "moa"; the base is "base" and has no seed
+ *     name path base seed "moa", its folder, its model; a base is "base" and has no seed
  *     domains             {NAME: SET}
- *     general             {NAME: SET with "change" and "ci95": [low, high] against base}
+ *     general             {NAME: SET with "change" and "ci95": [low, high] against its base}
  *     routing_accuracy    of rows whose domain has an expert of its name
  *     confusion           {SET: {EXPERT: rows it was chosen for}}
  *     gate_entropy        mean over rows and routers, in nats

@@ -104,6 +104,22 @@ bool compared_is_share(const struct compared *c, const char *set)
     return false;
 }
 
+bool compared_is_base(const struct compared *c, size_t i)
+{
+    return !strcmp(compared_text(compared_method(c, i), "name"), "base");
+}
+
+size_t compared_base(const struct compared *c, size_t i)
+{
+    const char *const own = compared_text(compared_method(c, i), "base");
+
+    for (size_t k = 0; *own && k < c->n; k++)
+        if (compared_is_base(c, k) &&
+            !strcmp(compared_text(compared_method(c, k), "path"), own))
+            return k;
+    return c->base;
+}
+
 double compared_change(const struct compared *c, size_t i)
 {
     double sum = 0;
@@ -116,7 +132,7 @@ double compared_change(const struct compared *c, size_t i)
         if (!compared_is_share(c, set) || !compared_any(c, "general", set, "change"))
             continue;
         if (!isfinite(v))
-            return i == c->base ? 0 : (double)NAN;
+            return compared_is_base(c, i) ? 0 : (double)NAN;
         sum += v;
         n++;
     }
@@ -202,8 +218,7 @@ int compared_open(struct compared *c, const char *json, struct artel_error *err)
     }
     for (size_t i = 0; i < c->n; i++) {
         label(c, i);
-        if (c->base == c->n &&
-            !strcmp(compared_text(compared_method(c, i), "name"), "base"))
+        if (c->base == c->n && compared_is_base(c, i))
             c->base = i;
     }
     return 0;

@@ -22,13 +22,16 @@ struct compared {
     size_t n;                      /* methods */
     char (*label)[COMPARED_LABEL]; /* (n) safe to print; owned */
     json_t *domains, *general;     /* arrays of names; owned */
-    size_t base;                   /* the method that is the base alone; N: none */
+    size_t base;                   /* the first method that is a base alone; N: none */
 };
 
 int compared_open(struct compared *c, const char *json, struct artel_error *err);
 void compared_release(struct compared *c);
 
 const json_t *compared_method(const struct compared *c, size_t i);
+bool compared_is_base(const struct compared *c, size_t i);
+/* The base that method I is over, C->base where it does not tell. */
+size_t compared_base(const struct compared *c, size_t i);
 /* SET of GROUP ("domains", "general") as method I was measured on it, or NULL. */
 const json_t *compared_set(const struct compared *c, size_t i, const char *group,
                            const char *set);

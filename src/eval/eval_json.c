@@ -186,6 +186,7 @@ void eval_method_json(json_t *method, const struct artel_mixture *m, bool is_bas
     json_object_set_new(method, "name", json_string(is_base ? "base" : info.method));
     json_object_set_new(method, "path",
                         json_string(is_base ? m->model->weights->path : m->path));
+    json_object_set_new(method, "base", json_string(m->model->weights->path));
     json_object_set_new(method, "seed",
                         is_base || !seed ? json_null() : json_incref(seed));
     json_object_set_new(method, "trainable_parameters",

@@ -16,6 +16,13 @@
 #include "eval/measure.h"
 #include "files/write.h"
 
+/* General sets as a base answers them alone, at one precision. */
+struct base {
+    char digest[DIGEST_SIZE];
+    enum precision precision;
+    struct measured *general; /* (n_general) owned */
+};
+
 struct evaluation {
     const struct artel_eval_options *o;
     const struct artel_eval_set *sets; /* (n_sets) */
@@ -23,10 +30,12 @@ struct evaluation {
     const struct artel_eval_set *general; /* (n_general) */
     size_t n_general;
     size_t general_rows;
-    struct measured *base_general; /* (n_general) of the base, for the change */
-    struct judge *judge;           /* or NULL */
-    char digest[DIGEST_SIZE];      /* of what is measured; "" where nothing is kept */
-    bool is_base;                  /* the base alone is measured */
+    struct base *bases; /* (n_bases) that were measured, at most one a path */
+    size_t n_bases;
+    const struct base *own;   /* among them: of the mixture at hand; NULL: no change */
+    struct judge *judge;      /* or NULL */
+    char digest[DIGEST_SIZE]; /* of what is measured, where that is kept */
+    bool is_base;             /* the base alone is measured */
     json_t *methods;
     struct artel_error *err;
 };
@@ -161,9 +170,10 @@ static int compare(json_t *o, const struct measured *r, const struct measured *b
     return rc;
 }
 
-static int measure_general(json_t *method, struct evaluation *ev,
-                           const struct artel_mixture *m, const char *asked,
-                           bool is_base)
+/* Into METHOD; of a base also into OUT (n_general), which is NULL for a mixture. */
+static int measure_general(json_t *method, struct measured *out,
+                           const struct evaluation *ev, const struct artel_mixture *m,
+                           const char *asked)
 {
     json_t *const general = json_object();
     int rc = 0;
@@ -174,17 +184,17 @@ static int measure_general(json_t *method, struct evaluation *ev,
         struct measured r = {0};
         json_t *o;
 
-        note(ev, is_base ? "base" : m->path, set->name);
+        note(ev, out ? "base" : m->path, set->name);
         rc = measure_one(&r, ev, m, asked, set, true);
         if (rc < 0)
             break;
         o = eval_set_json(&r, score_of(set));
         if (!r.n_judged)
             json_object_set_new(o, "score", eval_number(r.perplexity));
-        rc = compare(o, &r, is_base ? NULL : &ev->base_general[i], ev);
+        rc = compare(o, &r, out || !ev->own ? NULL : &ev->own->general[i], ev);
         json_object_set_new(general, set->name, o);
-        if (is_base)
-            ev->base_general[i] = r;
+        if (out)
+            out[i] = r;
         else
             measured_release(&r);
     }
@@ -220,27 +230,27 @@ static void put_set(json_t *method, struct totals *t, const struct measured *r,
     }
 }
 
-/* One method's entry: every set, then the general ones. */
+/* One method's entry: every set, then the general ones; BASE is NULL for a mixture. */
 static int measure_method(struct evaluation *ev, const struct artel_mixture *m,
-                          const char *asked, bool is_base)
+                          const char *asked, const struct base *base)
 {
     json_t *const method = json_object();
     struct totals t = {0};
     int rc = 0;
 
     json_array_append_new(ev->methods, method);
-    eval_method_json(method, m, is_base);
+    eval_method_json(method, m, base != NULL);
     json_object_set_new(method, "domains", json_object());
     json_object_set_new(method, "confusion", json_object());
     json_object_set_new(method, "routing", json_object());
-    ev->is_base = is_base;
+    ev->is_base = base != NULL;
     if (ev->o->keep)
-        rc = keep_digest(ev->digest, m, is_base, ev->err);
+        rc = keep_digest(ev->digest, m, ev->is_base, ev->err);
     for (size_t i = 0; rc == 0 && i < ev->n_sets; i++) {
         const struct artel_eval_set *const set = &ev->sets[i];
         struct measured r = {0};
 
-        note(ev, is_base ? "base" : m->path, set->name);
+        note(ev, base ? "base" : m->path, set->name);
         rc = measure_one(&r, ev, m, asked, set, false);
         if (rc < 0)
             break;
@@ -251,7 +261,46 @@ static int measure_method(struct evaluation *ev, const struct artel_mixture *m,
         method, "routing_accuracy",
         eval_number(t.routed ? (double)t.right / (double)t.routed : (double)NAN));
     eval_routing_json(method, t.decisions, t.entropy, t.identity);
-    return rc < 0 ? rc : measure_general(method, ev, m, asked, is_base);
+    return rc < 0 ? rc
+                  : measure_general(method, base ? base->general : NULL, ev, m, asked);
+}
+
+/*
+ * The base of M becomes EV->own, and is measured where it is asked for: once whatever the
+ * mixtures over it, and where one of them computes in another precision its general sets
+ * once more, which no table shows.
+ */
+static int measure_base(struct evaluation *ev, const struct artel_mixture *m)
+{
+    struct base *const b = &ev->bases[ev->n_bases];
+    bool listed = false;
+    json_t *unseen;
+    int rc = keep_digest(b->digest, m, true, ev->err);
+
+    ev->own = NULL;
+    b->precision = m->model->precision;
+    for (size_t i = 0; rc == 0 && !ev->own && i < ev->n_bases; i++) {
+        const bool same = !strcmp(ev->bases[i].digest, b->digest);
+
+        listed |= same;
+        if (same && ev->bases[i].precision == b->precision)
+            ev->own = &ev->bases[i];
+    }
+    if (rc < 0 || ev->own || (!ev->o->base && m->mixture))
+        return rc;
+    b->general = calloc(ev->n_general + 1, sizeof(*b->general));
+    if (!b->general)
+        return error_nomem(ev->err, ev->n_general * sizeof(*b->general));
+    ev->own = b;
+    ev->n_bases++;
+    if (!listed)
+        return measure_method(ev, m, "base", b);
+    ev->is_base = true;
+    memcpy(ev->digest, b->digest, DIGEST_SIZE);
+    unseen = json_object();
+    rc = measure_general(unseen, b->general, ev, m, "base");
+    json_decref(unseen);
+    return rc;
 }
 
 /* What the first of the mixtures that names sets tells all to be measured on. */
@@ -378,7 +427,6 @@ static int check_rows(const struct evaluation *ev, const struct artel_mixture *m
 
 static int run(struct evaluation *ev, const char *const *paths, size_t n)
 {
-    bool base_done = !ev->o->base;
     int rc = check_paths(paths, n, ev->o->expert, ev->err);
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
@@ -387,12 +435,10 @@ static int run(struct evaluation *ev, const char *const *paths, size_t n)
         rc = artel_mixture_open(&m, paths[i], NULL, &ev->o->open, ev->err);
         if (rc == 0 && i == 0)
             rc = check_rows(ev, m);
-        if (rc == 0 && (!base_done || !m->mixture)) {
-            rc = base_done && ev->o->base ? 0 : measure_method(ev, m, "base", true);
-            base_done = true;
-        }
+        if (rc == 0)
+            rc = measure_base(ev, m);
         if (rc == 0 && m->mixture)
-            rc = measure_method(ev, m, ev->o->expert, false);
+            rc = measure_method(ev, m, ev->o->expert, NULL);
         artel_mixture_close(m);
     }
     return rc;
@@ -465,6 +511,16 @@ static json_t *settings_json(const struct evaluation *ev)
                      "generate", o->generate, "seed", (json_int_t)o->seed);
 }
 
+static void bases_release(struct evaluation *ev)
+{
+    for (size_t k = 0; k < ev->n_bases; k++) {
+        for (size_t i = 0; i < ev->n_general; i++)
+            measured_release(&ev->bases[k].general[i]);
+        free(ev->bases[k].general);
+    }
+    free(ev->bases);
+}
+
 int artel_evaluate(char **json, const char *const *paths, size_t n,
                    const struct artel_eval_options *o, struct artel_error *err)
 {
@@ -483,18 +539,16 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
         rc = judge_open(&ev.judge, o->judge, o->stopped, err);
     root = json_object();
     ev.methods = json_array();
-    ev.base_general = calloc(ev.n_general + 1, sizeof(*ev.base_general));
+    ev.bases = calloc(n, sizeof(*ev.bases));
     json_object_set(root, "methods", ev.methods);
     json_object_set_new(root, "settings", settings_json(&ev));
-    if (rc == 0 && (!root || !ev.methods || !ev.base_general))
+    if (rc == 0 && (!root || !ev.methods || !ev.bases))
         rc = error_nomem(err, 0);
     if (rc == 0)
         rc = run(&ev, paths, n);
     if (rc == 0 && !(*json = json_dumps(root, JSON_INDENT(2))))
         rc = error_nomem(err, 0);
-    for (size_t i = 0; ev.base_general && i < ev.n_general; i++)
-        measured_release(&ev.base_general[i]);
-    free(ev.base_general);
+    bases_release(&ev);
     found_release(&found);
     judge_close(ev.judge);
     json_decref(ev.methods);

@@ -32,15 +32,16 @@ static bool interval(double out[2], const json_t *e)
 /* In points of score; where no answers were scored, percent of perplexity saved. */
 static double gain(const struct compared *c, size_t i, bool *by_score)
 {
+    const size_t own = compared_base(c, i);
     const double score = compared_mean(c, i, "domains", "score", false);
-    const double base = compared_mean(c, c->base, "domains", "score", false);
+    const double base = compared_mean(c, own, "domains", "score", false);
 
     if (isfinite(score) && isfinite(base)) {
         *by_score = true;
         return 100 * (score - base);
     }
     return 100 * (1 - compared_mean(c, i, "domains", "perplexity", true) /
-                          compared_mean(c, c->base, "domains", "perplexity", true));
+                          compared_mean(c, own, "domains", "perplexity", true));
 }
 
 struct plane {

@@ -291,11 +291,18 @@ static void counted(FILE *f, size_t n, const char *what)
 
 static void write_summary(FILE *f, const struct compared *c)
 {
-    const size_t n = c->base < c->n ? c->n - 1 : c->n;
+    size_t n_bases = 0, n;
 
+    for (size_t i = 0; i < c->n; i++)
+        n_bases += compared_is_base(c, i);
+    n = c->n - n_bases;
     fputs("<p>", f);
-    if (c->base < c->n)
-        fputs(n ? "The base alone and " : "The base alone", f);
+    if (n_bases == 1)
+        fputs("The base alone", f);
+    else if (n_bases)
+        fprintf(f, "%zu bases alone", n_bases);
+    if (n_bases && n)
+        fputs(" and ", f);
     if (n)
         counted(f, n, "method");
     fputs(" on ", f);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What artel eval says of general sets.
+# What artel eval says of general sets, of mixtures over several bases and precisions.
 set -u
 work=$(mktemp -d)
 trap 'cd /; rm -rf "$work"' EXIT
@@ -88,4 +88,23 @@ evaluate tied/moa --general s=half.jsonl:yes_no --general b=half.jsonl:bleu --ke
     --markdown eval.md
 [ "$(grep -c '"change": null' eval.json)" = 3 ] || fail "bleu: $(grep '"change"' eval.json)"
 has eval.json '"score_rows": 4'
+
+# Each mixture is compared with its own base, in its own precision, as if it stood alone.
+for mixture in untied/moa tied/mixlora; do
+    set -- --general l=half.jsonl:loss --general s=half.jsonl:exact --general-rows 100 --no-generate
+    evaluate $mixture "$@" --keep none --json alone.json
+    evaluate tied/moa --against $mixture --against tied/mixlora "$@" --keep none --json beside.json
+    changes alone.json $mixture >alone.txt
+    changes beside.json $mixture >beside.txt
+    [ "$(grep -c change alone.txt)" = 2 ] || fail "two changes: $(cat alone.txt)"
+    [ "$mixture" = untied/moa ] || [ "$(grep -c change beside.txt)" = 4 ] ||
+        fail "given twice: $(cat beside.txt)"
+    head -6 beside.txt | cmp -s - alone.txt || fail "$mixture, alone and beside: $(paste alone.txt beside.txt)"
+done
+evaluate tied/moa --against untied/moa --against tied/mixlora --no-generate --keep none --json beside.json
+[ "$(grep -c '"name": "base"' beside.json)" = 2 ] || fail "a line for each base: $(grep '"path"' beside.json)"
+# A bare model among mixtures is a base of its own, and the base of one that stands there is listed once.
+evaluate tied/moa --against "$TESTS/golden/toy-untied.gguf" --against "$TESTS/golden/toy-tied.gguf" \
+    --no-generate --keep none --json beside.json
+[ "$(grep -c '"name": "base"' beside.json)" = 2 ] || fail "bare models: $(grep '"path"' beside.json)"
 exit $bad

@@ -360,6 +360,31 @@ static void a_set_without_a_change_is_left_out_of_their_mean(void **state)
     compared_release(&c);
 }
 
+/* Of two bases each mixture is held against the one that it is over. */
+static void a_gain_is_over_a_methods_own_base(void **state)
+{
+    static const char two[] =
+        "{\"methods\": ["
+        "{\"name\": \"base\", \"path\": \"a\", \"base\": \"a\", \"domains\": {\"x\": "
+        "{\"score\": 0.1}}, \"general\": {\"g\": {\"score\": 0.5}}},"
+        "{\"name\": \"base\", \"path\": \"b\", \"base\": \"b\", \"domains\": {\"x\": "
+        "{\"score\": 0.4}}, \"general\": {\"g\": {\"score\": 0.3}}},"
+        "{\"name\": \"moa\", \"path\": \"m\", \"base\": \"b\", \"domains\": {\"x\": "
+        "{\"score\": 0.6}}, \"general\": {\"g\": {\"score\": 0.35, \"change\": 0.05}}},"
+        "{\"name\": \"mixed\", \"path\": \"n\", \"domains\": {\"x\": "
+        "{\"score\": 0.6}}, \"general\": {\"g\": {\"score\": 0.4, \"change\": "
+        "-0.1}}}]}";
+    char *page = render(two, "html");
+
+    (void)state;
+    check_page(page);
+    assert_non_null(strstr(page, "2 bases alone and 2 methods"));
+    assert_non_null(strstr(page, "moa: gain 20.0, change +5.0"));
+    assert_non_null(strstr(page, "mixed: gain 50.0, change -10.0"));
+    assert_int_equal(count(page, ": gain 0.0, change +0.0"), 2);
+    free(page);
+}
+
 static void ticks_are_round_and_within(void **state)
 {
     static const struct {
@@ -397,6 +422,7 @@ int main(void)
         cmocka_unit_test(tables_tell_change_and_interval),
         cmocka_unit_test(a_mean_needs_every_set),
         cmocka_unit_test(a_set_without_a_change_is_left_out_of_their_mean),
+        cmocka_unit_test(a_gain_is_over_a_methods_own_base),
         cmocka_unit_test(ticks_are_round_and_within),
     };
 
