@@ -260,7 +260,7 @@ ARTEL_API void artel_prompts_free(struct artel_prompt *prompts, size_t n);
 struct artel_score_options {
     int expert;        /* ARTEL_AUTO, ARTEL_BASE or an index */
     size_t max_rows;   /* of the file; 0: all */
-    size_t cutoff_len; /* tokens of a row; 0: what the model was made for */
+    size_t cutoff_len; /* tokens of a row; 0: what the model was made for, never more */
     size_t skip_bad;   /* malformed rows passed over */
     const volatile sig_atomic_t *stopped; /* may be NULL */
     void (*on_rows)(void *user, size_t n_done,
@@ -316,7 +316,7 @@ struct artel_eval_options {
     size_t max_rows;     /* of each set; 0: all */
     size_t general_rows; /* of each general set; plain text: windows; 0: max_rows */
     size_t max_tokens;   /* of a generated answer, 256 */
-    size_t cutoff_len;   /* tokens of a row; 0: what the model was made for */
+    size_t cutoff_len; /* tokens of a row; 0: what the model was made for, never more */
     int generate;  /* 1: answers are generated and scored; 0: perplexity and routing */
     int base;      /* 1: a base alone stands before the first mixture over it */
     uint64_t seed; /* of the bootstrap's resamples, 1 */

@@ -9,7 +9,9 @@
  * The first of equals wins. What the choices of a row have in common is computed
  * once: the question is a row of its own that the choices continue. Where the
  * tokeniser joins letters across the seam, question and choice are one row each, and
- * the tokens behind the question's own number count, as the harness has it.
+ * the tokens behind the question's own number count, as the harness has it. So they are
+ * where both are more than the model reaches: the question's beginning goes then, as
+ * there, and a choice that leaves no room for any of it is refused.
  */
 #include "eval/choices.h"
 
@@ -68,32 +70,26 @@ static int push(struct trials *t, const struct example *pool, const int32_t *ids
     return 0;
 }
 
-/* The question as a user turn, each choice as an answer. */
-static int add_chat(struct trials *t, const struct example *question,
-                    const struct choice_row *row, const struct tokenizer *tok,
-                    struct artel_error *err)
+/* Tokens of the question as a user turn, and with CHOICE as its answer. */
+static int encode_chat(struct ids *given, struct ids *both, const struct tokenizer *tok,
+                       const struct example *question, const char *choice,
+                       struct artel_error *err)
 {
-    const size_t leader = t->n;
-    int rc = push(t, question, question->ids, question->n_prompt, question->n_prompt, 0,
-                  err);
+    int rc = 0;
 
-    for (size_t k = 0; rc == 0 && k < row->n_choices; k++) {
-        struct ids ids = {0};
-
-        rc = tokenizer_encode(tok, &ids, row->choices[k], strlen(row->choices[k]),
-                              false, err);
-        t->of_choice[t->n_choices++] = t->n;
+    for (size_t i = 0; rc == 0 && i < question->n_prompt; i++) {
+        rc = ids_push(given, question->ids[i], err);
         if (rc == 0)
-            rc = push(t, question, ids.at, ids.n, 0, leader + 1, err);
-        ids_release(&ids);
+            rc = ids_push(both, question->ids[i], err);
     }
-    return rc;
+    return rc < 0 ? rc
+                  : tokenizer_encode(tok, both, choice, strlen(choice), false, err);
 }
 
 /* Tokens of choice K's question, and of both texts together. */
-static int encode(struct ids *given, struct ids *both, const struct tokenizer *tok,
-                  enum question_style style, const struct choice_row *row, size_t k,
-                  struct artel_error *err)
+static int encode_plain(struct ids *given, struct ids *both,
+                        const struct tokenizer *tok, enum question_style style,
+                        const struct choice_row *row, size_t k, struct artel_error *err)
 {
     char *text = NULL, *rest = NULL, *more;
     int rc = question_texts(&text, &rest, style, row, k, err);
@@ -145,50 +141,85 @@ static bool shares(const struct encoded *e, size_t room)
     return true;
 }
 
-static int push_encoded(struct trials *t, const struct encoded *e, size_t line,
-                        size_t room, struct artel_error *err)
+/* What routers read of N tokens without the first CUT: QUESTION's pool, or all. */
+static struct example pool_of(const struct example *question, size_t n, size_t cut)
+{
+    const size_t first = question->pool_first;
+    const size_t end = question->pool_n ? first + question->pool_n : n;
+    struct example pool = {.row = question->row};
+
+    pool.pool_first = first > cut ? first - cut : 0;
+    pool.pool_n = end > cut ? end - cut - pool.pool_first : n - cut;
+    return pool;
+}
+
+/* Trials of one row; QUESTION has its line and pool, none where all is read. */
+static int push_encoded(struct trials *t, const struct encoded *e,
+                        const struct example *question, size_t room,
+                        struct artel_error *err)
 {
     const bool shared = shares(e, room);
-    struct example pool = {.row = line, .pool_n = e->given[0].n};
     const size_t leader = t->n;
     int rc = 0;
 
-    if (shared)
-        rc = push(t, &pool, e->given[0].at, e->given[0].n, e->given[0].n, 0, err);
     for (size_t k = 0; rc == 0 && k < e->n; k++) {
-        const size_t n = e->given[k].n,
-                     over = e->both[k].n > room ? e->both[k].n - room : 0;
-        const size_t cut = over < n - 1 ? over : n - 1; /* the beginning goes */
+        const size_t n = e->given[k].n, n_both = e->both[k].n;
+        const size_t cut = n_both > room ? n_both - room : 0; /* the beginning goes */
+        const struct example pool = pool_of(question, n, cut);
 
+        if (shared && k == 0)
+            rc = push(t, &pool, e->given[0].at, n, n, 0, err);
         t->of_choice[t->n_choices++] = t->n;
-        pool.pool_n = n - cut;
-        if (shared)
-            rc =
-                push(t, &pool, e->both[k].at + n, e->both[k].n - n, 0, leader + 1, err);
-        else
-            rc = push(t, &pool, e->both[k].at + cut, e->both[k].n - cut, n - cut, 0,
-                      err);
+        if (rc == 0 && shared)
+            rc = push(t, &pool, e->both[k].at + n, n_both - n, 0, leader + 1, err);
+        else if (rc == 0)
+            rc = push(t, &pool, e->both[k].at + cut, n_both - cut, n - cut, 0, err);
     }
     return rc;
 }
 
-static int add_plain(struct trials *t, size_t line, enum question_style style,
-                     const struct choice_row *row, const struct tokenizer *tok,
-                     size_t room, struct artel_error *err)
+/* Does choice K leave something to be predicted, and something that it follows? */
+static int check_lengths(const struct encoded *e, size_t k, size_t line, size_t room,
+                         struct artel_error *err)
 {
+    const size_t n = e->given[k].n, n_both = e->both[k].n;
+
+    if (!n || n >= n_both)
+        return error_set(err, ARTEL_EFORMAT, "EVL05", NULL,
+                         "row %zu: a choice leaves nothing to be predicted", line);
+    if (n_both - n >= room)
+        return error_set(err, ARTEL_EFORMAT, "EVL07", NULL,
+                         "row %zu: a choice of %zu tokens, and the model reaches %zu",
+                         line, n_both - n, room);
+    return 0;
+}
+
+/* The row whose question is QUESTION as a user turn. */
+static int add_row(struct trials *t, const struct artel_mixture *m,
+                   const struct example *question, const struct choice_row *row,
+                   struct artel_error *err)
+{
+    const struct tokenizer *const tok = m->model->tokenizer;
+    const enum question_style style = question_style(row->domain);
     struct encoded e = {calloc(row->n_choices, sizeof(struct ids)),
                         calloc(row->n_choices, sizeof(struct ids)), 0};
+    const struct example plain = {.row = question->row};
     int rc = e.given && e.both ? 0 : error_nomem(err, row->n_choices);
 
     while (rc == 0 && e.n < row->n_choices) {
-        rc = encode(&e.given[e.n], &e.both[e.n], tok, style, row, e.n, err);
-        e.n++;
-        if (rc == 0 && (!e.given[e.n - 1].n || e.given[e.n - 1].n >= e.both[e.n - 1].n))
-            rc = error_set(err, ARTEL_EFORMAT, "EVL05", NULL,
-                           "row %zu: a choice leaves nothing to be predicted", line);
+        const size_t k = e.n++;
+
+        if (style == QUESTION_CHAT)
+            rc = encode_chat(&e.given[k], &e.both[k], tok, question, row->choices[k],
+                             err);
+        else
+            rc = encode_plain(&e.given[k], &e.both[k], tok, style, row, k, err);
+        if (rc == 0)
+            rc = check_lengths(&e, k, question->row, m->model->n_positions, err);
     }
     if (rc == 0)
-        rc = push_encoded(t, &e, line, room, err);
+        rc = push_encoded(t, &e, style == QUESTION_CHAT ? question : &plain,
+                          m->model->n_positions, err);
     encoded_release(&e);
     return rc;
 }
@@ -197,7 +228,7 @@ static int add_plain(struct trials *t, size_t line, enum question_style style,
 static int build(struct trials *t, const struct artel_mixture *m,
                  const struct corpus *c, struct artel_error *err)
 {
-    const size_t n = corpus_count(c), room = m->model->n_positions;
+    const size_t n = corpus_count(c);
     size_t total = 0;
     int rc = 0;
 
@@ -213,16 +244,18 @@ static int build(struct trials *t, const struct artel_mixture *m,
     t->of_choice = calloc(total + 1, sizeof(*t->of_choice));
     if (!t->at || !t->after || !t->of_choice)
         return error_nomem(err, total * sizeof(*t->at));
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        const struct choice_row *const row = corpus_choices(c, i);
-        const enum question_style style = question_style(row->domain);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = add_row(t, m, corpus_at(c, i), corpus_choices(c, i), err);
+    return rc;
+}
 
-        if (style == QUESTION_CHAT)
-            rc = add_chat(t, corpus_at(c, i), row, m->model->tokenizer, err);
-        else
-            rc = add_plain(t, corpus_at(c, i)->row, style, row, m->model->tokenizer,
-                           room, err);
-    }
+int choices_check(const struct artel_mixture *m, const struct corpus *c,
+                  struct artel_error *err)
+{
+    struct trials t = {0};
+    const int rc = build(&t, m, c, err);
+
+    trials_release(&t);
     return rc;
 }
 

@@ -18,6 +18,10 @@ struct choice_scores {
 };
 void choice_scores_release(struct choice_scores *s);
 
+/* What is wrong with rows of C, before anything is measured on them. */
+int choices_check(const struct artel_mixture *m, const struct corpus *c,
+                  struct artel_error *err);
+
 /* SUMS as in score_rows(). Every row of C has choices. */
 int choices_score(struct choice_scores *out, const struct artel_mixture *m,
                   const struct corpus *c, struct gate_sums *sums,

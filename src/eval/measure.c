@@ -14,6 +14,7 @@
 #include "data/corpus.h"
 #include "data/sniff.h"
 #include "decoder/gate_sums.h"
+#include "eval/choices.h"
 #include "eval/score.h"
 
 void measured_release(struct measured *r)
@@ -101,10 +102,9 @@ static int open_corpus(struct corpus **out, const struct artel_mixture *m,
                        const char *path, const struct measure_options *o,
                        struct artel_error *err)
 {
-    const struct corpus_options co = {
-        .max_rows = o->max_rows,
-        .cutoff_len = o->cutoff_len ? o->cutoff_len : m->model->weights->config.context,
-        .keep_text = true};
+    const struct corpus_options co = {.max_rows = o->max_rows,
+                                      .cutoff_len = score_cutoff(m, o->cutoff_len),
+                                      .keep_text = true};
 
     return corpus_open(out, path, m->model->tokenizer, m->model->chat, &co, err);
 }
@@ -118,6 +118,8 @@ int measure_check(const struct artel_mixture *m, const char *path,
 
     if (rc == 0 && !windows)
         rc = open_corpus(&c, m, path, o, err);
+    if (rc == 0 && c && corpus_choices(c, 0))
+        rc = choices_check(m, c, err);
     corpus_close(c);
     return rc < 0 ? error_in(err, rc, path) : 0;
 }

@@ -325,14 +325,20 @@ void artel_score_options_default(struct artel_score_options *o)
     *o = (struct artel_score_options){.expert = ARTEL_AUTO};
 }
 
+size_t score_cutoff(const struct artel_mixture *m, size_t asked)
+{
+    const size_t room = m->model->n_positions;
+
+    return asked && asked < room ? asked : room;
+}
+
 static int open_corpus(struct corpus **c, const struct artel_mixture *m,
                        const char *path, const struct artel_score_options *o,
                        struct artel_error *err)
 {
-    const struct corpus_options co = {
-        .max_rows = o->max_rows,
-        .cutoff_len = o->cutoff_len ? o->cutoff_len : m->model->weights->config.context,
-        .skip_bad = o->skip_bad};
+    const struct corpus_options co = {.max_rows = o->max_rows,
+                                      .cutoff_len = score_cutoff(m, o->cutoff_len),
+                                      .skip_bad = o->skip_bad};
     const int rc = corpus_open(c, path, m->model->tokenizer, m->model->chat, &co, err);
 
     return rc < 0 ? error_in(err, rc, path) : 0;

@@ -31,4 +31,7 @@ int score_rows(struct artel_score_row *out, const struct artel_mixture *m,
                struct gate_sums *sums, const struct artel_score_options *o,
                struct artel_error *err);
 
+/* Tokens that a row may have where ASKED were allowed (0: all that the model reaches). */
+size_t score_cutoff(const struct artel_mixture *m, size_t asked);
+
 #endif

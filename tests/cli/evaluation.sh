@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What artel eval says of general sets, of mixtures over several bases and precisions.
+# What artel eval says of general sets, of mixtures over several bases and precisions, and of
+# rows that are longer than the model.
 set -u
 work=$(mktemp -d)
 trap 'cd /; rm -rf "$work"' EXIT
@@ -107,4 +108,22 @@ evaluate tied/moa --against untied/moa --against tied/mixlora --no-generate --ke
 evaluate tied/moa --against "$TESTS/golden/toy-untied.gguf" --against "$TESTS/golden/toy-tied.gguf" \
     --no-generate --keep none --json beside.json
 [ "$(grep -c '"name": "base"' beside.json)" = 2 ] || fail "bare models: $(grep '"path"' beside.json)"
+
+# Questions longer than the model lose their beginning; a choice that leaves no room for any is refused
+# before anything is measured; no other row is longer than the model.
+long=$(seq 1 400 | tr '\n' ' ')
+for i in 1 2; do
+    echo "{\"question\": \"$long\", \"choices\": [\"ab\", \"cd $i\"], \"answer\": 0}"
+done >long.jsonl
+echo "{\"question\": \"x\", \"choices\": [\"ab\", \"$long\"], \"answer\": 0}" >longer.jsonl
+echo "{\"prompt\": \"x\", \"completion\": \"$long\"}" >answer.jsonl
+for precision in fp32 auto; do
+    evaluate tied/moa --data l=long.jsonl --data a=answer.jsonl --cutoff-len 4096 --precision $precision \
+        --keep none --json eval.json
+    [ "$(grep -c '"rows": 2' eval.json)" = 2 ] || fail "long questions: $(grep '"rows"' eval.json)"
+    quietly "$ARTEL" score tied/moa answer.jsonl --cutoff-len 4096 --precision $precision
+done
+"$ARTEL" eval tied/moa --data t=test.jsonl --data l=longer.jsonl --keep none >log.txt 2>&1
+[ $? = 3 ] && has log.txt 'longer.jsonl.*EVL07' || fail "a long choice: $(cat log.txt)"
+grep -q '^eval:' log.txt && fail "measured before it was refused: $(cat log.txt)"
 exit $bad
