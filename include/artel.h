@@ -564,7 +564,7 @@ struct artel_trainer_options {
     const char *schedule;               /* "constant", "linear", "cosine" */
     uint64_t warmup_steps, total_steps; /* of the schedule */
     int train_routers;                  /* 1 where the method has routers */
-    size_t max_row_tokens;              /* longest row there will be, 1024 */
+    size_t max_row_tokens;              /* longest row, 1024; the model's at most */
     uint64_t seed;
 };
 ARTEL_API void artel_trainer_options_default(struct artel_trainer_options *o);

@@ -233,7 +233,9 @@ int artel_trainer_open(struct artel_trainer **out, struct artel_mixture *m,
                                     .warmup_steps = o->warmup_steps,
                                     .total_steps = o->total_steps};
     to.seed = o->seed;
-    to.max_row_tokens = o->max_row_tokens;
+    to.max_row_tokens = o->max_row_tokens < m->model->n_positions
+                            ? o->max_row_tokens
+                            : m->model->n_positions;
     trained = calloc(mixture->n_experts, sizeof(*trained));
     if (!trained)
         return error_nomem(err, mixture->n_experts);

@@ -476,6 +476,38 @@ static void mixture_is_trained_saved_and_opened_again(void **state)
     remove_tree(folder);
 }
 
+/* Positions end where the model does, whatever the options allow. */
+static void a_row_longer_than_the_model_is_refused(void **state)
+{
+    struct artel_trainer_options o;
+    struct artel_model *model = NULL;
+    struct artel_mixture *m = NULL;
+    struct artel_trainer *t = NULL;
+    struct artel_error err = {0};
+    struct artel_step step;
+    int32_t ids[600];
+    struct artel_row row = {.ids = ids, .n = 512, .n_prompt = 5};
+
+    (void)state;
+    for (size_t i = 0; i < 600; i++)
+        ids[i] = (int32_t)(40 + i % 200);
+    assert_int_equal(artel_model_open(&model, GOLDEN "toy-tied.gguf", &err), 0);
+    assert_int_equal(artel_mixture_new(&m, model, "single", "fp32", &err), 0);
+    assert_int_equal(artel_mixture_add(m, "one", NULL, &err), 0);
+    artel_trainer_options_default(&o);
+    assert_int_equal(artel_trainer_open(&t, m, &o, &err), 0);
+    assert_int_equal(artel_trainer_step(t, &step, &row, 1, &err), 0);
+    row.n = 513;
+    assert_error(artel_trainer_step(t, &step, &row, 1, &err), ARTEL_ELIMIT, err,
+                 "TRN01");
+    row.n = 600;
+    assert_error(artel_trainer_step(t, &step, &row, 1, &err), ARTEL_ELIMIT, err,
+                 "TRN01");
+    artel_trainer_close(t);
+    artel_mixture_close(m);
+    artel_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -487,6 +519,7 @@ int main(void)
         cmocka_unit_test(experts_do_not_come_while_somebody_uses_the_others),
         cmocka_unit_test(values_out_of_range_are_refused),
         cmocka_unit_test(mixture_is_trained_saved_and_opened_again),
+        cmocka_unit_test(a_row_longer_than_the_model_is_refused),
         cmocka_unit_test(tokens_come_back_as_text),
     };
 
