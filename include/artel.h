@@ -514,7 +514,7 @@ ARTEL_API int artel_train(char **output, const char *path, const char *const *ov
  * ADAPTER (may be NULL) with DATA for the router; where no router is taught (arrow, single)
  * DATA may be NULL beside ADAPTER, or be that folder. *JSON reports the cost and proves what
  * did not change: digests of the old experts' files, and on the old domains' rows perplexity
- * and routing before and after, with the middle 95 % of the change under a paired bootstrap. */
+ * and routing (null: always on) before and after, with a paired bootstrap's middle 95 %. */
 ARTEL_API int artel_add(char **json, const char *path, const char *name,
                         const char *adapter, const char *data,
                         const struct artel_train_options *o, struct artel_error *err);

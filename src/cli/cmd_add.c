@@ -48,6 +48,16 @@ static double real_of(const json_t *o, const char *key)
     return json_number_value(json_object_get(o, key));
 }
 
+/* KEY of O in percent, "-" where it is null. */
+static const char *share_text(char *out, size_t size, const json_t *o, const char *key)
+{
+    if (json_is_number(json_object_get(o, key)))
+        snprintf(out, size, "%.1f %%", 100 * real_of(o, key));
+    else
+        snprintf(out, size, "-");
+    return out;
+}
+
 /* The other domains: the bytes of their experts, and how well they do. */
 static void print_domains(const json_t *r)
 {
@@ -69,15 +79,16 @@ static void print_domains(const json_t *r)
     json_array_foreach(domains, i, d)
     {
         const json_t *const interval = json_object_get(d, "ci95");
-        char change[32];
+        char change[32], before[32], after[32];
 
         snprintf(change, sizeof(change), "[%+.4f, %+.4f]",
                  json_number_value(json_array_get(interval, 0)),
                  json_number_value(json_array_get(interval, 1)));
-        printf("%-20s %10.4f %10.4f %21s %7.1f %% %7.1f %%\n",
+        printf("%-20s %10.4f %10.4f %21s %9s %9s\n",
                json_string_value(json_object_get(d, "name")),
                real_of(d, "perplexity_before"), real_of(d, "perplexity_after"), change,
-               100 * real_of(d, "routing_before"), 100 * real_of(d, "routing_after"));
+               share_text(before, sizeof(before), d, "routing_before"),
+               share_text(after, sizeof(after), d, "routing_after"));
     }
     printf("\n");
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "eval/eval_json.h"
 #include "plan/grow.h"
 #include "plan/recipe.h"
 #include "plan/run.h"
@@ -120,13 +121,14 @@ static json_t *domains_json(const struct grow_report *r)
 
         json_array_append_new(
             domains,
-            json_pack("{s:s, s:s, s:s, s:b, s:s?, s:f, s:f, s:f, s:[f, f], s:f, s:f}",
+            json_pack("{s:s, s:s, s:s, s:b, s:s?, s:f, s:f, s:f, s:[f, f], s:o, s:o}",
                       "name", d->name, "digest_before", d->digest_before,
                       "digest_after", d->digest_after, "unchanged", d->unchanged,
                       "text", d->text, "perplexity_before", d->perplexity_before,
                       "perplexity_after", d->perplexity_after, "change", d->change,
                       "ci95", d->change_low, d->change_high, "routing_before",
-                      d->routing_before, "routing_after", d->routing_after));
+                      eval_number(d->routing_before), "routing_after",
+                      eval_number(d->routing_after)));
     }
     return domains;
 }

@@ -34,8 +34,9 @@ struct grow_domain {
     bool unchanged;
     const char *text; /* "recorded", "sample": where its rows came from; static */
     double perplexity_before,
-        perplexity_after;                 /* routed, on test, valid or its sample */
-    double routing_before, routing_after; /* share of rows routed to it, 0 to 1 */
+        perplexity_after; /* routed, on test, valid or its sample */
+    /* Share of rows routed to it, 0 to 1; NaN where it is always on. */
+    double routing_before, routing_after;
     /* Of the perplexity, with the middle 95 % of a paired bootstrap over its rows. */
     double change, change_low, change_high;
 };

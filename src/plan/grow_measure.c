@@ -85,9 +85,9 @@ void grow_rows_close(struct grow_rows *g)
     *g = (struct grow_rows){0};
 }
 
-/* ROWS (n) of domain D summed up, as before or after. */
+/* ROWS (n) of domain D summed up, as before or after. No router chooses what is FIXED. */
 static void sum_up(struct grow_domain *d, const struct artel_score_row *rows, size_t n,
-                   int expert, bool before)
+                   int expert, bool fixed, bool before)
 {
     double nll = 0;
     size_t tokens = 0, right = 0;
@@ -101,7 +101,8 @@ static void sum_up(struct grow_domain *d, const struct artel_score_row *rows, si
         *(before ? &d->perplexity_before : &d->perplexity_after) =
             exp(nll / (double)tokens);
     if (n)
-        *(before ? &d->routing_before : &d->routing_after) = (double)right / (double)n;
+        *(before ? &d->routing_before : &d->routing_after) =
+            fixed ? (double)NAN : (double)right / (double)n;
 }
 
 /* How sure the change is, ROWS (n) being those after. */
@@ -145,7 +146,7 @@ static int measure_one(struct grow_domain *d, struct grow_rows *g, size_t i,
     if (rc == 0)
         rc = score_examples(out, m, rows, n, &o, err);
     if (rc == 0)
-        sum_up(d, out, n, expert, before);
+        sum_up(d, out, n, expert, (size_t)expert < m->mixture->rule.n_fixed, before);
     if (rc == 0 && before && !(g->before[i] = calloc(n + 1, sizeof(double))))
         rc = error_nomem(err, n * sizeof(double));
     for (size_t k = 0; rc == 0 && before && k < n; k++)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # What artel eval says of general sets, of mixtures over several bases and precisions, and of
-# rows that are longer than the model.
+# rows that are longer than the model; what artel add says of an expert that is always on.
 set -u
 work=$(mktemp -d)
 trap 'cd /; rm -rf "$work"' EXIT
@@ -36,7 +36,7 @@ rows() {
         i=$((i + 1))
     done
 }
-for pair in alpha:aa beta:bb; do
+for pair in alpha:aa beta:bb gamma:gg; do
     rows "${pair%:*}" "${pair#*:}" 10 34 >"${pair%:*}.jsonl"
 done
 rows alpha aa 50 54 >test.jsonl
@@ -45,7 +45,7 @@ rows alpha aa 50 54 >test.jsonl
     rows alpha aa 50 54
     rows beta no 50 54
 } >half.jsonl
-# recipe OUTPUT MODEL METHODS
+# recipe OUTPUT MODEL METHODS [LINE]
 recipe() {
     cat >"$1.yaml" <<END
 model: $TESTS/golden/$2.gguf
@@ -59,11 +59,13 @@ general: {later: half.jsonl}
 general_rows: 3
 train: {learning_rate: 2.0e-2, epochs: 3, batch_size: 8, precision: fp32, cutoff_len: 256}
 router: {learning_rate: 3.0e-2}
+${4-}
 END
     quietly "$ARTEL" train "$1.yaml"
 }
 recipe tied toy-tied '[moa, mixlora]'
 recipe untied toy-untied moa
+recipe res toy-tied modula-res 'universal: {train: gamma.jsonl, rank: 4}'
 evaluate() {
     quietly "$ARTEL" eval --max-tokens 4 "$@"
 }
@@ -126,4 +128,9 @@ done
 "$ARTEL" eval tied/moa --data t=test.jsonl --data l=longer.jsonl --keep none >log.txt 2>&1
 [ $? = 3 ] && has log.txt 'longer.jsonl.*EVL07' || fail "a long choice: $(cat log.txt)"
 grep -q '^eval:' log.txt && fail "measured before it was refused: $(cat log.txt)"
+
+# Nothing routes to an expert that is always on.
+"$ARTEL" add res/modula-res more=gamma.jsonl --json add.json >log.txt 2>&1 || fail "add: exit $?"
+has log.txt '^alpha .* [0-9.]* % .* %$' '^universal .*\] *- *-$'
+[ "$(grep -c '"routing_[a-z]*": null' add.json)" = 2 ] || fail "routing: $(grep routing add.json)"
 exit $bad
