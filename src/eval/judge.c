@@ -366,7 +366,7 @@ static int ask(int *quality, struct judge *j, const struct judge_case *c,
             break;
         if (reply.status != 200 && (last || !may_pass(&reply)))
             rc = refused(j, &reply, attempt + 1, err);
-        else if (reply.status != 200)
+        else
             rc = wait_for(j, attempt, reply.wait_seconds, err);
     }
     free(request);

@@ -15,15 +15,20 @@ fail() {
 
 # Each third request is refused as too many, each seventh answered without numbers.
 cat >endpoint.py <<'EOF'
-import http.server, json
+import http.server, json, time
 seen = 0
+mute = None  # when an answer was sent without numbers
 class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
     def do_POST(self):
-        global seen
+        global seen, mute
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         seen += 1
+        if mute:
+            with open("waits", "a") as f:
+                f.write(f"{time.time() - mute:.3f}\n")
+            mute = None
         status, reply = 200, "{}"
         if self.headers.get("Authorization") != "Bearer secret-7":
             status, reply = 401, json.dumps({"error": {"message": "no such key"}})
@@ -36,6 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                                             "readability": 2, "fluency": 1})
             if seen % 7 == 0:
                 text = "Let me think."
+                mute = time.time()
             reply = json.dumps({"choices": [{"message": {"content": text}}]})
         with open("requests", "a") as f:
             f.write(f"{status} {len(body['messages'])}\n")
@@ -90,6 +96,9 @@ for want in '"score": 6.0' '"accuracy": 0.0' '"helpfulness": 2.0' '"ratings": 9'
 done
 [ "$(grep -c '^429 2' requests)" -ge 3 ] || fail "nothing was tried again: $(cat requests)"
 [ "$(wc -l <kept/ratings.jsonl)" = 9 ] || fail "kept: $(cat kept/ratings.jsonl)"
+
+# One that says nothing of use is given time as one that is busy is.
+[ -s waits ] && awk '$1 < 0.9 { exit 1 }' waits || fail "asked again at once: $(cat waits)"
 
 # Cut off in the middle of a line: that rating alone is asked for again.
 rm -f kept/*.json requests
