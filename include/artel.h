@@ -320,10 +320,10 @@ struct artel_eval_options {
     int generate;  /* 1: answers are generated and scored; 0: perplexity and routing */
     int base;      /* 1: a base alone stands before the first mixture over it */
     uint64_t seed; /* of the bootstrap's resamples, 1 */
-    const struct artel_eval_set
-        *sets; /* (n_sets); none: those that the mixtures name */
+    const struct artel_eval_set *sets; /* (n_sets); none: all that the mixtures name */
     size_t n_sets;
-    const struct artel_eval_set *general; /* (n_general) measured for base and all */
+    /* (n_general) measured for base and all; NULL: all that the mixtures name */
+    const struct artel_eval_set *general;
     size_t n_general;
     const char *keep; /* folder of results that are kept, and used again; NULL: none */
     const struct artel_judge_options *judge; /* NULL: none */

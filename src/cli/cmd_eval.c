@@ -164,7 +164,7 @@ struct asked {
     uint64_t max_rows, general_rows, max_tokens, cutoff;
     const char *judge, *judge_model, *judge_key;
     uint64_t judge_rows, judge_ratings;
-    bool no_base, no_generate;
+    bool no_base, no_generate, no_general;
     struct common common;
     struct eval_output output;
 };
@@ -196,6 +196,8 @@ static void eval_options(struct options *o, struct asked *a)
                  "rows to measure on instead of the domains' own; repeatable");
     option_texts(o, "general", &a->general, "NAME=FILE[:SCORE]",
                  "rows that show forgetting, compared with the base; repeatable");
+    option_flag(o, "no-general", &a->no_general,
+                "leave out the general sets that the mixtures name");
     option_text(o, "expert", &a->expert, "NAME",
                 "auto, base or an expert for all rows");
     option_whole(o, "max-rows", &a->max_rows, 1, 1000000000,
@@ -273,7 +275,7 @@ static int evaluate(const struct asked *a, const struct paths *paths,
     eo.base = !a->no_base;
     eo.sets = sets->at;
     eo.n_sets = sets->n;
-    eo.general = general->at;
+    eo.general = general->n || a->no_general ? general->at : NULL;
     eo.n_general = general->n;
     eo.open = common_open(&a->common);
     eo.stopped = &stop_signal;
@@ -287,6 +289,21 @@ static int evaluate(const struct asked *a, const struct paths *paths,
     return rc;
 }
 
+/* Options that contradict each other, or say nothing without another. */
+static int check_asked(const struct asked *a)
+{
+    if (!a->judge && (a->judge_model || a->judge_rows))
+        return usage_error("eval", a->judge_model ? "--judge-model" : "--judge-rows",
+                           "USE07", "goes with --judge URL");
+    if (a->judge && a->no_generate)
+        return usage_error("eval", "--judge", "USE07",
+                           "a judge rates answers, and --no-generate makes none");
+    if (a->no_general && a->general.n)
+        return usage_error("eval", "--no-general", "USE07",
+                           "and --general contradict each other");
+    return 0;
+}
+
 int cmd_eval(int argc, char **argv)
 {
     struct options o = {
@@ -294,8 +311,9 @@ int cmd_eval(int argc, char **argv)
         .usage = "MIXTURE... [--against MIXTURE]",
         .about =
             "Perplexity, scores of generated answers and routing of each mixture and "
-            "of the base alone, over the test rows of the mixtures' domains, in one "
-            "table. A run's folder stands for all mixtures in it. SCORE is one of "
+            "of the base alone, over the test rows of the mixtures' domains and their "
+            "general sets, in one table. A run's folder stands for all mixtures in it. "
+            "SCORE is one of "
             "loss, exact, last_number, answer_line, first_word, json, first_letter, "
             "last_word, last_line, sql, one_line, short, yes_no, rouge_l, bleu; rows "
             "of "
@@ -315,6 +333,8 @@ int cmd_eval(int argc, char **argv)
 
     eval_options(&o, &a);
     if (!options_parse(&o, argc, argv, &a.words, &rc))
+        return rc;
+    if ((rc = check_asked(&a)))
         return rc;
     if (!a.words.n && (!a.output.from.n || a.against.n))
         rc = usage_error("eval", "", "USE07", "usage: artel eval %s", o.usage);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "data/corpus.h"
 #include "eval/generate.h"
 #include "eval/judge.h"
@@ -67,7 +68,8 @@ static int choose_rows(struct asked *a, const struct corpus *c, enum answer_scor
         if (!e->n_prompt || !want)
             return error_set(err, ARTEL_EFORMAT, "EVL02", NULL,
                              "row %zu has no prompt and answer to be scored", e->row);
-        if (!answer_counts(score, want))
+        /* what has no score is answered for a judge */
+        if (score != ANSWER_LOSS && !answer_counts(score, want))
             continue;
         a->row[a->n] = i;
         rc = row_prompt(&a->prompts[a->n++], e, err);
@@ -164,6 +166,9 @@ static int ask_judge(struct measured *out, const struct asked *a,
         if (rc == 0 && o->on_rows)
             o->on_rows(o->user, i + 1, a->n);
     }
+    if (rc == 0 && out->judged.missing)
+        log_warn("%s, %s: the judge gave no numbers for %zu of %zu ratings", o->asker,
+                 o->set, out->judged.missing, out->judged.missing + out->judged.n);
     return rc;
 }
 
@@ -193,7 +198,7 @@ int measure_answers(struct measured *out, const struct artel_mixture *m,
     }
     if (rc == 0 && o->stopped && *o->stopped)
         rc = error_set(err, ARTEL_ESTOPPED, "STOP", NULL, "asked to stop");
-    if (rc == 0)
+    if (rc == 0 && o->score != ANSWER_LOSS)
         rc = judge_all(out, &a, c, o->score, err);
     if (rc == 0 && o->judge)
         rc = ask_judge(out, &a, c, o, err);

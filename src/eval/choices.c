@@ -15,6 +15,7 @@
  */
 #include "eval/choices.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,18 +180,18 @@ static int push_encoded(struct trials *t, const struct encoded *e,
 }
 
 /* Does choice K leave something to be predicted, and something that it follows? */
-static int check_lengths(const struct encoded *e, size_t k, size_t line, size_t room,
+static int check_lengths(const struct encoded *e, size_t k, size_t room,
                          struct artel_error *err)
 {
     const size_t n = e->given[k].n, n_both = e->both[k].n;
 
     if (!n || n >= n_both)
         return error_set(err, ARTEL_EFORMAT, "EVL05", NULL,
-                         "row %zu: a choice leaves nothing to be predicted", line);
+                         "a choice leaves nothing to be predicted");
     if (n_both - n >= room)
         return error_set(err, ARTEL_EFORMAT, "EVL07", NULL,
-                         "row %zu: a choice of %zu tokens, and the model reaches %zu",
-                         line, n_both - n, room);
+                         "a choice of %zu tokens, and the model reaches %zu",
+                         n_both - n, room);
     return 0;
 }
 
@@ -215,7 +216,7 @@ static int add_row(struct trials *t, const struct artel_mixture *m,
         else
             rc = encode_plain(&e.given[k], &e.both[k], tok, style, row, k, err);
         if (rc == 0)
-            rc = check_lengths(&e, k, question->row, m->model->n_positions, err);
+            rc = check_lengths(&e, k, m->model->n_positions, err);
     }
     if (rc == 0)
         rc = push_encoded(t, &e, style == QUESTION_CHAT ? question : &plain,
@@ -244,8 +245,11 @@ static int build(struct trials *t, const struct artel_mixture *m,
     t->of_choice = calloc(total + 1, sizeof(*t->of_choice));
     if (!t->at || !t->after || !t->of_choice)
         return error_nomem(err, total * sizeof(*t->at));
-    for (size_t i = 0; rc == 0 && i < n; i++)
+    for (size_t i = 0; rc == 0 && i < n; i++) {
         rc = add_row(t, m, corpus_at(c, i), corpus_choices(c, i), err);
+        if (rc < 0 && err && !*err->where)
+            snprintf(err->where, sizeof(err->where), "row %zu", corpus_at(c, i)->row);
+    }
     return rc;
 }
 

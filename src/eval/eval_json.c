@@ -49,8 +49,6 @@ static void generated_json(json_t *o, const struct measured *r, enum answer_scor
     }
     if (r->generate_seconds > 0)
         put(o, "tokens_per_second", r->generated_tokens / r->generate_seconds);
-    if (r->judged.n || r->judged.missing)
-        json_object_set_new(o, "judge", judge_json(&r->judged));
 }
 
 /* exp(nll / N), of several experts the mean of theirs. */
@@ -83,7 +81,8 @@ void eval_routing_json(json_t *o, double decisions, double entropy, double ident
     put(o, "identity_share", decisions > 0 ? identity / decisions : (double)NAN);
 }
 
-json_t *eval_set_json(const struct measured *r, enum answer_score score)
+json_t *eval_set_json(const struct measured *r, enum answer_score score,
+                      bool has_expert)
 {
     const char *const name = r->windows     ? answer_score_name(ANSWER_LOSS)
                              : !r->choices  ? answer_score_name(score)
@@ -103,10 +102,13 @@ json_t *eval_set_json(const struct measured *r, enum answer_score score)
     } else if (r->n_judged) {
         generated_json(o, r, score);
     }
+    if (r->judged.n || r->judged.missing)
+        json_object_set_new(o, "judge", judge_json(&r->judged));
     if (r->windows)
         windows_json(o, r);
     put(o, "routing_accuracy",
-        r->n_routed ? (double)r->n_right / (double)r->n_routed : (double)NAN);
+        r->n_routed && has_expert ? (double)r->n_right / (double)r->n_routed
+                                  : (double)NAN);
     if (r->sums)
         eval_routing_json(o, r->sums->decisions, r->sums->entropy, r->sums->identity);
     return o;

@@ -13,7 +13,8 @@
 /* A number, or null where it is not finite. */
 json_t *eval_number(double v);
 
-json_t *eval_set_json(const struct measured *r, enum answer_score score);
+json_t *eval_set_json(const struct measured *r, enum answer_score score,
+                      bool has_expert);
 /* CHANGE may be NULL: there was nothing to compare with. */
 void eval_change_json(json_t *set, const struct change *change);
 json_t *eval_confusion_json(const struct measured *r, const struct artel_mixture *m);

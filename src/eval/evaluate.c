@@ -14,6 +14,7 @@
 #include "eval/judge.h"
 #include "eval/keep.h"
 #include "eval/measure.h"
+#include "eval/sets.h"
 #include "files/write.h"
 
 /* General sets as a base answers them alone, at one precision. */
@@ -114,6 +115,12 @@ static int measure_kept(struct measured *out, const struct evaluation *ev,
     return rc;
 }
 
+/* Is there a right choice for a set's rows? */
+static bool has_expert(const struct artel_mixture *m, const char *set)
+{
+    return m->mixture && mixture_find(m->mixture, set) >= 0;
+}
+
 static enum answer_score score_of(const struct artel_eval_set *set)
 {
     return set->score ? (enum answer_score)answer_score_from_name(set->score)
@@ -188,7 +195,7 @@ static int measure_general(json_t *method, struct measured *out,
         rc = measure_one(&r, ev, m, asked, set, true);
         if (rc < 0)
             break;
-        o = eval_set_json(&r, score_of(set));
+        o = eval_set_json(&r, score_of(set), has_expert(m, set->name));
         if (!r.n_judged)
             json_object_set_new(o, "score", eval_number(r.perplexity));
         rc = compare(o, &r, out || !ev->own ? NULL : &ev->own->general[i], ev);
@@ -212,11 +219,11 @@ static void put_set(json_t *method, struct totals *t, const struct measured *r,
                     enum answer_score score)
 {
     json_object_set_new(json_object_get(method, "domains"), name,
-                        eval_set_json(r, score));
+                        eval_set_json(r, score, has_expert(m, name)));
     if (r->n_routed) {
         json_object_set_new(json_object_get(method, "confusion"), name,
                             eval_confusion_json(r, m));
-        if (mixture_find(m->mixture, name) >= 0) {
+        if (has_expert(m, name)) {
             t->routed += r->n_routed;
             t->right += r->n_right;
         }
@@ -303,72 +310,6 @@ static int measure_base(struct evaluation *ev, const struct artel_mixture *m)
     return rc;
 }
 
-/* What the first of the mixtures that names sets tells all to be measured on. */
-struct found {
-    struct mixture_file file;
-    struct artel_eval_set *sets, *general; /* owned; their strings are FILE's */
-    size_t n_sets, n_general, general_rows;
-};
-
-static void found_release(struct found *f)
-{
-    free(f->sets);
-    free(f->general);
-    if (f->file.folder)
-        mixture_file_release(&f->file);
-    *f = (struct found){0};
-}
-
-/* Test rows of the domains, else validation rows; general sets of the recipe. */
-static int sets_of(struct found *f, struct artel_error *err)
-{
-    json_t *const general = json_object_get(f->file.settings, "general");
-    const char *name;
-    json_t *path;
-
-    f->sets = calloc(f->file.n_domains + 1, sizeof(*f->sets));
-    f->general = calloc(json_object_size(general) + 1, sizeof(*f->general));
-    if (!f->sets || !f->general)
-        return error_nomem(err, f->file.n_domains * sizeof(*f->sets));
-    for (size_t i = 0; i < f->file.n_domains; i++) {
-        const struct domain_notes *const d = &f->file.domains[i];
-        const char *const rows = d->test ? d->test : d->valid;
-
-        if (rows)
-            f->sets[f->n_sets++] = (struct artel_eval_set){d->name, rows, d->score};
-    }
-    json_object_foreach(general, name, path)
-    {
-        if (json_is_string(path))
-            f->general[f->n_general++] =
-                (struct artel_eval_set){name, json_string_value(path), NULL};
-    }
-    f->general_rows =
-        (size_t)json_integer_value(json_object_get(f->file.settings, "general_rows"));
-    return 0;
-}
-
-static int find_sets(struct found *f, const char *const *paths, size_t n_paths,
-                     struct artel_error *err)
-{
-    for (size_t i = 0; i < n_paths; i++) {
-        enum opened_kind kind;
-        int rc = opened_kind(&kind, paths[i], err);
-
-        if (rc < 0)
-            return rc;
-        if (kind != OPENED_MIXTURE)
-            continue;
-        rc = mixture_file_open(&f->file, paths[i], NULL, false, err);
-        if (rc == 0)
-            rc = sets_of(f, err);
-        if (rc < 0 || f->n_sets)
-            return rc;
-        found_release(f);
-    }
-    return 0;
-}
-
 /* Does the mixture have an expert of the name that was asked for? */
 static int check_expert(const struct mixture_file *f, const char *asked,
                         struct artel_error *err)
@@ -444,59 +385,6 @@ static int run(struct evaluation *ev, const char *const *paths, size_t n)
     return rc;
 }
 
-/* The table tells sets apart by their names. */
-static int check_names(const struct artel_eval_set *sets, size_t n,
-                       struct artel_error *err)
-{
-    char shown[200];
-
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < i; k++)
-            if (!strcmp(sets[i].name, sets[k].name)) {
-                escape_text(shown, sizeof(shown), sets[i].name, strlen(sets[i].name));
-                return error_set(err, ARTEL_EUSAGE, "USE06", NULL,
-                                 "two sets are named '%s'", shown);
-            }
-    return 0;
-}
-
-static int check_scores(const struct artel_eval_set *sets, size_t n,
-                        struct artel_error *err)
-{
-    for (size_t i = 0; i < n; i++)
-        if (sets[i].score && answer_score_from_name(sets[i].score) < 0)
-            return error_set(err, ARTEL_EUSAGE, "USE05", sets[i].name,
-                             "unknown way to score; see artel eval -h");
-    return 0;
-}
-
-/* Sets that were asked for, else those that a mixture names. */
-static int choose_sets(struct evaluation *ev, struct found *found,
-                       const char *const *paths, size_t n)
-{
-    const struct artel_eval_options *const o = ev->o;
-    int rc = check_names(o->sets, o->n_sets, ev->err);
-
-    if (rc == 0)
-        rc = check_names(o->general, o->n_general, ev->err);
-    if (rc == 0 && !o->n_sets)
-        rc = find_sets(found, paths, n, ev->err);
-    if (rc < 0)
-        return rc;
-    ev->sets = o->n_sets ? o->sets : found->sets;
-    ev->n_sets = o->n_sets ? o->n_sets : found->n_sets;
-    ev->general = o->n_general ? o->general : found->general;
-    ev->n_general = o->n_general ? o->n_general : found->n_general;
-    ev->general_rows = o->general_rows       ? o->general_rows
-                       : found->general_rows ? found->general_rows
-                                             : o->max_rows;
-    if (!ev->n_sets && !ev->n_general)
-        return error_set(ev->err, ARTEL_EUSAGE, "USE12", NULL,
-                         "no rows to measure on: the mixture names none; give a set");
-    rc = check_scores(ev->sets, ev->n_sets, ev->err);
-    return rc < 0 ? rc : check_scores(ev->general, ev->n_general, ev->err);
-}
-
 /* What the numbers depend on beside the mixtures and the rows. */
 static json_t *settings_json(const struct evaluation *ev)
 {
@@ -525,14 +413,19 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
                    const struct artel_eval_options *o, struct artel_error *err)
 {
     struct evaluation ev = {.o = o, .err = err};
-    struct found found = {0};
+    struct eval_sets sets = {0};
     json_t *root = NULL;
     int rc;
 
     *json = NULL;
     if (!n)
         return error_set(err, ARTEL_EUSAGE, "USE07", NULL, "nothing to evaluate");
-    rc = choose_sets(&ev, &found, paths, n);
+    rc = eval_sets_choose(&sets, paths, n, o, err);
+    ev.sets = sets.sets;
+    ev.n_sets = sets.n_sets;
+    ev.general = sets.general;
+    ev.n_general = sets.n_general;
+    ev.general_rows = sets.general_rows;
     if (rc == 0 && o->keep)
         rc = make_folder(o->keep, err);
     if (rc == 0 && o->judge)
@@ -549,7 +442,7 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
     if (rc == 0 && !(*json = json_dumps(root, JSON_INDENT(2))))
         rc = error_nomem(err, 0);
     bases_release(&ev);
-    found_release(&found);
+    eval_sets_release(&sets);
     judge_close(ev.judge);
     json_decref(ev.methods);
     json_decref(root);

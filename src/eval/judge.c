@@ -293,20 +293,23 @@ static bool may_pass(const struct judge_reply *r)
            r->status == 429 || r->status >= 500;
 }
 
-static bool rated(int *quality, const char *body)
+/* 1: QUALITY is filled; 0: an answer without the numbers; -1: no chat completion. */
+static int rated(int *quality, const char *body)
 {
+    const json_t *message;
     json_t *root = NULL;
     const char *text;
-    bool ok;
+    int is = -1;
 
     if (json_parse(&root, body, strlen(body), "reply", 0, NULL) < 0)
-        return false;
-    text = json_string_value(json_object_get(
-        json_object_get(json_array_get(json_object_get(root, "choices"), 0), "message"),
-        "content"));
-    ok = text && judge_parse(quality, text);
+        return is;
+    message =
+        json_object_get(json_array_get(json_object_get(root, "choices"), 0), "message");
+    text = json_string_value(json_object_get(message, "content"));
+    if (message) /* without content where a model wrote nothing */
+        is = text && judge_parse(quality, text);
     json_decref(root);
-    return ok;
+    return is;
 }
 
 static int wait_for(const struct judge *j, size_t attempt, size_t asked_seconds,
@@ -340,6 +343,9 @@ static int refused(const struct judge *j, const struct judge_reply *r, size_t at
         return error_set(err, ARTEL_EIO, "JDG03", where, "no reply in %zu attempts: %s",
                          attempts, r->trouble);
     complaint(said, sizeof(said), r->body);
+    if (r->status == 200)
+        return error_set(err, ARTEL_EIO, "JDG03", where, "no chat completion: %s",
+                         said);
     return error_set(err, ARTEL_EIO, "JDG03", where, "HTTP %ld in attempt %zu: %s",
                      r->status, attempts, said);
 }
@@ -354,17 +360,16 @@ static int ask(int *quality, struct judge *j, const struct judge_case *c,
 
     for (size_t attempt = 0; rc == 0; attempt++) {
         const bool last = attempt >= j->o->retries;
+        int is = -1;
 
         rc = judge_http_post(&reply, j->http, request, err);
-        if (rc < 0)
-            break;
-        if (reply.status == 200 && rated(quality, reply.body)) {
-            rc = 1;
+        if (rc == 0 && reply.status == 200)
+            is = rated(quality, reply.body);
+        if (rc < 0 || is == 1 || (is == 0 && last)) {
+            rc = rc < 0 ? rc : is;
             break;
         }
-        if (reply.status == 200 && last)
-            break;
-        if (reply.status != 200 && (last || !may_pass(&reply)))
+        if (is < 0 && (last || !may_pass(&reply)))
             rc = refused(j, &reply, attempt + 1, err);
         else
             rc = wait_for(j, attempt, reply.wait_seconds, err);

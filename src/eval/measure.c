@@ -143,7 +143,8 @@ static int measure_corpus(struct measured *out, const struct artel_mixture *m,
         rc = measure_choices(out, m, c, o, err);
     else
         rc = likelihood(out, m, c, o, err);
-    if (rc == 0 && !out->choices && o->generate && o->score != ANSWER_LOSS)
+    if (rc == 0 && !out->choices && o->generate &&
+        (o->score != ANSWER_LOSS || o->judge))
         rc = measure_answers(out, m, c, o, err);
     corpus_close(c);
     return rc;

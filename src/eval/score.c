@@ -368,7 +368,17 @@ int artel_score(struct artel_score *out, const struct artel_mixture *m,
     for (size_t i = 0; i < out->n_rows; i++)
         rows[i] = corpus_at(corpus, i);
     start = clock_seconds();
-    rc = score_examples(out->rows, m, rows, out->n_rows, o, err);
+    for (size_t i = 0; rc == 0 && i < out->n_rows; i++)
+        if (!rows[i]->n_loss)
+            rc = error_in(
+                err,
+                error_set(err, ARTEL_EFORMAT, "EVL02", "row",
+                          "row %zu has no answer to be scored: multiple choice "
+                          "is for artel eval",
+                          rows[i]->row),
+                path);
+    if (rc == 0)
+        rc = score_examples(out->rows, m, rows, out->n_rows, o, err);
     out->seconds = clock_seconds() - start;
     if (rc < 0) {
         error_in(err, rc, path);

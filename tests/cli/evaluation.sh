@@ -129,6 +129,34 @@ done
 [ $? = 3 ] && has log.txt 'longer.jsonl.*EVL07' || fail "a long choice: $(cat log.txt)"
 grep -q '^eval:' log.txt && fail "measured before it was refused: $(cat log.txt)"
 
+# Rows that are named stand for the domains' own; general sets stay unless they are unwanted.
+evaluate tied/moa --data t=test.jsonl --no-generate --keep none --json eval.json
+has eval.json '"later"'
+evaluate tied/moa --data t=test.jsonl --no-generate --no-general --keep none --json eval.json
+grep -q '"later"' eval.json && fail "general sets that were not wanted: $(cat eval.json)"
+# No expert is right for rows of no domain.
+grep -q '"routing_accuracy": [0-9]' eval.json && fail "routed right: $(grep routing_acc eval.json)"
+
+# What has no answer of its own is no text to score, and a question at fault is named.
+echo '{"question": "q", "choices": ["a", "b"], "answer": 0}' >choices.jsonl
+"$ARTEL" score tied/moa choices.jsonl >log.txt 2>&1
+[ $? = 3 ] && has log.txt 'choices.jsonl.*row 1 has no answer.*EVL02' || fail "choices: $(cat log.txt)"
+{
+    echo '{"question": "a _ b", "choices": ["c", "d"], "answer": 0, "domain": "winogrande"}'
+    echo '{"question": "a b", "choices": ["c", "d"], "answer": 0, "domain": "winogrande"}'
+} >gap.jsonl
+"$ARTEL" eval tied/moa --general w=gap.jsonl --keep none >log.txt 2>&1
+[ $? = 3 ] && has log.txt 'gap.jsonl: row 2: .*EVL04' || fail "no gap: $(cat log.txt)"
+
+# A domain that joined one mixture is a set for all, whichever stands first.
+rows gamma gg 50 53 >gtest.jsonl
+quietly "$ARTEL" add tied/moa gamma=gamma.jsonl --test gtest.jsonl --score exact
+for order in "tied/mixlora tied/moa" "tied/moa tied/mixlora"; do
+    # shellcheck disable=SC2086
+    evaluate $order --no-generate --keep none --no-base --json eval.json
+    [ "$(grep -c '"gamma": {$' eval.json)" -ge 2 ] || fail "$order: $(grep gamma eval.json)"
+done
+
 # Nothing routes to an expert that is always on.
 "$ARTEL" add res/modula-res more=gamma.jsonl --json add.json >log.txt 2>&1 || fail "add: exit $?"
 has log.txt '^alpha .* [0-9.]* % .* %$' '^universal .*\] *- *-$'

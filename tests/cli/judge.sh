@@ -32,6 +32,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status, reply = 200, "{}"
         if self.headers.get("Authorization") != "Bearer secret-7":
             status, reply = 401, json.dumps({"error": {"message": "no such key"}})
+        elif self.path == "/page/chat/completions":
+            reply = "<html>a page</html>"
         elif body["model"] != "umpire" or self.path != "/v1/chat/completions":
             status, reply = 404, json.dumps({"error": {"message": "no such model"}})
         elif seen % 3 == 0:
@@ -99,6 +101,21 @@ done
 
 # One that says nothing of use is given time as one that is busy is.
 [ -s waits ] && awk '$1 < 0.9 { exit 1 }' waits || fail "asked again at once: $(cat waits)"
+
+# A set without a score is answered for the judge, and what never had numbers is said.
+"$ARTEL" eval "$TESTS/golden/toy-tied.gguf" --data d=rows.jsonl --max-tokens 3 --keep none \
+    --judge "$url" --judge-model umpire --judge-rows 1 --json loss.json >out.txt 2>err.txt ||
+    fail "loss: exit $?: $(cat err.txt)"
+grep -q '"ratings": 3' loss.json || fail "no rating of a set without a score: $(cat loss.json)"
+grep -q '"score": null' loss.json || fail "a score of a set without one: $(cat loss.json)"
+"$ARTEL" eval "$TESTS/golden/toy-tied.gguf" --data d=rows.jsonl --max-tokens 3 --keep none \
+    --judge "${url%/v1}/page" --judge-model umpire >out.txt 2>err.txt
+[ $? = 4 ] && grep -q 'no chat completion: .html.*JDG03' err.txt || fail "a page: $(cat err.txt)"
+for odd in "--judge-model m" "--judge-rows 2" "--judge $url --judge-model m --no-generate"; do
+    # shellcheck disable=SC2086
+    "$ARTEL" eval "$TESTS/golden/toy-tied.gguf" --data d=rows.jsonl $odd >out.txt 2>err.txt
+    [ $? = 2 ] && grep -q USE07 err.txt || fail "$odd: $(cat err.txt)"
+done
 
 # Cut off in the middle of a line: that rating alone is asked for again.
 rm -f kept/*.json requests
