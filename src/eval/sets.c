@@ -65,9 +65,10 @@ static void join(struct artel_eval_set *to, size_t *n, struct artel_eval_set set
     to[(*n)++] = set;
 }
 
-/* Test rows of the domains, else validation rows; general sets of the recipe. */
+/* Test rows of the domains, else validation rows; general sets of the recipe: each where O
+ * asks for no other. */
 static int join_sets_of(struct eval_sets *s, const struct mixture_file *f,
-                        struct artel_error *err)
+                        const struct artel_eval_options *o, struct artel_error *err)
 {
     json_t *const general = json_object_get(f->settings, "general");
     const size_t rows =
@@ -81,7 +82,7 @@ static int join_sets_of(struct eval_sets *s, const struct mixture_file *f,
                        sizeof(*s->general), err);
     if (rc < 0)
         return rc;
-    for (size_t i = 0; i < f->n_domains; i++) {
+    for (size_t i = 0; !o->n_sets && i < f->n_domains; i++) {
         const struct domain_notes *const d = &f->domains[i];
         const char *const of = d->test ? d->test : d->valid;
 
@@ -91,7 +92,7 @@ static int join_sets_of(struct eval_sets *s, const struct mixture_file *f,
     }
     json_object_foreach(general, name, path)
     {
-        if (json_is_string(path))
+        if (!o->general && json_is_string(path))
             join(s->general, &s->n_general,
                  (struct artel_eval_set){name, json_string_value(path), NULL}, f);
     }
@@ -101,7 +102,7 @@ static int join_sets_of(struct eval_sets *s, const struct mixture_file *f,
 }
 
 static int find_sets(struct eval_sets *s, const char *const *paths, size_t n,
-                     struct artel_error *err)
+                     const struct artel_eval_options *o, struct artel_error *err)
 {
     int rc = 0;
 
@@ -119,7 +120,7 @@ static int find_sets(struct eval_sets *s, const char *const *paths, size_t n,
         if (rc < 0)
             continue;
         s->n_files++;
-        rc = join_sets_of(s, f, err);
+        rc = join_sets_of(s, f, o, err);
     }
     return rc;
 }
@@ -147,7 +148,7 @@ int eval_sets_choose(struct eval_sets *s, const char *const *paths, size_t n,
     if (rc == 0)
         rc = check_names(o->general, o->n_general, err);
     if (rc == 0 && (!o->n_sets || !o->general))
-        rc = find_sets(s, paths, n, err);
+        rc = find_sets(s, paths, n, o, err);
     if (rc == 0 && o->n_sets)
         rc = take(&s->sets, &s->n_sets, o->sets, o->n_sets, err);
     if (rc == 0 && o->general)

@@ -34,11 +34,10 @@ static int copy_lines(FILE *to, const struct corpus *c, const char *path, size_t
     if (rc < 0)
         return rc;
     while (i < total && (rc = lines_next(&lines, &text, &n, err)) == 1) {
-        bool wanted = false;
-
-        for (; i < total && corpus_at(c, i)->row == lines.number; i++)
-            wanted = wanted || is_picked(i, n_rows, total);
-        if (wanted) {
+        /* a line is one example, or none */
+        if (corpus_at(c, i)->row != lines.number)
+            continue;
+        if (is_picked(i++, n_rows, total)) {
             fwrite(text, 1, n, to);
             fputc('\n', to);
         }
@@ -52,17 +51,14 @@ static int copy_objects(FILE *to, const struct corpus *c, const struct map *map,
                         const char *path, size_t n_rows, struct artel_error *err)
 {
     const size_t total = corpus_count(c);
-    size_t written = 0; /* the last row, counted from 1 */
     json_t *root = NULL;
     int rc = json_parse(&root, (const char *)map->data, map->size, path, 0, err);
 
     for (size_t i = 0; rc == 0 && i < total; i++) {
-        const size_t at = corpus_at(c, i)->row;
-        const json_t *row = json_array_get(root, at - 1);
+        const json_t *row = json_array_get(root, corpus_at(c, i)->row - 1);
 
-        if (!row || !is_picked(i, n_rows, total) || at == written)
+        if (!row || !is_picked(i, n_rows, total))
             continue;
-        written = at;
         json_dumpf(row, to, JSON_COMPACT);
         fputc('\n', to);
     }
