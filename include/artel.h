@@ -412,8 +412,8 @@ ARTEL_API void artel_convert_options_default(struct artel_convert_options *o);
  * *JSON tells what became of it: "adapter", or for models "missing", "measured" and
  * "tensors" [{kind, from, to, tensors, update, error, kept}]: norms of the expert's change
  * and of the rounding relative to the weights', and the share of the change that is left
- * after it (blocks too coarse for it fall back to what they held). O may be NULL. ARTEL_ECONFLICT: OUT is there already.
- */
+ * after it (blocks too coarse for it fall back to what they held). O may be NULL.
+ * ARTEL_ECONFLICT: OUT is there. ARTEL_EUSAGE, forced too: OUT is or holds an input. */
 ARTEL_API int artel_convert(char **json, const char *source, const char *out,
                             const struct artel_convert_options *o,
                             struct artel_error *err);

@@ -168,6 +168,7 @@ int cmd_convert(int argc, char **argv)
     struct artel_convert_options to;
     struct common c = {0};
     struct words words;
+    const char *inputs[4];
     uint64_t max_rows = 0;
     int rc = 0;
 
@@ -194,7 +195,11 @@ int cmd_convert(int argc, char **argv)
     if (c.json && !strcmp(c.json, words.at[1]))
         return usage_error("convert", "--json", "USE06",
                            "the report would be written over OUT");
-    if ((rc = json_check_target("convert", c.json, words.at, 1)) ||
+    inputs[0] = words.at[0];
+    inputs[1] = words.at[1]; /* what stands there may be written over, but by a model */
+    inputs[2] = c.model;
+    inputs[3] = to.measure;
+    if ((rc = json_check_target("convert", c.json, inputs, 4)) ||
         (rc = common_start(&c)))
         return rc;
     to.model = c.model;

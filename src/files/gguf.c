@@ -148,10 +148,22 @@ static int check_part(const struct gguf *g, size_t i, const char *path,
     return check_unique(g, i, path, err);
 }
 
+bool gguf_part_name(char *out, size_t size, const char *first, size_t i)
+{
+    const size_t n = strlen(first);
+    const char *tail = first + (n > SPLIT_TAIL ? n - SPLIT_TAIL : 0);
+    size_t count = 0;
+
+    if (n <= SPLIT_TAIL || sscanf(tail, "-00001-of-%5zu", &count) != 1 ||
+        strcmp(tail + 15, ".gguf") != 0 || i >= count)
+        return false;
+    return (size_t)snprintf(out, size, "%.*s-%05zu-of-%05zu.gguf",
+                            (int)(n - SPLIT_TAIL), first, i + 1, count) < size;
+}
+
 /* Parts 2 and on, named after the first. */
 static int open_others(struct gguf *g, struct artel_error *err)
 {
-    const size_t stem = strlen(g->path) - SPLIT_TAIL;
     const size_t room = strlen(g->path) + 32;
     char *path = malloc(room);
     int64_t total = split_number(&g->parts[0], "split.tensors.count", -1);
@@ -160,9 +172,7 @@ static int open_others(struct gguf *g, struct artel_error *err)
     if (!path)
         return error_nomem(err, room);
     for (size_t i = 0; i < g->n_parts && rc == 0; i++) {
-        snprintf(path, room, "%.*s-%05zu-of-%05zu.gguf", (int)stem, g->path, i + 1,
-                 g->n_parts);
-        if (i > 0)
+        if (gguf_part_name(path, room, g->path, i) && i > 0)
             rc = open_part(&g->parts[i], path, err);
         if (rc == 0)
             rc = check_part(g, i, path, err);

@@ -15,6 +15,9 @@ int gguf_open(struct gguf **out, const char *path, struct artel_error *err);
 int gguf_parse(struct gguf **out, const void *data, size_t size, const char *name,
                struct artel_error *err);
 void gguf_close(struct gguf *g);
+/* Part I (from 0) of the set whose first part is FIRST into OUT; false: FIRST is not named
+ * as one, or has no such part. */
+bool gguf_part_name(char *out, size_t size, const char *first, size_t i);
 
 size_t gguf_count(const struct gguf *g); /* tensors */
 const struct tensor *gguf_at(const struct gguf *g, size_t i);

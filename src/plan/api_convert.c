@@ -4,6 +4,7 @@
  *
  *     CNV01 something is there already     CNV02 what does not go together
  *     CNV05 a number format that is not possible there
+ *     CNV08 the output would be written over an input
  */
 #include <stdlib.h>
 #include <string.h>
@@ -190,9 +191,11 @@ int artel_convert(char **json, const char *source, const char *out,
     }
     rc = find_target(&to, o->to, err);
     if (rc == 0)
+        rc = conversion_find(&c, source, out, o, err);
+    if (rc == 0)
         rc = output_check(out, to == TO_PEFT || to == TO_SAFETENSORS, o->force, err);
     if (rc == 0)
-        rc = conversion_open(&c, source, o, err);
+        rc = conversion_open(&c, err);
     if (rc == 0)
         rc = convert(&report, &c, source, out, to, err);
     conversion_release(&c);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a path and options to a base and one expert.
+ * From a path and options to a base and one expert. What lies where is found first, so
+ * that an output which would destroy an input is refused before anything is read.
  *
  *     CNV03 gates that cannot be
  */
@@ -12,10 +13,12 @@
 #include "base/error.h"
 #include "eval/opened.h"
 #include "files/gguf.h"
+#include "files/write.h"
 #include "plan/convert.h"
 #include "save/adapter.h"
 #include "save/gguf_lora.h"
 #include "save/joined.h"
+#include "save/output_place.h"
 
 #define MAX_GATES 256
 #define GATE_MAX  1e4
@@ -24,6 +27,7 @@ void conversion_release(struct conversion *c)
 {
     expert_release(&c->expert);
     model_close(c->model);
+    free(c->base);
     json_decref(c->gates);
     *c = (struct conversion){0};
 }
@@ -44,21 +48,152 @@ static int refuse_choice(const struct conversion *c, const char *what,
     return 0;
 }
 
-static int open_gguf_lora(struct conversion *c, const char *source,
-                          const struct gguf *g, struct artel_error *err)
+/* No input may be lost to OUT. */
+static int spare(const struct conversion *c, const char *input, struct artel_error *err)
 {
-    char name[EXPERT_NAME_MAX + 1];
-    const struct gguf_value stored = gguf_get(g, "general.name");
-    int rc = refuse_choice(c, "one LoRA", err);
+    const size_t room = strlen(input) + 32;
+    char *part = malloc(room);
+    int rc = part ? output_spares(c->out, input, err) : error_nomem(err, room);
+
+    for (size_t i = 1; rc == 0 && gguf_part_name(part, room, input, i); i++)
+        rc = output_spares(c->out, part, err);
+    free(part);
+    return rc;
+}
+
+/* PATH is the base. */
+static int take_base(struct conversion *c, const char *path, struct artel_error *err)
+{
+    c->base = strdup(path);
+    return c->base ? spare(c, c->base, err) : error_nomem(err, strlen(path));
+}
+
+static int find_gguf_lora(struct conversion *c, struct artel_error *err)
+{
+    const int rc = refuse_choice(c, "one LoRA", err);
 
     if (rc == 0 && !c->o->model)
+        return error_set(err, ARTEL_EUSAGE, "USE08", NULL,
+                         "this is a LoRA: name its base with --model");
+    return rc < 0 ? rc : take_base(c, c->o->model, err);
+}
+
+static int find_adapter(struct conversion *c, struct artel_error *err)
+{
+    char *recorded = NULL;
+    int rc = refuse_choice(c, "one adapter", err);
+
+    if (rc == 0 && !c->o->model)
+        rc = opened_adapter_base(&recorded, c->source, err);
+    if (rc == 0 && !c->o->model && !recorded)
         rc = error_set(err, ARTEL_EUSAGE, "USE08", NULL,
-                       "this is a LoRA: name its base with --model");
+                       "this is an adapter: name its base with --model");
     if (rc == 0)
-        rc = model_open(&c->model, c->o->model, err);
+        rc = take_base(c, recorded ? recorded : c->o->model, err);
+    free(recorded);
+    return rc;
+}
+
+/* Its own folder and those of all experts, also of those that are not asked for. */
+static int spare_mixture(const struct conversion *c, const struct mixture_file *f,
+                         struct artel_error *err)
+{
+    int rc = spare(c, f->folder, err);
+
+    for (size_t i = 0; rc == 0 && i < f->n_notes; i++) {
+        char *folder;
+
+        if (!f->notes[i].folder)
+            continue;
+        folder = path_join(f->folder, f->notes[i].folder);
+        rc = folder ? spare(c, folder, err)
+                    : error_nomem(err, strlen(f->notes[i].folder));
+        free(folder);
+    }
+    return rc;
+}
+
+static int find_mixture(struct conversion *c, struct artel_error *err)
+{
+    struct mixture_file f = {0};
+    int rc;
+
+    if (c->o->gates && c->o->expert)
+        return error_set(err, ARTEL_EUSAGE, "CNV02", "gates",
+                         "--expert and --gates exclude one another");
+    rc = mixture_file_open(&f, c->source, NULL, c->o->force, err);
+    if (rc == 0)
+        rc = spare_mixture(c, &f, err);
+    if (rc == 0)
+        rc = take_base(c, c->o->model ? c->o->model : f.base_path, err);
+    mixture_file_release(&f);
+    return rc;
+}
+
+static int find_model(struct conversion *c, struct artel_error *err)
+{
+    const int rc = refuse_choice(c, "a bare model", err);
+
+    if (rc == 0 && c->o->model)
+        return error_set(
+            err, ARTEL_EUSAGE, "CNV02", "model",
+            "the source is a model itself; --model is the base of adapters");
+    return rc < 0 ? rc : take_base(c, c->source, err);
+}
+
+static int find_kind(enum source_kind *out, const char *source, struct artel_error *err)
+{
+    enum opened_kind kind;
+    struct gguf *g = NULL;
+    struct stat st;
+    int rc = opened_kind(&kind, source, err);
+
     if (rc < 0)
         return rc;
-    opened_expert_name(name, source);
+    *out = kind == OPENED_MODEL     ? SOURCE_MODEL
+           : kind == OPENED_ADAPTER ? SOURCE_ADAPTER
+                                    : SOURCE_MIXTURE;
+    if (stat(source, &st) == 0 && !S_ISDIR(st.st_mode)) {
+        rc = gguf_open(&g, source, err);
+        if (rc == 0 && gguf_lora_is(g))
+            *out = SOURCE_GGUF_LORA;
+        gguf_close(g);
+    }
+    return rc;
+}
+
+int conversion_find(struct conversion *c, const char *source, const char *out,
+                    const struct artel_convert_options *o, struct artel_error *err)
+{
+    static int (*const find[])(struct conversion *, struct artel_error *) = {
+        [SOURCE_MODEL] = find_model,
+        [SOURCE_ADAPTER] = find_adapter,
+        [SOURCE_GGUF_LORA] = find_gguf_lora,
+        [SOURCE_MIXTURE] = find_mixture};
+    int rc;
+
+    *c = (struct conversion){.o = o, .source = source, .out = out};
+    rc = spare(c, source, err);
+    if (rc == 0 && o->measure)
+        rc = spare(c, o->measure, err);
+    if (rc == 0)
+        rc = find_kind(&c->kind, source, err);
+    if (rc == 0)
+        rc = find[c->kind](c, err);
+    return rc < 0 ? error_in(err, rc, source) : 0;
+}
+
+static int read_gguf_lora(struct conversion *c, struct artel_error *err)
+{
+    char name[EXPERT_NAME_MAX + 1];
+    struct gguf_value stored;
+    struct gguf *g;
+    int rc = gguf_open(&g, c->source, err);
+
+    if (rc < 0)
+        return rc;
+    opened_expert_name(name, c->source);
+    stored = gguf_get(g, "general.name");
     if (stored.kind == GGUF_STRING && stored.length <= EXPERT_NAME_MAX) {
         char given[EXPERT_NAME_MAX + 1] = "";
 
@@ -68,50 +203,17 @@ static int open_gguf_lora(struct conversion *c, const char *source,
     }
     rc = gguf_lora_read(&c->expert, name, g, &c->model->weights->config,
                         c->o->force ? NULL : c->model->base_digest, err);
+    gguf_close(g);
     return rc < 0 ? rc : note_expert(c, name, err);
 }
 
-/* 1: a GGUF LoRA file has been read; 0: it is something else. */
-static int try_gguf_lora(struct conversion *c, const char *source,
-                         struct artel_error *err)
+static int read_adapter(struct conversion *c, struct artel_error *err)
 {
-    struct gguf *g = NULL;
-    struct stat st;
+    char name[EXPERT_NAME_MAX + 1];
     int rc;
 
-    if (stat(source, &st) < 0)
-        return error_errno(err, source, "cannot open");
-    if (S_ISDIR(st.st_mode))
-        return 0;
-    rc = gguf_open(&g, source, err);
-    if (rc < 0)
-        return rc;
-    if (gguf_lora_is(g)) {
-        rc = open_gguf_lora(c, source, g, err);
-        rc = rc < 0 ? rc : 1;
-    }
-    gguf_close(g);
-    return rc;
-}
-
-static int open_adapter(struct conversion *c, const char *source,
-                        struct artel_error *err)
-{
-    char name[EXPERT_NAME_MAX + 1], *recorded = NULL;
-    int rc = refuse_choice(c, "one adapter", err);
-
-    if (rc == 0 && !c->o->model)
-        rc = opened_adapter_base(&recorded, source, err);
-    if (rc == 0 && !c->o->model && !recorded)
-        rc = error_set(err, ARTEL_EUSAGE, "USE08", NULL,
-                       "this is an adapter: name its base with --model");
-    if (rc == 0)
-        rc = model_open(&c->model, recorded ? recorded : c->o->model, err);
-    free(recorded);
-    if (rc < 0)
-        return rc;
-    opened_expert_name(name, source);
-    rc = adapter_read(&c->expert, name, source, c->model, c->o->force, err);
+    opened_expert_name(name, c->source);
+    rc = adapter_read(&c->expert, name, c->source, c->model, c->o->force, err);
     return rc < 0 ? rc : note_expert(c, name, err);
 }
 
@@ -216,22 +318,11 @@ static int join(struct conversion *c, const struct mixture *m, struct artel_erro
     return rc;
 }
 
-static int open_mixture(struct conversion *c, const char *source,
-                        struct artel_error *err)
+static int read_mixture(struct conversion *c, struct artel_error *err)
 {
     struct mixture_file f = {0};
-    int rc = 0;
+    int rc = mixture_file_open(&f, c->source, c->model, c->o->force, err);
 
-    if (c->o->gates && c->o->expert)
-        return error_set(err, ARTEL_EUSAGE, "CNV02", "gates",
-                         "--expert and --gates exclude one another");
-    rc = mixture_file_open(&f, source, NULL, c->o->force, err);
-    if (rc == 0)
-        rc = model_open(&c->model, c->o->model ? c->o->model : f.base_path, err);
-    mixture_file_release(&f);
-    if (rc < 0)
-        return rc;
-    rc = mixture_file_open(&f, source, c->model, c->o->force, err);
     if (rc == 0) /* what is written is what `artel run` computes with */
         rc = mixture_wear(&f.mixture, &c->model->weights->config, MASK_INFERENCE, err);
     if (rc == 0)
@@ -240,35 +331,15 @@ static int open_mixture(struct conversion *c, const char *source,
     return rc;
 }
 
-static int open_model(struct conversion *c, const char *source, struct artel_error *err)
+int conversion_open(struct conversion *c, struct artel_error *err)
 {
-    int rc = refuse_choice(c, "a bare model", err);
+    int rc = model_open(&c->model, c->base, err);
 
-    if (rc == 0 && c->o->model)
-        rc = error_set(err, ARTEL_EUSAGE, "CNV02", "model",
-                       "the source is a model itself; --model is the base of adapters");
-    return rc < 0 ? rc : model_open(&c->model, source, err);
-}
-
-int conversion_open(struct conversion *c, const char *source,
-                    const struct artel_convert_options *o, struct artel_error *err)
-{
-    enum opened_kind kind;
-    int rc;
-
-    *c = (struct conversion){.o = o};
-    rc = try_gguf_lora(c, source, err);
-    if (rc == 0) {
-        rc = opened_kind(&kind, source, err);
-        if (rc == 0 && kind == OPENED_MODEL)
-            rc = open_model(c, source, err);
-        else if (rc == 0 && kind == OPENED_ADAPTER)
-            rc = open_adapter(c, source, err);
-        else if (rc == 0)
-            rc = open_mixture(c, source, err);
-    }
-    if (rc >= 0)
-        return 0;
-    conversion_release(c);
-    return error_in(err, rc, source);
+    if (rc == 0 && c->kind == SOURCE_GGUF_LORA)
+        rc = read_gguf_lora(c, err);
+    else if (rc == 0 && c->kind == SOURCE_ADAPTER)
+        rc = read_adapter(c, err);
+    else if (rc == 0 && c->kind == SOURCE_MIXTURE)
+        rc = read_mixture(c, err);
+    return rc < 0 ? error_in(err, rc, c->source) : 0;
 }

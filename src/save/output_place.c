@@ -69,6 +69,81 @@ int output_check(const char *path, bool folder, bool force, struct artel_error *
     return 0;
 }
 
+static bool is_same(const struct stat *x, const struct stat *y)
+{
+    return x->st_dev == y->st_dev && x->st_ino == y->st_ino;
+}
+
+/* 1: PATH is FOLDER or lies in it, at any depth. */
+static int lies_in(const char *path, const struct stat *folder, struct artel_error *err)
+{
+    char *at = realpath(path, NULL);
+    int rc = at || errno == ENOENT || errno == ENOTDIR
+                 ? 0
+                 : error_errno(err, path, "cannot be found");
+
+    while (rc == 0 && at && *at) {
+        struct stat st;
+
+        rc = stat(at, &st) == 0 && is_same(&st, folder);
+        *strrchr(at, '/') = '\0';
+    }
+    free(at);
+    return rc;
+}
+
+static bool is_gguf(const char *name)
+{
+    const size_t n = strlen(name);
+
+    return n > 5 && !strcmp(name + n - 5, ".gguf");
+}
+
+/* 1: FILE is what an entry of FOLDER is, or is a link to. */
+static int is_entry(const struct stat *file, const char *folder,
+                    struct artel_error *err)
+{
+    DIR *d = opendir(folder);
+    struct dirent *entry;
+    int rc = d ? 0 : error_errno(err, folder, "cannot open the folder");
+
+    while (rc == 0 && (entry = readdir(d)) != NULL) {
+        struct stat st;
+
+        rc = !is_gguf(entry->d_name) && fstatat(dirfd(d), entry->d_name, &st, 0) == 0 &&
+             is_same(&st, file);
+    }
+    if (d)
+        closedir(d);
+    return rc;
+}
+
+int output_spares(const char *path, const char *input, struct artel_error *err)
+{
+    const char *what = "is an input";
+    struct stat out, in;
+    char shown[160];
+    int rc;
+
+    if (stat(path, &out) < 0 || stat(input, &in) < 0)
+        return 0; /* nothing to be written over, or to be read */
+    rc = is_same(&out, &in);
+    if (rc == 0) {
+        what = "holds an input";
+        rc = lies_in(input, &out, err);
+    }
+    if (rc == 0 && S_ISREG(out.st_mode) && S_ISDIR(in.st_mode)) {
+        what = "is a file of an input";
+        rc = is_gguf(path) ? 0 : lies_in(path, &in, err);
+        rc = rc == 0 ? is_entry(&out, input, err) : rc;
+    }
+    if (rc == 1)
+        rc = error_set(err, ARTEL_EUSAGE, "CNV08", NULL,
+                       "%s ('%s'), which would be lost: name another place", what,
+                       escape_text(shown, sizeof(shown), input, strlen(input)));
+    return rc < 0 ? error_in(err, rc, path) : 0;
+}
+
 /* PATH without slashes at its end, in two pieces: the folder and the name in it. */
 static void split(const char *path, int *n_folder, const char **name, int *n_name)
 {

@@ -15,6 +15,10 @@ struct artel_error;
  * without folders in it. */
 int output_check(const char *path, bool folder, bool force, struct artel_error *err);
 
+/* INPUT, a file or a folder, is read: ARTEL_EUSAGE (CNV08) where PATH is it, a folder
+ * around it or a file in it, links followed. Files .gguf are no part of a folder. */
+int output_spares(const char *path, const char *input, struct artel_error *err);
+
 /* A new hidden folder beside PATH, in *TEMPORARY (owned by the caller). */
 int output_begin(char **temporary, const char *path, struct artel_error *err);
 /* It takes PATH's place; what was there goes. */

@@ -4,7 +4,8 @@
 # what cannot be is told before anything is written.
 set -u
 . "$TESTS/cli/row.inc"
-base=$TESTS/golden/toy-tied.gguf
+cp "$TESTS/golden/toy-tied.gguf" .
+base=$PWD/toy-tied.gguf # ours, should an input be written over after all
 
 quietly() {
     "$@" >"$work.log" 2>&1 || fail "$*: exit $?: $(tail -3 "$work.log")"
@@ -90,7 +91,6 @@ awk -v x="$x" -v y="$y" 'BEGIN { d = x / y - 1; exit !(x != "" && d * d < 1e-10)
 row W01 2 CNV04 convert run/mixlora new.gguf --to gguf-lora --gates expert-1=0.5,expert-2=0.5
 row W02 2 CNV04 convert run/mixlora new.gguf --to gguf --gates shared=1,expert-1=0.5
 row W03 3 ADP12 convert run/mixlora/experts/expert-1 new.gguf --to gguf-lora --model "$base"
-
 mkdir -p occupied/inner
 : >occupied/config.json
 row V01 6 CNV01 convert run/moa/experts/alpha alpha.gguf --to gguf-lora
@@ -120,5 +120,55 @@ row V24 2 CNV02 convert run/moa new.gguf --to gguf-lora --expert beta --measure 
 row V25 6 CNV01 convert run/moa m.gguf --to gguf --expert beta
 row V26 6 CNV01 convert run/moa folder --to safetensors --expert beta
 row V27 2 USE06 convert run/moa new.gguf --to gguf --expert beta --json new.gguf
+
+# C08: nothing is written over what is read, forced or not and by whatever name.
+expert=run/moa/experts/alpha
+cp "$base" base.gguf
+ln base.gguf hard.gguf
+ln -s base.gguf soft.gguf
+ln -s . here
+mkdir box lone
+cp -r run/moa lone/
+cp "$base" box/base.gguf
+cp alpha.gguf box/
+: >box/config.json
+cp base.gguf set-00001-of-00002.gguf
+: >set-00002-of-00002.gguf
+for force in '' --force; do
+    row C08 2 CNV08 convert $expert base.gguf --model base.gguf --to gguf $force
+    row C08 2 CNV08 convert $expert here/../"${PWD##*/}"/base.gguf --model base.gguf --to gguf $force
+    row C08 2 CNV08 convert $expert hard.gguf --model base.gguf --to gguf $force
+    row C08 2 CNV08 convert $expert soft.gguf --model base.gguf --to gguf $force
+    row C08 2 CNV08 convert $expert base.gguf --model soft.gguf --to gguf $force
+    row C08 2 CNV08 convert base.gguf base.gguf --to gguf --type f16 $force
+    row C08 2 CNV08 convert $expert set-00002-of-00002.gguf --model set-00001-of-00002.gguf --to gguf $force
+    row C08 2 CNV08 convert $expert "$base" --to gguf-lora $force # the recorded one
+    row C08 2 CNV08 convert folder folder --to safetensors --type f16 $force
+    row C08 2 CNV08 convert $expert folder --to safetensors --model folder $force
+    row C08 2 CNV08 convert $expert here/folder/ --to peft --model folder $force
+    row C08 2 CNV08 convert $expert folder/model.safetensors --to gguf-lora --model folder $force
+    row C08 2 CNV08 convert $expert $expert --to peft $force
+    row C08 2 CNV08 convert $expert $expert/artel.json --to gguf-lora $force
+    row C08 2 CNV08 convert alpha.gguf alpha.gguf --to gguf-lora --model base.gguf $force
+    row C08 2 CNV08 convert $expert box --to safetensors --model box/base.gguf $force
+    row C08 2 CNV08 convert box/alpha.gguf box --to peft --model base.gguf $force
+    row C08 2 CNV08 convert run/moa run/moa --to peft --expert alpha $force
+    row C08 2 CNV08 convert run run --to peft --expert alpha $force
+    row C08 2 CNV08 convert run/moa run/moa/experts/beta --to peft --expert alpha $force
+    row C08 2 CNV08 convert lone lone/moa/experts/beta --to peft --expert alpha $force
+    row C08 2 CNV08 convert lone lone/moa/mixture.json --to gguf-lora --expert alpha $force
+    row C08 2 CNV08 convert run/moa beta.jsonl --to gguf --expert beta --measure beta.jsonl $force
+done
+row C08 2 USE06 convert $expert new.gguf --to gguf-lora --model base.gguf --json base.gguf
+row C08 2 USE06 convert run/moa new.gguf --to gguf --expert beta --measure beta.jsonl --json beta.jsonl
+# A folder whose files are links, as a download's cache has them: not through them either.
+mkdir linked
+for file in folder/*; do ln -s "../$file" linked/; done
+row C08 2 CNV08 convert $expert folder/model.safetensors --to gguf-lora --model linked --force
+# What was converted into the mixture's folder before is none of its parts.
+quietly "$ARTEL" convert run/moa run/moa/alpha.gguf --to gguf-lora --expert alpha
+quietly "$ARTEL" convert run/moa run/moa/alpha.gguf --to gguf-lora --expert alpha --force
+quietly "$ARTEL" convert run/moa run/moa/merged --to safetensors --expert alpha
+quietly "$ARTEL" convert run/moa run/moa/merged --to safetensors --expert alpha --force
 [ ! -e new ] && [ ! -e new.gguf ] || fail "a refused conversion has written something"
 exit "$bad"

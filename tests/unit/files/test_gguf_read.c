@@ -146,6 +146,24 @@ static void write_set(const char *folder, int64_t number, int64_t count, uint32_
     free_model(g);
 }
 
+static void parts_of_a_set_are_named_after_the_first(void **state)
+{
+    static const char first[] = "a/m-00001-of-00012.gguf";
+    char name[64];
+
+    (void)state;
+    assert_true(gguf_part_name(name, sizeof(name), first, 0));
+    assert_string_equal(name, first);
+    assert_true(gguf_part_name(name, sizeof(name), first, 11));
+    assert_string_equal(name, "a/m-00012-of-00012.gguf");
+    assert_false(gguf_part_name(name, sizeof(name), first, 12));
+    assert_false(gguf_part_name(name, 20, first, 1));
+    assert_false(gguf_part_name(name, sizeof(name), "m-00002-of-00012.gguf", 1));
+    assert_false(gguf_part_name(name, sizeof(name), "m-00001-of-0012.gguf", 1));
+    assert_false(gguf_part_name(name, sizeof(name), "-00001-of-00012.gguf", 1));
+    assert_false(gguf_part_name(name, sizeof(name), "model.gguf", 0));
+}
+
 static void G26_a_broken_set_is_refused_by_its_part(void **state)
 {
     static const struct {
@@ -194,6 +212,7 @@ static void G26_a_broken_set_is_refused_by_its_part(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_of_a_set_are_named_after_the_first),
         cmocka_unit_test(G26_a_broken_set_is_refused_by_its_part),
         cmocka_unit_test(values_are_read_with_their_types),
         cmocka_unit_test(tensors_keep_shape_and_bytes),
