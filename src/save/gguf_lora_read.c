@@ -38,29 +38,45 @@ bool gguf_lora_is(const struct gguf *g)
     return is_text(g, "general.type", "adapter");
 }
 
-static int check_keys(const struct source *s, const char *base_digest,
-                      struct artel_error *err)
+static int check_form(const struct gguf *g, struct artel_error *err)
 {
-    const char *const own = config_architecture(s->c)->name;
-    const struct gguf_value base = gguf_get(s->g, "artel.base_digest");
-
-    if (!gguf_lora_is(s->g) || !is_text(s->g, "adapter.type", "lora"))
+    if (!gguf_lora_is(g) || !is_text(g, "adapter.type", "lora"))
         return error_set(err, ARTEL_EFORMAT, "GLA01", "adapter.type",
                          "not a LoRA: general.type must be 'adapter' and adapter.type "
                          "'lora'");
-    if (!is_text(s->g, "general.architecture", own))
-        return error_set(err, ARTEL_EFORMAT, "GLA02", "general.architecture",
-                         "the base is of architecture '%s', the adapter is not", own);
-    if (gguf_get(s->g, "adapter.alora.invocation_tokens").kind != GGUF_ABSENT)
+    if (gguf_get(g, "adapter.alora.invocation_tokens").kind != GGUF_ABSENT)
         return error_set(err, ARTEL_EFORMAT, "ADP12", "adapter.alora.invocation_tokens",
                          "an adapter that works from a certain token on is not "
                          "supported");
-    if (base_digest && base.kind == GGUF_STRING &&
-        (base.length != strlen(base_digest) ||
-         memcmp(base.text, base_digest, base.length) != 0))
-        return error_set(err, ARTEL_EFORMAT, "GLA02", "artel.base_digest",
-                         "made for another base model, here %s", base_digest);
     return 0;
+}
+
+/* The text of KEY is OWN, or is told beside it as of another WHAT. */
+static int check_text(const struct gguf *g, const char *key, const char *own,
+                      const char *what, struct artel_error *err)
+{
+    const struct gguf_value v = gguf_get(g, key);
+    char shown[160] = "none";
+
+    if (is_text(g, key, own))
+        return 0;
+    if (v.kind == GGUF_STRING)
+        escape_text(shown, sizeof(shown), v.text, v.length < 64 ? v.length : 64);
+    return error_set(err, ARTEL_EFORMAT, "GLA02", key,
+                     "made for another %s: %s, here %s", what, shown, own);
+}
+
+/* BASE_DIGEST NULL, or not in the file: any. */
+static int check_base(const struct source *s, const char *base_digest,
+                      struct artel_error *err)
+{
+    static const char key[] = "artel.base_digest";
+    int rc = check_text(s->g, "general.architecture", config_architecture(s->c)->name,
+                        "architecture", err);
+
+    if (rc == 0 && base_digest && gguf_get(s->g, key).kind == GGUF_STRING)
+        rc = check_text(s->g, key, base_digest, "base model", err);
+    return rc;
 }
 
 /* Linear and half of tensor T: 2 * linear + half, or -1. */
@@ -201,7 +217,9 @@ int gguf_lora_read(struct expert *e, const char *name, const struct gguf *g,
 
     *e = (struct expert){0};
     if (rc == 0)
-        rc = check_keys(&s, base_digest, err);
+        rc = check_form(g, err);
+    if (rc == 0)
+        rc = check_base(&s, base_digest, err);
     if (rc == 0)
         rc = sort_tensors(&s, err);
     if (rc == 0)

@@ -300,6 +300,9 @@ static void a_file_of_another_base_is_refused(void **state)
         read_back(&p, &back, &p.b->base.weights.config, p.b->base.model.chat_digest),
         ARTEL_EFORMAT);
     assert_string_equal(p.b->err.code, "GLA02");
+    /* Both are named: which base to look for, and which was given. */
+    assert_non_null(strstr(p.b->err.reason, p.b->base.model.base_digest));
+    assert_non_null(strstr(p.b->err.reason, p.b->base.model.chat_digest));
     expert_release(&e);
     place_close(&p);
 }
