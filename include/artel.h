@@ -382,8 +382,8 @@ struct artel_inspect_options {
     size_t cutoff_len; /* 0: no bound */
     size_t skip_bad;
 };
-/* *JSON describes a model, adapter, mixture, recipe (a file .yaml or .yml) or dataset:
- * {"kind": ...}. Nothing is written or locked. O may be NULL. */
+/* *JSON describes a model, adapter (also a GGUF LoRA), mixture, recipe (a file .yaml or
+ * .yml) or dataset: {"kind": ...}. Nothing is written or locked. O may be NULL. */
 ARTEL_API int artel_inspect(char **json, const char *path,
                             const struct artel_inspect_options *o,
                             struct artel_error *err);

@@ -127,8 +127,9 @@ int cmd_inspect(int argc, char **argv)
         .command = "inspect",
         .usage = "PATH [--verify]",
         .about =
-            "What PATH is: a model (sizes, digests, memory it will take), an adapter, "
-            "a mixture, a recipe (its stages, which are up to date, what the others "
+            "What PATH is: a model (sizes, digests, memory it will take), an adapter "
+            "(a PEFT folder or a GGUF LoRA: ranks, linears, parameters, base), a "
+            "mixture, a recipe (its stages, which are up to date, what the others "
             "will "
             "take), or a dataset (format, rows, tokens, what was dropped and why, "
             "and which text carries loss).",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a path holds, as JSON: a model with its memory plan, an adapter, a mixture, a
- * recipe with its stages (api_inspect_recipe.c), or a dataset with a preview of what
- * carries loss (api_inspect_data.c).
+ * What a path holds, as JSON: a model with its memory plan, an adapter (as a GGUF file:
+ * api_inspect_lora.c), a mixture, a recipe with its stages (api_inspect_recipe.c), or a
+ * dataset with a preview of what carries loss (api_inspect_data.c).
  */
 #include "plan/api_inspect.h"
 
@@ -14,10 +14,12 @@
 #include "base/map.h"
 #include "data/corpus.h"
 #include "eval/opened.h"
+#include "files/gguf.h"
 #include "files/json.h"
 #include "files/safetensors.h"
 #include "files/write.h"
 #include "save/adapter.h"
+#include "save/gguf_lora.h"
 #include "save/peft_config.h"
 #include "train/trainer.h"
 
@@ -165,11 +167,19 @@ int inspect_model(json_t *root, const char *path, const struct artel_inspect_opt
     return rc;
 }
 
-static json_t *expert_json(const struct expert *e)
+json_t *inspect_expert_json(const struct expert *e)
 {
     char digest[DIGEST_SIZE];
     json_t *const sites = json_array();
-    size_t low = EXPERT_MAX_RANK + 1, high = 0;
+    size_t low = EXPERT_MAX_RANK + 1, high = 0, n_layers = 0;
+
+    for (size_t l = 0; e->lora && l < e->n_layers; l++) {
+        bool adapted = false;
+
+        for (int s = 0; s < N_SITES; s++)
+            adapted |= expert_lora(e, l, (enum site)s)->rank > 0;
+        n_layers += adapted;
+    }
 
     for (int s = 0; s < N_SITES; s++) {
         bool adapted = false;
@@ -187,10 +197,11 @@ static json_t *expert_json(const struct expert *e)
             json_array_append_new(sites, json_string(site_name((enum site)s)));
     }
     expert_digest(e, digest);
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "name", e->name, "kind",
-                     expert_kind_name(e->kind), "parameters", whole(e->n_params),
-                     "smallest_rank", whole(high ? low : 0), "largest_rank",
-                     whole(high), "linears", sites, "digest", digest);
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "name", e->name,
+                     "kind", expert_kind_name(e->kind), "parameters",
+                     whole(e->n_params), "layers", whole(n_layers), "smallest_rank",
+                     whole(high ? low : 0), "largest_rank", whole(high), "linears",
+                     sites, "digest", digest);
 }
 
 /* A JSON file beside an adapter under KEY; what is not there is left out. */
@@ -230,6 +241,7 @@ int inspect_adapter(json_t *root, const char *path,
     int rc;
 
     json_object_set_new(root, "kind", json_string("adapter"));
+    json_object_set_new(root, "form", json_string("peft"));
     rc = include_file(root, "adapter_config", path, "adapter_config.json", true, err);
     if (rc == 0)
         rc = include_file(root, "artel", path, "artel.json", false, err);
@@ -249,7 +261,7 @@ int inspect_adapter(json_t *root, const char *path,
     if (rc == 0)
         rc = adapter_read_kind(&e, name, path, kind_in(root), m, false, err);
     if (rc == 0)
-        json_object_set_new(root, "expert", expert_json(&e));
+        json_object_set_new(root, "expert", inspect_expert_json(&e));
     expert_release(&e);
     model_close(m);
     free(base);
@@ -286,7 +298,7 @@ static int mixture_parts(json_t *root, const char *path, const char *base,
         json_t *const experts = json_array();
 
         for (size_t e = 0; e < f.mixture.n_experts; e++)
-            json_array_append_new(experts, expert_json(&f.mixture.experts[e]));
+            json_array_append_new(experts, inspect_expert_json(&f.mixture.experts[e]));
         json_object_set_new(root, "experts", experts);
         json_object_set_new(root, "routers", whole(f.mixture.n_routers));
         json_object_set_new(root, "router_parameters",
@@ -363,6 +375,20 @@ static int is_model_file(bool *yes, const char *path, struct artel_error *err)
     return 0;
 }
 
+/* A model, or a LoRA beside one. */
+static int inspect_gguf(json_t *root, const char *path,
+                        const struct artel_inspect_options *o, struct artel_error *err)
+{
+    struct gguf *g = NULL;
+    int rc = gguf_open(&g, path, err);
+    const bool lora = rc == 0 && gguf_lora_is(g);
+
+    if (lora)
+        rc = inspect_gguf_lora(root, path, g, o, err);
+    gguf_close(g);
+    return rc < 0 || lora ? rc : inspect_model(root, path, o, err);
+}
+
 int artel_inspect(char **json, const char *path, const struct artel_inspect_options *o,
                   struct artel_error *err)
 {
@@ -370,12 +396,14 @@ int artel_inspect(char **json, const char *path, const struct artel_inspect_opti
     enum opened_kind kind;
     json_t *root;
     struct stat st;
-    bool model = true;
+    bool folder = true, model = true;
     int rc = opened_kind(&kind, path, err);
 
     *json = NULL;
-    if (rc == 0 && kind == OPENED_MODEL && stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
+    if (rc == 0 && stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) {
+        folder = false;
         rc = is_model_file(&model, path, err);
+    }
     if (rc < 0)
         return rc;
     root = json_object();
@@ -390,6 +418,8 @@ int artel_inspect(char **json, const char *path, const struct artel_inspect_opti
         rc = inspect_mixture(root, path, o, err);
     else if (kind == OPENED_ADAPTER)
         rc = inspect_adapter(root, path, o, err);
+    else if (model && !folder)
+        rc = inspect_gguf(root, path, o, err);
     else if (model)
         rc = inspect_model(root, path, o, err);
     else if (is_recipe(path))

@@ -9,6 +9,9 @@
 
 #include "artel.h"
 
+struct expert;
+struct gguf;
+
 int inspect_model(json_t *root, const char *path, const struct artel_inspect_options *o,
                   struct artel_error *err);
 int inspect_adapter(json_t *root, const char *path,
@@ -19,5 +22,10 @@ int inspect_recipe(json_t *root, const char *path,
                    const struct artel_inspect_options *o, struct artel_error *err);
 int inspect_dataset(json_t *root, const char *path,
                     const struct artel_inspect_options *o, struct artel_error *err);
+/* An adapter as one file. */
+int inspect_gguf_lora(json_t *root, const char *path, const struct gguf *g,
+                      const struct artel_inspect_options *o, struct artel_error *err);
+
+json_t *inspect_expert_json(const struct expert *e);
 
 #endif

@@ -186,21 +186,13 @@ int conversion_find(struct conversion *c, const char *source, const char *out,
 static int read_gguf_lora(struct conversion *c, struct artel_error *err)
 {
     char name[EXPERT_NAME_MAX + 1];
-    struct gguf_value stored;
     struct gguf *g;
     int rc = gguf_open(&g, c->source, err);
 
     if (rc < 0)
         return rc;
-    opened_expert_name(name, c->source);
-    stored = gguf_get(g, "general.name");
-    if (stored.kind == GGUF_STRING && stored.length <= EXPERT_NAME_MAX) {
-        char given[EXPERT_NAME_MAX + 1] = "";
-
-        memcpy(given, stored.text, stored.length);
-        if (expert_name_valid(given))
-            strcpy(name, given);
-    }
+    if (!gguf_lora_name(name, g))
+        opened_expert_name(name, c->source);
     rc = gguf_lora_read(&c->expert, name, g, &c->model->weights->config,
                         c->o->force ? NULL : c->model->base_digest, err);
     gguf_close(g);

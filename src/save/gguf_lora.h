@@ -44,6 +44,18 @@ int gguf_lora_write(struct gguf_lora_result *out, const char *path,
 
 /* Is this the metadata of a LoRA file? */
 bool gguf_lora_is(const struct gguf *g);
+/* The expert's name in the file into OUT (EXPERT_NAME_MAX + 1), or false. */
+bool gguf_lora_name(char *out, const struct gguf *g);
+
+/* What names and shapes tell without the base. */
+struct gguf_lora_sizes {
+    size_t n_params, n_layers; /* layers with an adapted linear */
+    size_t smallest_rank, largest_rank;
+    bool sites[N_SITES]; /* adapted in some layer */
+};
+
+int gguf_lora_sizes(struct gguf_lora_sizes *out, const struct gguf *g,
+                    struct artel_error *err);
 /* BASE_DIGEST NULL: of any base whose sizes fit. */
 int gguf_lora_read(struct expert *e, const char *name, const struct gguf *g,
                    const struct model_config *c, const char *base_digest,

@@ -11,7 +11,16 @@
 #include "model/architectures.h"
 #include "save/adapter_parts.h"
 
-#define GGUF_LORA_NAME 96 /* bytes of a tensor's name */
+#define GGUF_LORA_NAME   96     /* bytes of a tensor's name */
+#define GGUF_LORA_LAYERS 100000 /* that a tensor's name can have: five digits */
+
+struct gguf;
+
+/* Is it a LoRA, and one that works from the first token on? GLA01, ADP12. */
+int gguf_lora_check(const struct gguf *g, struct artel_error *err);
+/* Linear and half of tensor T, 2 * linear + half; -1: none of N_LAYERS layers. */
+ptrdiff_t gguf_lora_slot(const struct architecture *a, size_t n_layers,
+                         const struct tensor *t);
 
 static inline const struct architecture *
 config_architecture(const struct model_config *c)

@@ -38,7 +38,18 @@ bool gguf_lora_is(const struct gguf *g)
     return is_text(g, "general.type", "adapter");
 }
 
-static int check_form(const struct gguf *g, struct artel_error *err)
+bool gguf_lora_name(char *out, const struct gguf *g)
+{
+    const struct gguf_value v = gguf_get(g, "general.name");
+
+    if (v.kind != GGUF_STRING || v.length > EXPERT_NAME_MAX)
+        return false;
+    memcpy(out, v.text, v.length);
+    out[v.length] = '\0';
+    return expert_name_valid(out);
+}
+
+int gguf_lora_check(const struct gguf *g, struct artel_error *err)
 {
     if (!gguf_lora_is(g) || !is_text(g, "adapter.type", "lora"))
         return error_set(err, ARTEL_EFORMAT, "GLA01", "adapter.type",
@@ -79,10 +90,9 @@ static int check_base(const struct source *s, const char *base_digest,
     return rc;
 }
 
-/* Linear and half of tensor T: 2 * linear + half, or -1. */
-static ptrdiff_t slot_of(const struct source *s, const struct tensor *t)
+ptrdiff_t gguf_lora_slot(const struct architecture *a, size_t n_layers,
+                         const struct tensor *t)
 {
-    const struct architecture *a = config_architecture(s->c);
     const size_t n = strlen(t->name);
     char name[GGUF_LORA_NAME];
     size_t layer = 0;
@@ -90,7 +100,7 @@ static ptrdiff_t slot_of(const struct source *s, const struct tensor *t)
     if (n < 8 || n >= sizeof(name) ||
         (strcmp(t->name + n - 7, ".lora_a") != 0 &&
          strcmp(t->name + n - 7, ".lora_b") != 0) ||
-        sscanf(t->name, "blk.%5zu.", &layer) != 1 || layer >= s->c->n_layers)
+        sscanf(t->name, "blk.%5zu.", &layer) != 1 || layer >= n_layers)
         return -1;
     for (int i = 0; i < N_SITES; i++) {
         place_name(name, sizeof(name), a->gguf[i], layer);
@@ -107,7 +117,8 @@ static int sort_tensors(struct source *s, struct artel_error *err)
 
     for (size_t i = 0; i < gguf_count(s->g); i++) {
         const struct tensor *t = gguf_at(s->g, i);
-        const ptrdiff_t slot = slot_of(s, t);
+        const ptrdiff_t slot =
+            gguf_lora_slot(config_architecture(s->c), s->c->n_layers, t);
 
         if (slot < 0)
             return error_set(
@@ -217,7 +228,7 @@ int gguf_lora_read(struct expert *e, const char *name, const struct gguf *g,
 
     *e = (struct expert){0};
     if (rc == 0)
-        rc = check_form(g, err);
+        rc = gguf_lora_check(g, err);
     if (rc == 0)
         rc = check_base(&s, base_digest, err);
     if (rc == 0)

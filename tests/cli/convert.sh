@@ -42,6 +42,35 @@ quietly "$ARTEL" convert alpha.gguf alpha --to peft --model "$base" --force
 quietly "$ARTEL" convert alpha.gguf half.gguf --to gguf-lora --type f16 --model "$base"
 [ "$(wc -c <half.gguf)" -lt "$(wc -c <alpha.gguf)" ] || fail "halves take as much room"
 
+# What it is, by the file alone and beside its base, as the adapter's folder is shown.
+# has FILE WORDS: each of them stands in it
+has() {
+    file=$1
+    shift
+    for words; do
+        grep -qF "$words" "$file" || fail "$file: no $words in: $(cat "$file")"
+    done
+}
+quietly "$ARTEL" inspect alpha.gguf --json told.json
+has told.json '"kind": "adapter"' '"form": "gguf-lora"' '"architecture": "llama"' '"alpha": 8.0' \
+    '"F32": 28' '"name": "alpha"' '"parameters": 4096' '"layers": 2' '"smallest_rank": 4' \
+    '"largest_rank": 4' '"q_proj"' '"down_proj"' '"note"' \
+    "$(grep -o '"base_digest": "[0-9a-f]*"' run/moa/experts/alpha/artel.json | sed s/base_//)"
+"$ARTEL" inspect alpha.gguf >told.txt || fail "inspect: exit $?"
+has told.txt 'gguf-lora' 'llama' 'q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj'
+quietly "$ARTEL" inspect alpha.gguf --model "$base" --verify --json told.json
+quietly "$ARTEL" inspect run/moa/experts/alpha --json folder.json
+for file in told folder; do
+    sed -n '/"expert": {/,/}/p' $file.json | tr -d , >$file.txt
+done
+[ -s told.txt ] && cmp -s told.txt folder.txt ||
+    fail "shown as another than its folder: $(cat told.txt folder.txt)"
+has told.json '"verified": true'
+row I01 2 USE08 inspect alpha.gguf --verify
+row I02 3 GLA02 inspect alpha.gguf --model "$TESTS/golden/toy-tied"
+head -c 2000 alpha.gguf >short.gguf
+row I03 3 '' inspect short.gguf
+
 # Two experts under fixed gates are one of twice the rank.
 quietly "$ARTEL" convert run/moa both --to peft --gates alpha=0.7,beta=0.3
 grep -q '"r": 8' both/adapter_config.json || fail "$(cat both/adapter_config.json)"

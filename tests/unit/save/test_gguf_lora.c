@@ -307,6 +307,66 @@ static void a_file_of_another_base_is_refused(void **state)
     place_close(&p);
 }
 
+/* Of a file that read_made() wrote. */
+static const char *sizes_code(struct place *p, struct gguf_lora_sizes *out)
+{
+    const int rc = gguf_lora_sizes(out, p->g, &p->b->err);
+
+    assert_true(rc == 0 || rc == ARTEL_EFORMAT);
+    return rc == 0 ? "" : p->b->err.code;
+}
+
+static void a_file_tells_its_sizes_without_its_base(void **state)
+{
+    static float numbers[8];
+    struct place p = place_open(true);
+    struct gguf_lora_sizes sizes;
+    struct expert e;
+    struct tensor t[4] = {{.name = "blk.7.attn_v.weight.lora_a", .shape = {2, 3}},
+                          {.name = "blk.7.attn_v.weight.lora_b", .shape = {4, 2}},
+                          {.name = "blk.99999.ffn_up.weight.lora_a", .shape = {1, 5}},
+                          {.name = "blk.99999.ffn_up.weight.lora_b", .shape = {6, 1}}};
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        t[i].n_dims = 2;
+        t[i].dtype = DTYPE_F32;
+        t[i].data = numbers;
+        t[i].bytes = t[i].shape[0] * t[i].shape[1] * sizeof(float);
+    }
+    (void)read_made(&p, "lora", "llama", 4, t, 4);
+    assert_string_equal(sizes_code(&p, &sizes), "");
+    assert_int_equal(sizes.n_params, 14 + 11);
+    assert_int_equal(sizes.n_layers, 2);
+    assert_int_equal(sizes.smallest_rank, 1);
+    assert_int_equal(sizes.largest_rank, 2);
+    for (int i = 0; i < N_SITES; i++)
+        assert_int_equal(sizes.sites[i], i == SITE_V || i == SITE_UP);
+    (void)read_made(&p, "lora", "llama", 4, t, 3);
+    assert_string_equal(sizes_code(&p, &sizes), "GLA04");
+    (void)read_made(&p, "lora", "llama", 4, t, 0);
+    assert_string_equal(sizes_code(&p, &sizes), "GLA03");
+    (void)read_made(&p, "ia3", "llama", 4, t, 2);
+    assert_string_equal(sizes_code(&p, &sizes), "GLA01");
+    (void)read_made(&p, "lora", "unheard", 4, t, 2);
+    assert_string_equal(sizes_code(&p, &sizes), "GLA02");
+    t[1].shape[1] = 1;
+    t[1].bytes = 4 * sizeof(float);
+    (void)read_made(&p, "lora", "llama", 4, t, 2);
+    assert_string_equal(sizes_code(&p, &sizes), "GLA05");
+    t[1].name = "blk.100000.attn_v.weight.lora_b";
+    (void)read_made(&p, "lora", "llama", 4, t + 1, 1);
+    assert_string_equal(sizes_code(&p, &sizes), "GLA03");
+    /* Of one that was written, the expert's own. */
+    make_expert(&e, &p.b->base.weights.config, 0);
+    write_ok(&p, &e, DTYPE_F16);
+    assert_string_equal(sizes_code(&p, &sizes), "");
+    assert_int_equal(sizes.n_params, e.n_params);
+    assert_int_equal(sizes.n_layers, TOY_LAYERS);
+    expert_release(&e);
+    place_close(&p);
+}
+
 static void joined_experts_are_their_weighted_sum(void **state)
 {
     struct place p = place_open(true);
@@ -357,6 +417,7 @@ int main(void)
         cmocka_unit_test(halves_are_rounded_and_overflow_is_told),
         cmocka_unit_test(files_that_do_not_fit_are_refused),
         cmocka_unit_test(a_file_of_another_base_is_refused),
+        cmocka_unit_test(a_file_tells_its_sizes_without_its_base),
         cmocka_unit_test(joined_experts_are_their_weighted_sum),
     };
 
