@@ -474,9 +474,11 @@ static int check_kind(const struct source *s, enum expert_kind kind,
         rc = error_set(err, ARTEL_EFORMAT, "ADP12", "peft_type", "%s",
                        s->config.kind == EXPERT_RES
                            ? "an expert of modula-res acts on what the universal "
-                             "expert of its mixture adds; alone it is no adapter"
+                             "expert of its mixture adds; alone it is no adapter: "
+                             "open the mixture, where --expert names it"
                            : "an expert of mixlora makes a whole FFN beside what its "
-                             "mixture shares; alone it is no adapter");
+                             "mixture shares; alone it is no adapter: open the "
+                             "mixture, where --expert names it");
     else
         rc = error_set(err, ARTEL_EFORMAT, "ADP22", "peft_type",
                        "this is of type %s, an expert of type %s is expected here",

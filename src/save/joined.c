@@ -60,13 +60,16 @@ static int check_kinds(const struct gated *parts, size_t n, struct artel_error *
         if (e->kind == EXPERT_RES)
             return error_set(err, ARTEL_EUSAGE, "CNV04", e->name,
                              "this expert is no LoRA beside its linears: what it adds "
-                             "is no fixed change of their weights");
+                             "is no fixed change of their weights; of its mixture the "
+                             "universal expert can be converted, all of it served as "
+                             "it is (artel serve)");
         n_ffns += e->kind == EXPERT_FFN;
         if (e->kind == EXPERT_FFN && (n_ffns > 1 || parts[p].gate != 1.0f))
             return error_set(err, ARTEL_EUSAGE, "CNV04", e->name,
                              "this expert makes a whole FFN, with SwiGLU between its "
                              "linears: one such expert with gate 1 is a LoRA, more or "
-                             "less is none");
+                             "less is none; convert one alone (--expert), or serve the "
+                             "mixture as it is (artel serve)");
     }
     return 0;
 }
@@ -92,12 +95,16 @@ int experts_join(struct expert *out, const char *name, const struct model_config
         rank[i] = (uint16_t)(r <= EXPERT_MAX_RANK ? r : 0);
         scale[i] = 1.0f;
     }
-    if (rc == 0 && (!sum || largest > EXPERT_MAX_RANK))
+    if (rc == 0 && largest > EXPERT_MAX_RANK)
         rc = error_set(err, ARTEL_EUSAGE, "CNV03", "gates",
-                       sum ? "the ranks add up to %zu, %d is the limit"
-                           : "nothing is left: every gate is 0 or of an identity "
-                             "(rank %zu of %d)",
+                       "the ranks add up to %zu, %d is the limit: give fewer experts",
                        largest, EXPERT_MAX_RANK);
+    else if (rc == 0 && !sum)
+        rc =
+            error_set(err, ARTEL_EUSAGE, "CNV03", "gates",
+                      "nothing is left: every gate is 0 or of an identity, which adds "
+                      "nothing; choose a LoRA (artel inspect lists them), or serve the "
+                      "mixture as it is (artel serve)");
     if (rc == 0)
         rc = expert_init(out, name, c, rank, scale, err);
     if (rc == 0)

@@ -108,7 +108,8 @@ quietly "$ARTEL" convert run/moa m.gguf --to gguf --expert beta --type f32 --for
 [ "$(cksum <m.gguf)" = "$before" ] || fail "the merged model depends on threads"
 
 # One expert that makes a whole FFN is, with what is shared, a LoRA; several are none.
-sed 's/\[moa\]/mixlora/' recipe.yaml >whole.yaml
+sed -e 's/\[moa\]/[mixlora, modula-res, slim]/' -e 's/epochs: 1/epochs: 2/' recipe.yaml >whole.yaml
+printf 'universal: {train: alpha.jsonl}\nslim: {identities: 1}\n' >>whole.yaml
 quietly "$ARTEL" train whole.yaml
 quietly "$ARTEL" convert run/mixlora one --to peft --expert expert-2
 quietly "$ARTEL" score one alpha.jsonl --precision fp32 --json score.json
@@ -120,6 +121,24 @@ awk -v x="$x" -v y="$y" 'BEGIN { d = x / y - 1; exit !(x != "" && d * d < 1e-10)
 row W01 2 CNV04 convert run/mixlora new.gguf --to gguf-lora --gates expert-1=0.5,expert-2=0.5
 row W02 2 CNV04 convert run/mixlora new.gguf --to gguf --gates shared=1,expert-1=0.5
 row W03 3 ADP12 convert run/mixlora/experts/expert-1 new.gguf --to gguf-lora --model "$base"
+# What cannot be converted is told what can be, or what else to do.
+# advises WORDS ID EXIT CODE ...: a row whose error has WORDS in it
+advises() {
+    words=$1
+    shift
+    row "$@"
+    shift 3
+    "$ARTEL" "$@" 2>&1 | grep -qF -e "$words" || fail "$*: no word of '$words'"
+}
+advises 'the universal expert can be converted' W04 2 CNV04 convert run/modula-res new.gguf --to gguf-lora --expert alpha
+advises 'artel serve' W04 2 CNV04 convert run/modula-res new.gguf --to gguf --gates universal=1,alpha=0.5
+advises 'convert one alone (--expert)' W01 2 CNV04 convert run/mixlora new.gguf --to gguf --gates expert-1=0.5,expert-2=0.5
+advises 'choose a LoRA' W05 2 CNV03 convert run/slim new.gguf --to gguf-lora --expert identity-1
+advises 'open the mixture' W03 3 ADP12 convert run/mixlora/experts/expert-1 new.gguf --to gguf-lora
+advises 'open the mixture' W06 3 ADP12 convert run/experts-res/alpha new.gguf --to gguf-lora
+quietly "$ARTEL" convert run/modula-res universal.gguf --to gguf-lora --expert universal
+quietly "$ARTEL" convert run/slim slim.gguf --to gguf-lora --expert expert-1
+
 mkdir -p occupied/inner
 : >occupied/config.json
 row V01 6 CNV01 convert run/moa/experts/alpha alpha.gguf --to gguf-lora
