@@ -4,14 +4,7 @@
 # The numbers are those of a toy: only their presence and their relations are looked at.
 set -u
 model=$TESTS/golden/toy-tied.gguf
-work=$(mktemp -d)
-trap 'cd /; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-bad=0
-fail() {
-    echo "$1"
-    bad=1
-}
+. "$TESTS/cli/folder.inc"
 # What a python expression over RESULTS (by name of the work) says.
 holds() {
     python3 -c "

@@ -7,11 +7,6 @@ set -u
 cp "$TESTS/golden/toy-tied.gguf" .
 base=$PWD/toy-tied.gguf # ours, should an input be written over after all
 
-quietly() {
-    "$@" >"$work.log" 2>&1 || fail "$*: exit $?: $(tail -3 "$work.log")"
-    rm -f "$work.log"
-}
-
 for name in alpha beta; do
     for i in 0 1 2 3 4 5 6 7; do
         printf '{"messages": [{"role": "user", "content": "%s %d"}, {"role": "assistant", "content": "%s"}]}\n' \

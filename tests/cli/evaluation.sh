@@ -3,25 +3,7 @@
 # What artel eval says of general sets, of mixtures over several bases and precisions, and of
 # rows that are longer than the model; what artel add says of an expert that is always on.
 set -u
-work=$(mktemp -d)
-trap 'cd /; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-bad=0
-fail() {
-    echo "$1"
-    bad=1
-}
-# has FILE PATTERN...: each is in FILE
-has() {
-    file=$1
-    shift
-    for pattern; do
-        grep -q -- "$pattern" "$file" || fail "no '$pattern' in: $(head -90 "$file")"
-    done
-}
-quietly() {
-    "$@" >log.txt 2>&1 || fail "$*: exit $?: $(tail -3 log.txt)"
-}
+. "$TESTS/cli/folder.inc"
 # changes FILE PATH: change and interval of each general set, of the method at PATH
 changes() {
     sed -n "\\|\"path\": \"$2\"|,/\"name\"/p" "$1" | sed '1,/"general"/d' | grep '"change"\|^ *[-+0-9.e]*,*$'

@@ -3,25 +3,7 @@
 # A recipe on the toy model from training to the table: what each command prints is
 # what the next one and a machine can read.
 set -u
-work=$(mktemp -d)
-trap 'cd /; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-bad=0
-fail() {
-    echo "$1"
-    bad=1
-}
-# has FILE PATTERN...: each is in FILE
-has() {
-    file=$1
-    shift
-    for pattern; do
-        grep -q -- "$pattern" "$file" || fail "no '$pattern' in: $(head -40 "$file")"
-    done
-}
-quietly() {
-    "$@" >log.txt 2>&1 || fail "$*: exit $?: $(tail -3 log.txt)"
-}
+. "$TESTS/cli/folder.inc"
 
 # rows DOMAIN ANSWER FIRST LAST
 rows() {

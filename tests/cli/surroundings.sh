@@ -4,14 +4,7 @@
 # paths, another locale, a file cut while it is mapped.
 set -u
 model=$TESTS/golden/toy-tied.gguf
-work=$(mktemp -d)
-trap 'cd /; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-bad=0
-fail() {
-    echo "$1"
-    bad=1
-}
+. "$TESTS/cli/folder.inc"
 # expect ID WANT GOT
 expect() {
     [ "$2" = "$3" ] || fail "$1: exit $3 instead of $2"
