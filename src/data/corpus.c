@@ -202,6 +202,14 @@ const struct example *corpus_at(const struct corpus *c, size_t i)
     return &c->rows[i];
 }
 
+const struct example *corpus_without_loss(const struct corpus *c)
+{
+    for (size_t i = 0; i < corpus_count(c); i++)
+        if (!corpus_at(c, i)->n_loss)
+            return corpus_at(c, i);
+    return NULL;
+}
+
 const struct corpus_stats *corpus_stats(const struct corpus *c)
 {
     return &c->stats;

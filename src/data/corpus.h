@@ -75,6 +75,9 @@ struct choice_row {
 };
 const struct choice_row *corpus_choices(const struct corpus *c, size_t i); /* or NULL */
 
+/* The first row that carries no loss, or NULL. */
+const struct example *corpus_without_loss(const struct corpus *c);
+
 /* Rows of A whose tokens are also a row of B: training and validation overlap. */
 size_t corpus_overlap(const struct corpus *a, const struct corpus *b);
 

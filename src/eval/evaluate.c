@@ -26,11 +26,7 @@ struct base {
 
 struct evaluation {
     const struct artel_eval_options *o;
-    const struct artel_eval_set *sets; /* (n_sets) */
-    size_t n_sets;
-    const struct artel_eval_set *general; /* (n_general) */
-    size_t n_general;
-    size_t general_rows;
+    struct eval_sets of;
     struct base *bases; /* (n_bases) that were measured, at most one a path */
     size_t n_bases;
     const struct base *own;   /* among them: of the mixture at hand; NULL: no change */
@@ -133,7 +129,7 @@ static struct measure_options options_of(const struct evaluation *ev,
     return (struct measure_options){.score = score_of(set),
                                     .generate = ev->o->generate,
                                     .max_rows =
-                                        general ? ev->general_rows : ev->o->max_rows,
+                                        general ? ev->of.general_rows : ev->o->max_rows,
                                     .max_tokens = ev->o->max_tokens,
                                     .cutoff_len = ev->o->cutoff_len,
                                     .in_windows = general,
@@ -186,8 +182,8 @@ static int measure_general(json_t *method, struct measured *out,
     int rc = 0;
 
     json_object_set_new(method, "general", general);
-    for (size_t i = 0; rc == 0 && i < ev->n_general; i++) {
-        const struct artel_eval_set *const set = &ev->general[i];
+    for (size_t i = 0; rc == 0 && i < ev->of.n_general; i++) {
+        const struct artel_eval_set *const set = &ev->of.general[i];
         struct measured r = {0};
         json_t *o;
 
@@ -253,8 +249,8 @@ static int measure_method(struct evaluation *ev, const struct artel_mixture *m,
     ev->is_base = base != NULL;
     if (ev->o->keep)
         rc = keep_digest(ev->digest, m, ev->is_base, ev->err);
-    for (size_t i = 0; rc == 0 && i < ev->n_sets; i++) {
-        const struct artel_eval_set *const set = &ev->sets[i];
+    for (size_t i = 0; rc == 0 && i < ev->of.n_sets; i++) {
+        const struct artel_eval_set *const set = &ev->of.sets[i];
         struct measured r = {0};
 
         note(ev, base ? "base" : m->path, set->name);
@@ -295,9 +291,9 @@ static int measure_base(struct evaluation *ev, const struct artel_mixture *m)
     }
     if (rc < 0 || ev->own || (!ev->o->base && m->mixture))
         return rc;
-    b->general = calloc(ev->n_general + 1, sizeof(*b->general));
+    b->general = calloc(ev->of.n_general + 1, sizeof(*b->general));
     if (!b->general)
-        return error_nomem(ev->err, ev->n_general * sizeof(*b->general));
+        return error_nomem(ev->err, ev->of.n_general * sizeof(*b->general));
     ev->own = b;
     ev->n_bases++;
     if (!listed)
@@ -327,38 +323,16 @@ static int check_expert(const struct mixture_file *f, const char *asked,
     return error_in(err, ARTEL_EUSAGE, f->folder);
 }
 
-/* Hours of measuring must not end at what is seen at once: descriptions of all mixtures, */
-static int check_paths(const char *const *paths, size_t n, const char *asked,
-                       struct artel_error *err)
-{
-    int rc = 0;
-
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        enum opened_kind kind = OPENED_MODEL;
-        struct mixture_file f;
-
-        rc = opened_kind(&kind, paths[i], err);
-        if (rc < 0 || kind != OPENED_MIXTURE)
-            continue;
-        rc = mixture_file_open(&f, paths[i], NULL, false, err);
-        if (rc < 0)
-            continue;
-        rc = check_expert(&f, asked, err);
-        mixture_file_release(&f);
-    }
-    return rc;
-}
-
-/* and all rows. */
+/* Hours of measuring must not end at what is seen at once in its rows. */
 static int check_rows(const struct evaluation *ev, const struct artel_mixture *m)
 {
-    const size_t n = ev->n_sets + ev->n_general;
+    const size_t n = ev->of.n_sets + ev->of.n_general;
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
-        const bool general = i >= ev->n_sets;
+        const bool general = i >= ev->of.n_sets;
         const struct artel_eval_set *const set =
-            general ? &ev->general[i - ev->n_sets] : &ev->sets[i];
+            general ? &ev->of.general[i - ev->of.n_sets] : &ev->of.sets[i];
         const struct measure_options o = options_of(ev, set, general);
 
         rc = measure_check(m, set->path, &o, ev->err);
@@ -368,7 +342,7 @@ static int check_rows(const struct evaluation *ev, const struct artel_mixture *m
 
 static int run(struct evaluation *ev, const char *const *paths, size_t n)
 {
-    int rc = check_paths(paths, n, ev->o->expert, ev->err);
+    int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
         struct artel_mixture *m = NULL;
@@ -394,7 +368,7 @@ static json_t *settings_json(const struct evaluation *ev)
                      o->expert ? o->expert : "auto", "precision",
                      o->open.precision ? o->open.precision : "auto", "max_rows",
                      (json_int_t)o->max_rows, "general_rows",
-                     (json_int_t)ev->general_rows, "max_tokens",
+                     (json_int_t)ev->of.general_rows, "max_tokens",
                      (json_int_t)o->max_tokens, "cutoff_len", (json_int_t)o->cutoff_len,
                      "generate", o->generate, "seed", (json_int_t)o->seed);
 }
@@ -402,7 +376,7 @@ static json_t *settings_json(const struct evaluation *ev)
 static void bases_release(struct evaluation *ev)
 {
     for (size_t k = 0; k < ev->n_bases; k++) {
-        for (size_t i = 0; i < ev->n_general; i++)
+        for (size_t i = 0; i < ev->of.n_general; i++)
             measured_release(&ev->bases[k].general[i]);
         free(ev->bases[k].general);
     }
@@ -413,19 +387,15 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
                    const struct artel_eval_options *o, struct artel_error *err)
 {
     struct evaluation ev = {.o = o, .err = err};
-    struct eval_sets sets = {0};
     json_t *root = NULL;
     int rc;
 
     *json = NULL;
     if (!n)
         return error_set(err, ARTEL_EUSAGE, "USE07", NULL, "nothing to evaluate");
-    rc = eval_sets_choose(&sets, paths, n, o, err);
-    ev.sets = sets.sets;
-    ev.n_sets = sets.n_sets;
-    ev.general = sets.general;
-    ev.n_general = sets.n_general;
-    ev.general_rows = sets.general_rows;
+    rc = eval_sets_choose(&ev.of, paths, n, o, err);
+    for (size_t i = 0; rc == 0 && i < ev.of.n_files; i++)
+        rc = check_expert(&ev.of.files[i], o->expert, err);
     if (rc == 0 && o->keep)
         rc = make_folder(o->keep, err);
     if (rc == 0 && o->judge)
@@ -442,7 +412,7 @@ int artel_evaluate(char **json, const char *const *paths, size_t n,
     if (rc == 0 && !(*json = json_dumps(root, JSON_INDENT(2))))
         rc = error_nomem(err, 0);
     bases_release(&ev);
-    eval_sets_release(&sets);
+    eval_sets_release(&ev.of);
     judge_close(ev.judge);
     json_decref(ev.methods);
     json_decref(root);

@@ -348,7 +348,7 @@ int artel_score(struct artel_score *out, const struct artel_mixture *m,
                 const char *path, const struct artel_score_options *o,
                 struct artel_error *err)
 {
-    const struct example **rows = NULL;
+    const struct example **rows = NULL, *silent;
     struct corpus *corpus = NULL;
     double start;
     int rc;
@@ -368,16 +368,13 @@ int artel_score(struct artel_score *out, const struct artel_mixture *m,
     for (size_t i = 0; i < out->n_rows; i++)
         rows[i] = corpus_at(corpus, i);
     start = clock_seconds();
-    for (size_t i = 0; rc == 0 && i < out->n_rows; i++)
-        if (!rows[i]->n_loss)
-            rc = error_in(
-                err,
-                error_set(err, ARTEL_EFORMAT, "EVL02", "row",
-                          "row %zu has no answer to be scored: multiple choice "
-                          "is for artel eval",
-                          rows[i]->row),
-                path);
-    if (rc == 0)
+    silent = corpus_without_loss(corpus);
+    if (silent)
+        rc = error_set(err, ARTEL_EFORMAT, "EVL02", "row",
+                       "row %zu has no answer to be scored: multiple choice is for "
+                       "artel eval",
+                       silent->row);
+    else
         rc = score_examples(out->rows, m, rows, out->n_rows, o, err);
     out->seconds = clock_seconds() - start;
     if (rc < 0) {

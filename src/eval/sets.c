@@ -147,7 +147,7 @@ int eval_sets_choose(struct eval_sets *s, const char *const *paths, size_t n,
     *s = (struct eval_sets){0};
     if (rc == 0)
         rc = check_names(o->general, o->n_general, err);
-    if (rc == 0 && (!o->n_sets || !o->general))
+    if (rc == 0)
         rc = find_sets(s, paths, n, o, err);
     if (rc == 0 && o->n_sets)
         rc = take(&s->sets, &s->n_sets, o->sets, o->n_sets, err);

@@ -14,7 +14,7 @@ struct eval_sets {
     struct artel_eval_set *sets, *general; /* owned; their strings are borrowed */
     size_t n_sets, n_general;
     size_t general_rows;        /* of each general set; 0: all */
-    struct mixture_file *files; /* (n_files) that strings are borrowed from; owned */
+    struct mixture_file *files; /* (n_files) descriptions of all mixtures; owned */
     size_t n_files;
 };
 

@@ -93,20 +93,25 @@ int grow_check_method(const struct mixture_file *f, struct artel_error *err)
     return error_in(err, ARTEL_EUSAGE, f->folder);
 }
 
-static int start_report(struct grow_report *report, const struct mixture_file *f,
-                        const char *name, struct artel_error *err)
+int grow_report_start(struct grow_report *report, const struct mixture_file *f,
+                      const char *name, struct artel_error *err)
 {
+    const size_t n = mixture_file_texts(f);
+
     *report = (struct grow_report){0};
     snprintf(report->name, sizeof(report->name), "%s", name);
     report->path = strdup(f->folder);
-    report->n_domains = mixture_file_texts(f);
-    report->domains = calloc(report->n_domains + 1, sizeof(*report->domains));
+    report->domains = calloc(n + 1, sizeof(*report->domains));
     if (!report->path || !report->domains)
-        return error_nomem(err, report->n_domains * sizeof(*report->domains));
-    for (size_t i = 0; i < report->n_domains; i++) {
-        snprintf(report->domains[i].name, sizeof(report->domains[i].name), "%s",
-                 mixture_file_text(f, i)->name);
-        report->domains[i].text = "";
+        return error_nomem(err, n * sizeof(*report->domains));
+    for (size_t i = 0; i < n; i++) {
+        struct grow_domain *d = &report->domains[report->n_domains];
+
+        if (!strcmp(mixture_file_text(f, i)->name, name))
+            continue;
+        snprintf(d->name, sizeof(d->name), "%s", mixture_file_text(f, i)->name);
+        d->text = "";
+        report->n_domains++;
     }
     return 0;
 }
@@ -172,7 +177,7 @@ static int add_open(struct add *a, const char *path, struct artel_error *err)
     if (rc == 0)
         rc = check_text(&a->who, &a->file, err);
     if (rc == 0)
-        rc = start_report(a->report, &a->file, a->who.name, err);
+        rc = grow_report_start(a->report, &a->file, a->who.name, err);
     if (rc < 0)
         return rc;
     snprintf(name, sizeof(name), "adding/%s", a->who.name);

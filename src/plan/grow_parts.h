@@ -25,6 +25,10 @@ int grow_recipe(struct recipe **out, const struct mixture_file *f,
                 const struct newcomer *n, const char *model, const char *output,
                 struct grow_report *report, struct artel_error *err);
 
+/* REPORT, new, of the domains of F beside NAME, a universal expert last. */
+int grow_report_start(struct grow_report *report, const struct mixture_file *f,
+                      const char *name, struct artel_error *err);
+
 /* Rows on which the old domains are measured. */
 struct grow_rows {
     size_t n;           /* the report's domains */

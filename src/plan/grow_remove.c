@@ -75,29 +75,6 @@ static int open_to_remove(struct artel_mixture **m, struct run_lock *lock,
     return rc;
 }
 
-/* The domains that stay, a universal expert last. */
-static int report_others(struct grow_report *report, const struct mixture_file *f,
-                         const char *name, struct artel_error *err)
-{
-    const size_t n = mixture_file_texts(f);
-
-    report->path = strdup(f->folder);
-    report->domains = calloc(n + 1, sizeof(*report->domains));
-    if (!report->path || !report->domains)
-        return error_nomem(err, n * sizeof(*report->domains));
-    snprintf(report->name, sizeof(report->name), "%s", name);
-    for (size_t i = 0; i < n; i++) {
-        struct grow_domain *d = &report->domains[report->n_domains];
-
-        if (!strcmp(mixture_file_text(f, i)->name, name))
-            continue;
-        snprintf(d->name, sizeof(d->name), "%s", mixture_file_text(f, i)->name);
-        d->text = "";
-        report->n_domains++;
-    }
-    return grow_digests(report, f, true, err);
-}
-
 /* A setting of the section train, or OTHER. */
 static uint64_t setting(const struct mixture_file *f, const char *key, uint64_t other)
 {
@@ -179,8 +156,10 @@ int run_remove(const char *path, const char *name, const struct grow_options *o,
     if (rc == 0) {
         f = &m->file;
         rows.seed = setting(f, "seed", 1);
-        rc = report_others(report, f, name, err);
+        rc = grow_report_start(report, f, name, err);
     }
+    if (rc == 0)
+        rc = grow_digests(report, f, true, err);
     if (rc == 0)
         rc = grow_rows_open(&rows, report, f, setting(f, "cutoff_len", CUTOFF_LEN),
                             m->model, err);

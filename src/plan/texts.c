@@ -63,17 +63,18 @@ static int open_one(struct corpus **out, const char *path, uint32_t domain,
                                      .domain = domain};
     struct corpus_options capped = o;
     const size_t context = model->weights->config.context;
+    const struct example *silent;
     int rc;
 
     if (context && capped.cutoff_len > context)
         capped.cutoff_len = context;
     rc = corpus_open(out, path, model->tokenizer, model->chat, &capped, err);
-    for (size_t i = 0; rc == 0 && i < corpus_count(*out); i++)
-        if (!corpus_at(*out, i)->n_loss)
-            rc = error_set(err, ARTEL_EFORMAT, "DATA13", "row",
-                           "row %zu has no answer to learn: multiple choice is for "
-                           "artel eval alone",
-                           corpus_at(*out, i)->row);
+    silent = rc == 0 ? corpus_without_loss(*out) : NULL;
+    if (silent)
+        rc = error_set(err, ARTEL_EFORMAT, "DATA13", "row",
+                       "row %zu has no answer to learn: multiple choice is for artel "
+                       "eval alone",
+                       silent->row);
     return rc < 0 ? error_in(err, rc, path) : 0;
 }
 

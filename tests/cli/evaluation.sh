@@ -9,15 +9,6 @@ changes() {
     sed -n "\\|\"path\": \"$2\"|,/\"name\"/p" "$1" | sed '1,/"general"/d' | grep '"change"\|^ *[-+0-9.e]*,*$'
 }
 
-# rows DOMAIN ANSWER FIRST LAST
-rows() {
-    i=$3
-    while [ "$i" -lt "$4" ]; do
-        printf '{"messages": [{"role": "user", "content": "%s %d"}, {"role": "assistant", "content": "%s"}]}\n' \
-            "$1" "$i" "$2"
-        i=$((i + 1))
-    done
-}
 for pair in alpha:aa beta:bb gamma:gg; do
     rows "${pair%:*}" "${pair#*:}" 10 34 >"${pair%:*}.jsonl"
 done

@@ -4,16 +4,6 @@
 # what the next one and a machine can read.
 set -u
 . "$TESTS/cli/folder.inc"
-
-# rows DOMAIN ANSWER FIRST LAST
-rows() {
-    i=$3
-    while [ "$i" -lt "$4" ]; do
-        printf '{"messages": [{"role": "user", "content": "%s %d"}, {"role": "assistant", "content": "%s"}]}\n' \
-            "$1" "$i" "$2"
-        i=$((i + 1))
-    done
-}
 for pair in alpha:aa beta:bb gamma:gg; do
     rows "${pair%:*}" "${pair#*:}" 10 34 >"${pair%:*}.jsonl"
     rows "${pair%:*}" "${pair#*:}" 50 56 >"${pair%:*}.test.jsonl"

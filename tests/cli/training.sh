@@ -7,16 +7,16 @@
 set -u
 . "$TESTS/cli/row.inc"
 
-# rows ANSWER N
-rows() {
+# completions ANSWER N
+completions() {
     i=0
     while [ "$i" -lt "$2" ]; do
         printf '{"prompt": "row %d", "completion": "%s"}\n' "$i" "$1"
         i=$((i + 1))
     done
 }
-rows aa 24 >a.jsonl
-rows bb 24 >b.jsonl
+completions aa 24 >a.jsonl
+completions bb 24 >b.jsonl
 cat >recipe.yaml <<END
 model: $TESTS/golden/toy-tied.gguf
 output: run
