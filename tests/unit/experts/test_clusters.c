@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "experts/clusters.h"
+#include "support/plain_clusters.h"
 
 #define C ((size_t)3)
 #define D ((size_t)40)
@@ -100,6 +101,96 @@ static void an_update_is_the_formulas(void **state)
     free(r.state);
 }
 
+/* Clusters as if 64 samples had been seen, N of them there. */
+static void set_ready(struct room *r, size_t n)
+{
+    r->c.counts[0] = (float)n;
+    r->c.counts[1] = CLUSTERS_FIRST;
+    r->c.counts[2] = 0.25f;
+    assert_true(clusters_valid(&r->c));
+}
+
+/*
+ * The origin has another nearest centre in each reading of the word:
+ *
+ *     centre               (0, 2)   (3, 0)   (0, 4)
+ *     its variances        (25, 1)  (2, 1)   (25, 16)   whose means are (52/3, 6)
+ *     squares                 4        9       16
+ *     over the means       0.67     0.52     2.67
+ *     over its own            4     4.50        1
+ */
+static void the_nearest_is_scaled_by_the_mean_variance(void **state)
+{
+    static const float center[3][2] = {{0, 2}, {3, 0}, {0, 4}};
+    static const float variance[3][2] = {{25, 1}, {2, 1}, {25, 16}};
+    static const double origin[D];
+    const double beyond = 3.0 / sqrt(2.0 + 1e-6) - 1.0;
+    const float x[D] = {0.0f};
+    struct room r;
+
+    (void)state;
+    open_room(&r);
+    for (size_t i = 0; i < C * D; i++)
+        r.c.variance[i] = 1.0f;
+    for (size_t i = 0; i < C; i++)
+        for (size_t j = 0; j < 2; j++) {
+            r.c.center[i * D + j] = center[i][j];
+            r.c.variance[i * D + j] = variance[i][j];
+        }
+    set_ready(&r, C);
+    assert_int_equal(plain_nearest(r.c.center, r.c.variance, C, D, origin), 1);
+    assert_near(clusters_distance(&r.c, x, DISTANCE_MEAN), beyond / (double)D, 1e-8);
+    assert_near(clusters_distance(&r.c, x, DISTANCE_MAX), beyond, 1e-6);
+    clusters_add(&r.c, x, &usual); /* moves that one alone */
+    assert_near(r.c.center[D], 0.99 * 3.0, 1e-6);
+    assert_near(r.c.variance[D], 0.99 * 2.0 + 0.01 * 9.0, 1e-6);
+    assert_true(r.c.center[1] == 2.0f && r.c.center[2 * D + 1] == 4.0f);
+    free(r.state);
+}
+
+/* Clusters of many shapes, one channel without any variance, against plain loops. A centre
+ * that is not there yet, though it lies at the sample, is not asked. */
+static void distances_are_the_formulas(void **state)
+{
+    size_t met[3] = {0}, inside = 0;
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, 5, 0);
+    for (size_t trial = 0; trial < 300; trial++) {
+        const size_t n = 1 + trial % C;
+        const float reach = 0.5f + (float)(trial % 7);
+        struct room r;
+        float x[D];
+        double wide[D], mean, most;
+
+        open_room(&r);
+        for (size_t j = 0; j < D; j++) {
+            x[j] = rng_normal(&rng);
+            wide[j] = (double)x[j];
+            for (size_t i = 0; i < C; i++) {
+                r.c.center[i * D + j] =
+                    i < n ? x[j] + reach * (rng_uniform(&rng) - 0.5f) : x[j];
+                r.c.variance[i * D + j] = j ? expf(0.7f * rng_normal(&rng)) : 0.0f;
+            }
+        }
+        if (trial % 2) /* or the channel without variance outweighs all others */
+            for (size_t i = 0; i < C; i++)
+                r.c.center[i * D] = x[0] + (i < n ? 2e-4f * (float)(i + 1) : 0.0f);
+        set_ready(&r, n);
+        met[plain_nearest(r.c.center, r.c.variance, n, D, wide)]++;
+        mean = plain_distance(r.c.center, r.c.variance, n, D, wide, false);
+        most = plain_distance(r.c.center, r.c.variance, n, D, wide, true);
+        inside += mean == 0.0 && most == 0.0;
+        assert_near(clusters_distance(&r.c, x, DISTANCE_MEAN), mean, 1e-6 * mean);
+        assert_near(clusters_distance(&r.c, x, DISTANCE_MAX), most, 1e-6 * most);
+        free(r.state);
+    }
+    for (size_t i = 0; i < C; i++)
+        assert_true(met[i] > 20);
+    assert_true(inside > 5); /* within one sigma everywhere: no distance at all */
+}
+
 static void train(struct room *r, struct rng *rng, size_t n)
 {
     float x[D];
@@ -189,6 +280,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_yields_before_64_samples),
         cmocka_unit_test(an_update_is_the_formulas),
+        cmocka_unit_test(the_nearest_is_scaled_by_the_mean_variance),
+        cmocka_unit_test(distances_are_the_formulas),
         cmocka_unit_test(far_inputs_yield_and_near_ones_do_not),
         cmocka_unit_test(training_counts_a_distance_before_use),
         cmocka_unit_test(centres_are_distinct),

@@ -20,17 +20,17 @@ static const struct model_config shape = {.architecture = "llama",
                                           .head_dim = 24,
                                           .ffn_dim = 250};
 
-static void open_expert(struct expert *e)
+static void open_expert(struct expert *e, const struct model_config *c, size_t rank)
 {
     struct lora_options o;
     struct artel_error err;
     struct rng r;
 
     lora_options_default(&o);
-    o.rank = 5;
+    o.rank = rank;
     o.targets[SITE_V] = false;
     memset(e, 0, sizeof(*e));
-    assert_int_equal(expert_init_uniform(e, "a", &shape, &o, &err), 0);
+    assert_int_equal(expert_init_uniform(e, "a", c, &o, &err), 0);
     rng_init(&r, 1, 0);
     for (size_t i = 0; i < e->n_params; i++)
         e->params[i] = rng_normal(&r);
@@ -52,7 +52,7 @@ static void the_product_is_the_dense_one_with_rows_and_columns_struck_out(void *
     float *to;
 
     (void)state;
-    open_expert(&e);
+    open_expert(&e, &shape, 5);
     to = malloc(e.n_params * sizeof(*to));
     mask_params(to, e.params, &e, 2, &m, room);
     for (size_t i = 0; i < e.n_layers * N_SITES; i++) {
@@ -88,6 +88,102 @@ static void the_product_is_the_dense_one_with_rows_and_columns_struck_out(void *
     expert_release(&e);
 }
 
+/* round(N sqrt(1 - p)), at any size and share. */
+static void as_many_places_stay_as_the_root_says(void **state)
+{
+    static const float drops[] = {0.0f, 0.1f, 0.25f, 0.3f, 0.5f, 0.75f, 0.9f, 0.99f};
+    static const size_t sizes[] = {1, 2, 3, 7, 32, 96, 250, 576, 1536, 4096, 49152};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(drops) / sizeof(*drops); i++)
+        for (size_t k = 0; k < sizeof(sizes) / sizeof(*sizes); k++) {
+            const double stay = (double)sizes[k] * sqrt(1.0 - (double)drops[i]);
+
+            assert_int_equal(mask_kept(sizes[k], drops[i]), (size_t)floor(stay + 0.5));
+        }
+    assert_int_equal(mask_kept(100, 0.75f), 50);
+    assert_int_equal(mask_kept(100, 0.19f), 90);
+    assert_int_equal(mask_kept(5, 0.75f), 3); /* 2.5 */
+}
+
+/* Of an expert in the sizes of a real base, at many shares. */
+static void the_share_that_stays_is_the_one_asked_for(void **state)
+{
+    static const struct model_config large = {.architecture = "llama",
+                                              .n_layers = 1,
+                                              .dim = 576,
+                                              .n_heads = 9,
+                                              .n_kv_heads = 3,
+                                              .head_dim = 64,
+                                              .ffn_dim = 1536};
+    static const float drops[] = {0.05f, 0.1f, 0.25f, 0.4f, 0.5f, 0.6f, 0.75f, 0.9f};
+    void *room = malloc(mask_scratch(&large));
+    struct expert e;
+    float *to;
+
+    (void)state;
+    open_expert(&e, &large, 1);
+    to = malloc(e.n_params * sizeof(*to));
+    for (size_t i = 0; i < sizeof(drops) / sizeof(*drops); i++) {
+        const struct mask m = {.drop = drops[i], .seed = 3, .step = i};
+        const double p = (double)drops[i];
+
+        mask_params(to, e.params, &e, 1, &m, room);
+        for (size_t k = 0; k < N_SITES; k++) {
+            const struct lora *l = &e.lora[k];
+            const double N = (double)l->n_in, M = (double)l->n_out;
+            size_t columns = 0, rows = 0;
+
+            if (!l->rank)
+                continue;
+            for (size_t j = 0; j < l->n_in; j++)
+                columns += to[l->a - e.params + (ptrdiff_t)j] != 0.0f;
+            for (size_t j = 0; j < l->n_out; j++)
+                rows += to[l->b - e.params + (ptrdiff_t)j] != 0.0f;
+            assert_int_equal(columns, (size_t)floor(N * sqrt(1.0 - p) + 0.5));
+            assert_int_equal(rows, (size_t)floor(M * sqrt(1.0 - p) + 0.5));
+            if (l->n_in >= 512 && l->n_out >= 512)
+                assert_near((double)(rows * columns) / (M * N), 1.0 - p,
+                            0.01 * (1.0 - p));
+        }
+    }
+    free(to);
+    free(room);
+    expert_release(&e);
+}
+
+/* No place is favoured: over many steps each stays about as often as any other. Bound:
+ * five deviations of a binomial, and what rounding a count of places adds. */
+static void every_place_has_the_same_chance(void **state)
+{
+    const size_t n_steps = 2000;
+    const double stay = sqrt(0.4), expected = (double)n_steps * stay;
+    const double bound = 5.0 * sqrt(expected * (1.0 - stay)) + 10.0;
+    void *room = malloc(mask_scratch(&shape));
+    const struct lora *l;
+    size_t kept[96 + 250] = {0};
+    struct expert e;
+    float *to;
+
+    (void)state;
+    open_expert(&e, &shape, 1);
+    l = expert_lora(&e, 1, SITE_UP);
+    assert_true(l->n_in == 96 && l->n_out == 250);
+    to = malloc(e.n_params * sizeof(*to));
+    for (size_t i = 0; i < n_steps; i++) {
+        const struct mask m = {.drop = 0.6f, .seed = 17, .step = i};
+
+        mask_params(to, e.params, &e, 0, &m, room);
+        for (size_t j = 0; j < 96 + 250; j++)
+            kept[j] += to[l->a - e.params + (ptrdiff_t)j] != 0.0f;
+    }
+    for (size_t j = 0; j < 96 + 250; j++)
+        assert_near(kept[j], expected, bound);
+    free(to);
+    free(room);
+    expert_release(&e);
+}
+
 /* f = <w, masked params>: its slope is the masked w, weighed where kept is weighed. */
 static void slopes_are_those_of_the_parameters(void **state)
 {
@@ -95,7 +191,7 @@ static void slopes_are_those_of_the_parameters(void **state)
     void *room = malloc(mask_scratch(&shape));
 
     (void)state;
-    open_expert(&e);
+    open_expert(&e, &shape, 5);
     for (int rescale = 0; rescale < 2; rescale++) {
         const struct mask m = {
             .drop = 0.3f, .rescale = rescale != 0, .seed = 5, .step = 11};
@@ -130,7 +226,7 @@ static void a_mask_is_a_function_of_its_place(void **state)
     size_t n;
 
     (void)state;
-    open_expert(&e);
+    open_expert(&e, &shape, 5);
     n = e.n_params * sizeof(*one);
     one = malloc(n);
     two = malloc(n);
@@ -163,6 +259,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_product_is_the_dense_one_with_rows_and_columns_struck_out),
+        cmocka_unit_test(as_many_places_stay_as_the_root_says),
+        cmocka_unit_test(the_share_that_stays_is_the_one_asked_for),
+        cmocka_unit_test(every_place_has_the_same_chance),
         cmocka_unit_test(slopes_are_those_of_the_parameters),
         cmocka_unit_test(a_mask_is_a_function_of_its_place),
     };
