@@ -1,93 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SLIM in the engine: what is far goes to the identities, which are the base; without
- * distance and masks it is a top-2 mixture; slopes through yielding gates; training with
- * masks, clusters and the L1 term repeats itself to the bit, and asking changes nothing.
+ * SLIM in the engine: what is far goes to the identities, which are the base; slopes
+ * through yielding gates; training with masks, clusters and the L1 term repeats itself to
+ * the bit, and asking changes nothing. What it computes: test_slim_plain.c.
  */
-#include "support/toy_decoder.h"
+#include "slim_case.h"
 
-#include "base/cpu.h"
-#include "train/trainer.h"
-
-#define N_LORAS      3
-#define N_IDENTITIES 2
-#define ROWS         12
-#define ROW_TOKENS   12
-
-struct fixture {
-    struct artel_model *model;
-    struct mixture mixture;
-    struct toy_data data;
-};
-
-static struct gate_rule slim_rule(float drop)
-{
-    struct gate_rule rule;
-
-    assert_int_equal(method_rule(&rule, "slim"), 0);
-    rule.n_clusters = 3;
-    rule.masks.drop = drop;
-    rule.masks.seed = 7;
-    return rule;
-}
-
-static void open_with(struct fixture *f, const struct gate_rule *rule,
-                      size_t identities)
-{
-    struct artel_error err;
-
-    f->model = toy_open(7);
-    assert_int_equal(
-        mixture_init(&f->mixture, "slim", &f->model->weights->config, rule, &err), 0);
-    for (size_t e = 0; e < N_LORAS; e++)
-        toy_expert(&f->mixture, f->model,
-                   e == 0   ? "a"
-                   : e == 1 ? "b"
-                            : "c",
-                   3 + e, "456", e + 1);
-    for (size_t e = 0; e < identities; e++)
-        toy_identity(&f->mixture, f->model, e ? "i2" : "i1");
-    mixture_draw_routers(&f->mixture, 0.4f, 9);
-    toy_fill(&f->data, 5);
-}
-
-static void close_it(struct fixture *f)
-{
-    mixture_release(&f->mixture);
-    toy_close(f->model);
-}
-
-/* Clusters that have seen samples about MEAN with deviation SPREAD. */
-static void teach(struct fixture *f, float mean, float spread)
-{
-    struct rng rng;
-    float x[TOY_DIM];
-
-    rng_init(&rng, 31, 0);
-    for (size_t r = 0; r < f->mixture.n_routers; r++) {
-        struct clusters c;
-
-        mixture_clusters(&c, &f->mixture, r);
-        for (size_t i = 0; i < 200; i++) {
-            for (size_t j = 0; j < TOY_DIM; j++)
-                x[j] = mean + spread * rng_normal(&rng);
-            clusters_add(&c, x, &f->mixture.rule.clusters);
-        }
-    }
-}
-
-static struct decoder_pass *pass_over(const struct fixture *f,
-                                      const struct mixture *mixture, bool backward)
-{
-    const struct pass_options o = {
-        .routing = ROUTE_ROUTER, .backward = backward, .max_rows = 32, .max_seqs = 4};
-    struct decoder_pass *p;
-    struct artel_error err;
-
-    assert_int_equal(pass_open(&p, f->model, mixture, &o, &err), 0);
-    decoder_forward(p, &f->data.block);
-    return p;
-}
+#define N_LORAS 3
+#define ALL     "LLLII"
+#define N_ALL   5
 
 static void assert_same_hidden(const struct decoder_pass *a,
                                const struct decoder_pass *b, size_t n_rows)
@@ -104,7 +25,7 @@ static void what_is_far_is_the_base_bit_for_bit(void **state)
     struct fixture f;
 
     (void)state;
-    open_with(&f, &rule, N_IDENTITIES);
+    open_with(&f, &rule, ALL);
     base = pass_over(&f, NULL, false);
     near = pass_over(&f, &f.mixture, false); /* clusters have seen nothing: no yield */
     assert_memory_not_equal(pass_hidden(near, 3), pass_hidden(base, 3),
@@ -118,19 +39,18 @@ static void what_is_far_is_the_base_bit_for_bit(void **state)
     close_it(&f);
 }
 
-/* No masks, no identities, beta 0, clusters or none: the same bits as a top-2 mixture. */
-static void without_its_parts_it_is_a_top_2_mixture(void **state)
+static void without_beta_clusters_change_no_bit(void **state)
 {
-    struct gate_rule rule = slim_rule(0.0f), plain;
+    struct gate_rule rule = slim_rule(0.0f), bare;
     struct fixture f, g;
     struct decoder_pass *a, *b;
 
     (void)state;
     rule.clusters.beta = 0.0f;
-    plain = rule;
-    plain.n_clusters = 0;
-    open_with(&f, &rule, 0);
-    open_with(&g, &plain, 0);
+    bare = rule;
+    bare.n_clusters = 0;
+    open_with(&f, &rule, "LLL");
+    open_with(&g, &bare, "LLL");
     teach(&f, 1e4f, 1e-3f);
     a = pass_over(&f, &f.mixture, false);
     b = pass_over(&g, &g.mixture, false);
@@ -151,10 +71,10 @@ static void weight_goes_to_identities_with_the_distance(void **state)
     for (float away = 0.0f; away < 40.0f; away += 8.0f) {
         struct decoder_pass *p;
         struct fixture f;
-        double sums[2 * (N_LORAS + N_IDENTITIES)] = {0.0}, loras = 0.0;
+        double sums[TOY_LAYERS * N_ALL] = {0.0}, loras = 0.0;
         size_t rows = 0;
 
-        open_with(&f, &rule, N_IDENTITIES);
+        open_with(&f, &rule, ALL);
         teach(&f, away, 1.0f);
         p = pass_over(&f, &f.mixture, false);
         for (size_t s = 0; s < TOY_SEQS; s++)
@@ -214,7 +134,7 @@ static void slopes_pass_through_yielding_gates(void **state)
     struct router *r;
 
     (void)state;
-    open_with(&f, &rule, N_IDENTITIES);
+    open_with(&f, &rule, ALL);
     teach(&f, 1.5f, 1.0f);
     g = toy_grads(&f.mixture);
     p = pass_over(&f, &f.mixture, true);
@@ -236,89 +156,18 @@ static void slopes_pass_through_yielding_gates(void **state)
     close_it(&f);
 }
 
-/* ---- training ---- */
-
-struct training {
-    struct fixture f;
-    struct artel_trainer *trainer;
-    int32_t ids[ROWS][ROW_TOKENS];
-    unsigned char loss[ROW_TOKENS];
-    struct example row[ROWS];
-    const struct example *rows[ROWS];
-    struct batch batch;
-};
-
 static void open_training(struct training *t, size_t threads, float drop, float l1)
 {
-    static const bool trained[] = {true, true, true, false, false};
     const struct gate_rule rule = slim_rule(drop);
-    struct train_options o;
-    struct artel_error err;
-    struct rng r;
+    const struct train_options o = slim_options(l1);
 
-    memset(t, 0, sizeof(*t));
-    open_with(&t->f, &rule, N_IDENTITIES);
-    rng_init(&r, 11, 0);
-    for (size_t k = 0; k < ROW_TOKENS; k++)
-        t->loss[k] = k >= 6;
-    for (size_t i = 0; i < ROWS; i++) {
-        for (size_t k = 0; k < ROW_TOKENS; k++)
-            t->ids[i][k] = (int32_t)(i % 2 * 16 + rng_below(&r, 16));
-        t->row[i] = (struct example){.ids = t->ids[i],
-                                     .n = ROW_TOKENS - i % 3,
-                                     .n_prompt = 6,
-                                     .loss = t->loss,
-                                     .pool_first = 1,
-                                     .pool_n = 5,
-                                     .n_loss = 6 - i % 3,
-                                     .row = i + 1};
-        t->rows[i] = &t->row[i];
-        t->batch.n_tokens += t->row[i].n;
-        t->batch.n_loss += t->row[i].n_loss;
-    }
-    t->batch.rows = t->rows;
-    t->batch.n_rows = ROWS;
-    train_options_default(&o);
-    o.learning_rate = o.router_learning_rate = 1e-2f;
-    o.routing = ROUTE_ROUTER;
-    o.unlabelled = true;
-    o.l1 = l1;
-    o.max_row_tokens = 24;
-    o.block_rows = 24;
-    assert_int_equal(cpu_set_threads(threads, &err), 0);
-    assert_int_equal(
-        trainer_open(&t->trainer, t->f.model, &t->f.mixture, trained, true, &o, &err),
-        0);
-}
-
-static void close_training(struct training *t)
-{
-    trainer_close(t->trainer);
-    close_it(&t->f);
-}
-
-static struct step_report steps(struct training *t, size_t n)
-{
-    struct step_report report = {0};
-    struct artel_error err;
-
-    for (size_t i = 0; i < n; i++)
-        assert_int_equal(trainer_step(t->trainer, &t->batch, 1, &report, &err), 0);
-    return report;
-}
-
-static size_t state_of(struct training *t, struct tensor *out)
-{
-    const size_t n = trainer_state(t->trainer, NULL);
-
-    assert_true(n <= 32);
-    return trainer_state(t->trainer, out);
+    open_trainer(t, ALL, &rule, &o, threads);
 }
 
 /* All that a checkpoint would hold is the same bits. */
 static void assert_same_state(struct training *a, struct training *b)
 {
-    struct tensor one[32], two[32];
+    struct tensor one[MOST_TENSORS], two[MOST_TENSORS];
     const size_t n = state_of(a, one);
 
     assert_int_equal(state_of(b, two), n);
@@ -330,7 +179,7 @@ static void assert_same_state(struct training *a, struct training *b)
 static void threads_and_restarts_change_no_bit(void **state)
 {
     struct training one, many, again;
-    struct tensor kept[32];
+    struct tensor kept[MOST_TENSORS];
     struct artel_error err;
     size_t n;
 
@@ -368,7 +217,7 @@ static void it_learns_under_masks(void **state)
 static void an_evaluation_changes_nothing(void **state)
 {
     struct training t;
-    struct tensor kept[32];
+    struct tensor kept[MOST_TENSORS];
     struct eval_report report;
     struct artel_error err;
     float *clusters, *params;
@@ -439,7 +288,7 @@ static void masks_come_off(void **state)
     size_t n, zeros = 0;
 
     (void)state;
-    open_with(&f, &rule, N_IDENTITIES);
+    open_with(&f, &rule, ALL);
     n = f.mixture.experts[1].n_params;
     before = malloc(n * sizeof(*before));
     memcpy(before, f.mixture.experts[1].params, n * sizeof(*before));
@@ -462,7 +311,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_far_is_the_base_bit_for_bit),
-        cmocka_unit_test(without_its_parts_it_is_a_top_2_mixture),
+        cmocka_unit_test(without_beta_clusters_change_no_bit),
         cmocka_unit_test(weight_goes_to_identities_with_the_distance),
         cmocka_unit_test(slopes_pass_through_yielding_gates),
         cmocka_unit_test(threads_and_restarts_change_no_bit),

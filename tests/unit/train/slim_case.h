@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A toy mixture of SLIM, and a trainer of it over rows of a few tokens, for tests of both.
+ */
+#ifndef ARTEL_TESTS_SLIM_CASE_H
+#define ARTEL_TESTS_SLIM_CASE_H
+
+#include "support/toy_decoder.h"
+
+#include "base/cpu.h"
+#include "train/trainer.h"
+
+#define N_CLUSTERS 3
+#define ROWS       12
+#define ROW_TOKENS 12
+
+struct fixture {
+    struct artel_model *model;
+    struct mixture mixture;
+    struct toy_data data;
+};
+
+static inline struct gate_rule slim_rule(float drop)
+{
+    struct gate_rule rule;
+
+    assert_int_equal(method_rule(&rule, "slim"), 0);
+    rule.n_clusters = N_CLUSTERS;
+    rule.masks.drop = drop;
+    rule.masks.seed = 7;
+    return rule;
+}
+
+/* KINDS: a letter an expert in its place, L of a LoRA, I of an identity. */
+static inline void open_with(struct fixture *f, const struct gate_rule *rule,
+                             const char *kinds)
+{
+    struct artel_error err;
+    size_t loras = 0;
+
+    f->model = toy_open(7);
+    assert_int_equal(
+        mixture_init(&f->mixture, "slim", &f->model->weights->config, rule, &err), 0);
+    for (size_t e = 0; kinds[e]; e++) {
+        const char name[] = {kinds[e], (char)('0' + (char)e), '\0'};
+
+        if (kinds[e] == 'I') {
+            toy_identity(&f->mixture, f->model, name);
+            continue;
+        }
+        toy_expert(&f->mixture, f->model, name, 3 + loras, "456", loras + 1);
+        loras++;
+    }
+    mixture_draw_routers(&f->mixture, 0.4f, 9);
+    toy_fill(&f->data, 5);
+}
+
+static inline void close_it(struct fixture *f)
+{
+    mixture_release(&f->mixture);
+    toy_close(f->model);
+}
+
+/* Clusters that have seen samples about MEAN with deviation SPREAD. */
+static inline void teach(struct fixture *f, float mean, float spread)
+{
+    struct rng rng;
+    float x[TOY_DIM];
+
+    rng_init(&rng, 31, 0);
+    for (size_t r = 0; r < f->mixture.n_routers; r++) {
+        struct clusters c;
+
+        mixture_clusters(&c, &f->mixture, r);
+        for (size_t i = 0; i < 200; i++) {
+            for (size_t j = 0; j < TOY_DIM; j++)
+                x[j] = mean + spread * rng_normal(&rng);
+            clusters_add(&c, x, &f->mixture.rule.clusters);
+        }
+    }
+}
+
+static inline struct decoder_pass *
+pass_over(const struct fixture *f, const struct mixture *mixture, bool backward)
+{
+    const struct pass_options o = {
+        .routing = ROUTE_ROUTER, .backward = backward, .max_rows = 32, .max_seqs = 4};
+    struct decoder_pass *p;
+    struct artel_error err;
+
+    assert_int_equal(pass_open(&p, f->model, mixture, &o, &err), 0);
+    decoder_forward(p, &f->data.block);
+    return p;
+}
+
+/* ---- training ---- */
+
+struct training {
+    struct fixture f;
+    struct artel_trainer *trainer;
+    int32_t ids[ROWS][ROW_TOKENS];
+    unsigned char loss[ROW_TOKENS];
+    struct example row[ROWS];
+    const struct example *rows[ROWS];
+    struct batch batch;
+};
+
+/* Rows of 12, 11 and 10 tokens, half of them over the lower ids; loss from the seventh on,
+ * routers read the second to the sixth. */
+static inline void lay_rows(struct training *t)
+{
+    struct rng r;
+
+    rng_init(&r, 11, 0);
+    for (size_t k = 0; k < ROW_TOKENS; k++)
+        t->loss[k] = k >= 6;
+    for (size_t i = 0; i < ROWS; i++) {
+        for (size_t k = 0; k < ROW_TOKENS; k++)
+            t->ids[i][k] = (int32_t)(i % 2 * 16 + rng_below(&r, 16));
+        t->row[i] = (struct example){.ids = t->ids[i],
+                                     .n = ROW_TOKENS - i % 3,
+                                     .n_prompt = 6,
+                                     .loss = t->loss,
+                                     .pool_first = 1,
+                                     .pool_n = 5,
+                                     .n_loss = 6 - i % 3,
+                                     .row = i + 1};
+        t->rows[i] = &t->row[i];
+        t->batch.n_tokens += t->row[i].n;
+        t->batch.n_loss += t->row[i].n_loss;
+    }
+    t->batch.rows = t->rows;
+    t->batch.n_rows = ROWS;
+}
+
+static inline struct train_options slim_options(float l1)
+{
+    struct train_options o;
+
+    train_options_default(&o);
+    o.learning_rate = o.router_learning_rate = 1e-2f;
+    o.routing = ROUTE_ROUTER;
+    o.unlabelled = true;
+    o.l1 = l1;
+    o.max_row_tokens = 24;
+    o.block_rows = 24;
+    return o;
+}
+
+/* KINDS as open_with() takes them. */
+static inline void open_trainer(struct training *t, const char *kinds,
+                                const struct gate_rule *rule,
+                                const struct train_options *o, size_t threads)
+{
+    bool trained[8] = {false};
+    struct artel_error err;
+
+    memset(t, 0, sizeof(*t));
+    open_with(&t->f, rule, kinds);
+    for (size_t e = 0; kinds[e]; e++)
+        trained[e] = kinds[e] == 'L';
+    lay_rows(t);
+    assert_int_equal(cpu_set_threads(threads, &err), 0);
+    assert_int_equal(
+        trainer_open(&t->trainer, t->f.model, &t->f.mixture, trained, true, o, &err),
+        0);
+}
+
+static inline void close_training(struct training *t)
+{
+    trainer_close(t->trainer);
+    close_it(&t->f);
+}
+
+static inline struct step_report steps(struct training *t, size_t n)
+{
+    struct step_report report = {0};
+    struct artel_error err;
+
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(trainer_step(t->trainer, &t->batch, 1, &report, &err), 0);
+    return report;
+}
+
+#define MOST_TENSORS 32
+
+static inline size_t state_of(const struct training *t, struct tensor out[MOST_TENSORS])
+{
+    const size_t n = trainer_state(t->trainer, NULL);
+
+    assert_true(n <= MOST_TENSORS);
+    return trainer_state(t->trainer, out);
+}
+
+#endif
