@@ -130,13 +130,47 @@ static void mixlora_is_computed_in_fp32(void **state)
     fixture_close(&f);
 }
 
+/* The bytes of expert I of the mixture OUT/METHOD, wherever it finds them. */
+static void digest_of_expert(char out[DIGEST_SIZE], const struct fixture *f,
+                             const char *method, size_t i)
+{
+    char name[200];
+    const char *folder;
+    json_t *root;
+
+    snprintf(name, sizeof(name), "out/%s/mixture.json", method);
+    root = read_json(f, name);
+    folder = json_string_value(
+        json_object_get(json_array_get(json_object_get(root, "experts"), i), "folder"));
+    assert_non_null(folder);
+    snprintf(name, sizeof(name), "out/%s/%s/adapter_model.safetensors", method, folder);
+    json_decref(root);
+    digest_of(out, f, name);
+}
+
+/* Its first N experts are byte for byte those of BEFORE. */
+static void kept_bytes(const struct fixture *f, const char *method,
+                       char before[3][DIGEST_SIZE], size_t n)
+{
+    char after[DIGEST_SIZE];
+
+    for (size_t i = 0; i < n; i++) {
+        digest_of_expert(after, f, method, i);
+        assert_string_equal(before[i], after);
+    }
+}
+
 static const char *const flan_files[] = {
     "out/experts/universal/adapter_model.safetensors",
     "out/experts/one/adapter_model.safetensors",
     "out/experts/two/adapter_model.safetensors"};
 
+/* Experts of another method, the universal one, and then the router alone. */
 static void flan_shares_its_experts_and_moves_none(void **state)
 {
+    static const char *const set[] = {"method=[single, modula-flan]", "train.epochs=2"};
+    const struct child universal = {
+        .recipe = "r.yaml", .set = set, .n_set = 2, .only = "universal"};
     char before[3][DIGEST_SIZE], after[DIGEST_SIZE];
     struct fixture f;
     json_t *root;
@@ -144,18 +178,20 @@ static void flan_shares_its_experts_and_moves_none(void **state)
     (void)state;
     open_methods(&f);
     assert_int_equal(run_with(&f, "method=single", NULL), 0);
-    digest_of(before[1], &f, flan_files[1]);
-    assert_int_equal(run_with(&f, "method=[single, modula-flan]", "notes"), 0);
+    assert_int_equal(run(&f, &universal), 0);
+    for (size_t i = 0; i < 3; i++)
+        digest_of(before[i], &f, flan_files[i]);
+    assert_false(there(&f, "out/modula-flan"));
+    assert_int_equal(run_with(&f, set[0], "notes"), 0);
     assert_true(said(&f, "notes", "1 expert-one"));
     assert_false(said(&f, "notes", "4 expert-one"));
     learnt(&f, "universal", 0.3);
-    for (size_t i = 0; i < 3; i++)
-        digest_of(before[i], &f, flan_files[i]);
-    assert_int_equal(run_with(&f, "method=modula-flan", "notes"), 0);
     for (size_t i = 0; i < 3; i++) {
         digest_of(after, &f, flan_files[i]);
         assert_string_equal(before[i], after);
     }
+    kept_bytes(&f, "modula-flan", before, 3);
+    assert_false(there(&f, "out/modula-flan/experts"));
     root = read_json(&f, "out/modula-flan/mixture.json");
     assert_string_equal(json_string_value(json_object_get(
                             json_object_get(root, "universal"), "folder")),
@@ -202,6 +238,8 @@ static void res_learns_on_the_universal_expert_and_the_router_moves_none(void **
         digest_of(after, &f, res_files[i]);
         assert_string_equal(before[i], after);
     }
+    kept_bytes(&f, "modula-res", before, 3);
+    assert_false(there(&f, "out/modula-res/experts"));
     learnt(&f, "res-one", 1.0);
     root = read_json(&f, "out/modula-res/mixture.json");
     rule = json_object_get(root, "rule");
@@ -353,7 +391,7 @@ static void a_domain_joins_and_no_byte_of_the_others_moves(void **state)
     struct mixture_file m;
     struct artel_error err;
     struct fixture f;
-    char path[256];
+    char path[256], before[3][DIGEST_SIZE], three[DIGEST_SIZE], after[DIGEST_SIZE];
 
     (void)state;
     open_methods(&f);
@@ -363,7 +401,11 @@ static void a_domain_joins_and_no_byte_of_the_others_moves(void **state)
         snprintf(method, sizeof(method), "method=%s", methods[i]);
         snprintf(name, sizeof(name), "out/%s", methods[i]);
         assert_int_equal(run_with(&f, method, NULL), 0);
+        for (size_t e = 0; e < 3; e++)
+            digest_of_expert(before[e], &f, methods[i], e);
         assert_int_equal(child_adds(&f, name), 0);
+        kept_bytes(&f, methods[i], before, 3);
+        digest_of_expert(three, &f, methods[i], 3);
         path_in(path, sizeof(path), &f, name);
         assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
         assert_int_equal(m.n_domains, 3);
@@ -376,6 +418,9 @@ static void a_domain_joins_and_no_byte_of_the_others_moves(void **state)
         assert_int_equal(m.n_domains, 2);
         assert_int_equal(m.n_notes, 3);
         assert_string_equal(m.notes[2].name, "three");
+        kept_bytes(&f, methods[i], before, 2);
+        digest_of_expert(after, &f, methods[i], 2);
+        assert_string_equal(three, after);
         mixture_file_release(&m);
     }
     fixture_close(&f);
