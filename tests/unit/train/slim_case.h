@@ -80,11 +80,11 @@ static inline void teach(struct fixture *f, float mean, float spread)
     }
 }
 
-static inline struct decoder_pass *
-pass_over(const struct fixture *f, const struct mixture *mixture, bool backward)
+static inline struct decoder_pass *pass_over(const struct fixture *f,
+                                             const struct mixture *mixture)
 {
     const struct pass_options o = {
-        .routing = ROUTE_ROUTER, .backward = backward, .max_rows = 32, .max_seqs = 4};
+        .routing = ROUTE_ROUTER, .max_rows = 32, .max_seqs = 4};
     struct decoder_pass *p;
     struct artel_error err;
 

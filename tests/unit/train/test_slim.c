@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SLIM in the engine: what is far goes to the identities, which are the base; slopes
- * through yielding gates; training with masks, clusters and the L1 term repeats itself to
- * the bit, and asking changes nothing. What it computes: test_slim_plain.c.
+ * SLIM in the engine: what is far goes to the identities, which are the base; training
+ * with masks, clusters and the L1 term repeats itself to the bit, and asking changes
+ * nothing. What it computes: test_slim_plain.c, test_slim_slopes.c.
  */
 #include "slim_case.h"
 
@@ -26,12 +26,12 @@ static void what_is_far_is_the_base_bit_for_bit(void **state)
 
     (void)state;
     open_with(&f, &rule, ALL);
-    base = pass_over(&f, NULL, false);
-    near = pass_over(&f, &f.mixture, false); /* clusters have seen nothing: no yield */
+    base = pass_over(&f, NULL);
+    near = pass_over(&f, &f.mixture); /* clusters have seen nothing: no yield */
     assert_memory_not_equal(pass_hidden(near, 3), pass_hidden(base, 3),
                             TOY_DIM * sizeof(float));
     teach(&f, 1e4f, 1e-3f);
-    far = pass_over(&f, &f.mixture, false);
+    far = pass_over(&f, &f.mixture);
     assert_same_hidden(far, base, f.data.block.n_rows);
     pass_close(base);
     pass_close(near);
@@ -52,8 +52,8 @@ static void without_beta_clusters_change_no_bit(void **state)
     open_with(&f, &rule, "LLL");
     open_with(&g, &bare, "LLL");
     teach(&f, 1e4f, 1e-3f);
-    a = pass_over(&f, &f.mixture, false);
-    b = pass_over(&g, &g.mixture, false);
+    a = pass_over(&f, &f.mixture);
+    b = pass_over(&g, &g.mixture);
     assert_same_hidden(a, b, f.data.block.n_rows);
     pass_close(a);
     pass_close(b);
@@ -76,7 +76,7 @@ static void weight_goes_to_identities_with_the_distance(void **state)
 
         open_with(&f, &rule, ALL);
         teach(&f, away, 1.0f);
-        p = pass_over(&f, &f.mixture, false);
+        p = pass_over(&f, &f.mixture);
         for (size_t s = 0; s < TOY_SEQS; s++)
             rows += pass_add_gates(p, s, f.data.seqs[s].loss, sums);
         for (size_t e = 0; e < N_LORAS; e++)
@@ -87,73 +87,6 @@ static void weight_goes_to_identities_with_the_distance(void **state)
         close_it(&f);
     }
     assert_true(before < 0.01f);
-}
-
-static double loss_of(struct decoder_pass *p, const struct fixture *f)
-{
-    struct block_loss loss;
-
-    decoder_forward(p, &f->data.block);
-    decoder_loss(p, &loss, NULL);
-    return loss.scaled;
-}
-
-/* PARAMS along GRAD: the loss moves as the gradient says. Bound: test_gradients.c. */
-static void check_along(struct decoder_pass *p, const struct fixture *f, float *params,
-                        const float *grad, size_t n)
-{
-    float *kept = malloc(n * sizeof(*kept));
-    double norm = 0.0, above, below;
-
-    memcpy(kept, params, n * sizeof(*kept));
-    for (size_t i = 0; i < n; i++)
-        norm += (double)grad[i] * (double)grad[i];
-    norm = sqrt(norm);
-    assert_true(norm > 1e-4);
-    for (size_t i = 0; i < n; i++)
-        params[i] = kept[i] + 1e-2f * grad[i] / (float)norm;
-    above = loss_of(p, f);
-    for (size_t i = 0; i < n; i++)
-        params[i] = kept[i] - 1e-2f * grad[i] / (float)norm;
-    below = loss_of(p, f);
-    memcpy(params, kept, n * sizeof(*kept));
-    free(kept);
-    assert_near((above - below) / 2e-2, norm, 5e-4 + 0.01 * norm);
-}
-
-/* In the last layer, where no number of the layer moves what a router sees: the distance
- * carries no gradient. */
-static void slopes_pass_through_yielding_gates(void **state)
-{
-    const struct gate_rule rule = slim_rule(0.0f);
-    struct fixture f;
-    struct mixture_grads g;
-    struct block_loss loss;
-    struct decoder_pass *p;
-    const size_t last = TOY_LAYERS - 1;
-    struct router *r;
-
-    (void)state;
-    open_with(&f, &rule, ALL);
-    teach(&f, 1.5f, 1.0f);
-    g = toy_grads(&f.mixture);
-    p = pass_over(&f, &f.mixture, true);
-    decoder_loss(p, &loss, NULL);
-    decoder_backward(p, &g);
-    for (size_t e = 0; e < N_LORAS; e++) {
-        const struct expert *x = &f.mixture.experts[e];
-        const struct lora *l = expert_lora(x, last, SITE_DOWN);
-
-        if (!g.touched[e])
-            continue;
-        check_along(p, &f, l->b, g.expert[e] + (l->b - x->params), l->rank * l->n_out);
-    }
-    r = &f.mixture.routers[last];
-    check_along(p, &f, r->w, g.routers + (r->w - f.mixture.router_params),
-                r->n_experts * r->dim);
-    toy_grads_free(&g);
-    pass_close(p);
-    close_it(&f);
 }
 
 static void open_training(struct training *t, size_t threads, float drop, float l1)
@@ -313,7 +246,6 @@ int main(void)
         cmocka_unit_test(what_is_far_is_the_base_bit_for_bit),
         cmocka_unit_test(without_beta_clusters_change_no_bit),
         cmocka_unit_test(weight_goes_to_identities_with_the_distance),
-        cmocka_unit_test(slopes_pass_through_yielding_gates),
         cmocka_unit_test(threads_and_restarts_change_no_bit),
         cmocka_unit_test(it_learns_under_masks),
         cmocka_unit_test(an_evaluation_changes_nothing),

@@ -20,7 +20,7 @@ static void teach_near(struct fixture *f)
 /* Every logit of the toy data under F is P's. */
 static void assert_logits(const struct fixture *f, struct plain *p)
 {
-    struct decoder_pass *pass = pass_over(f, &f->mixture, false);
+    struct decoder_pass *pass = pass_over(f, &f->mixture);
     size_t row = 0;
 
     for (size_t s = 0; s < TOY_SEQS; s++) {
