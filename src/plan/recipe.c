@@ -358,6 +358,19 @@ static int check_argmax(struct reader *in)
     return 0;
 }
 
+/* Routers alone are taught beside the LoRAs that the mixture will have; new ones would
+ * neither learn nor be kept. */
+static int check_init(struct reader *in)
+{
+    const struct recipe_router *const router = &in->r->router;
+
+    if (!labelled(in->r) || !router->router_only || router->init != INIT_FRESH)
+        return 0;
+    return recipe_fault(in->err, where_set(in, "router", "init"), "RCP06",
+                        "init: fresh starts from new LoRAs, and router_only trains "
+                        "none");
+}
+
 /* What a classifier of the characters cannot use is said where no other method asks. */
 static int check_ngrams(struct reader *in)
 {
@@ -419,6 +432,8 @@ static int check_whole(struct reader *in, const struct yaml_node *root)
         return recipe_fault(in->err, where_set(in, "router", "router_only"), "RCP06",
                             "router_only needs an eta above 0");
     rc = check_argmax(in);
+    if (rc == 0)
+        rc = check_init(in);
     if (rc == 0)
         rc = check_ngrams(in);
     if (rc < 0)

@@ -174,6 +174,7 @@ static const struct bad bad_recipes[] = {
     {HEAD "method: mao\n", "RCP03", "4:1", "'moa'"},
     {HEAD "router: {label: argmax, router_only: true}\n", "RCP06", "4:25", "argmax"},
     {HEAD "router: {refresh: 1, label: argmax}\n", "RCP06", "4:10", "refresh"},
+    {HEAD "router: {init: fresh, router_only: true}\n", "RCP06", "4:10", "new LoRAs"},
     {HEAD "router: {ngram_min: 5}\n", "RCP06", "4:10", "ngram_max 4"},
     {HEAD "router: {ngram_max: 9}\n", "RCP03", "4:10", "8"},
     {HEAD "router: {ngram_buckets: 10}\n", "RCP03", "4:10", "64"},
