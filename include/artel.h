@@ -37,13 +37,12 @@ extern "C" {
 
 /* What went wrong; the program's exit code is minus the number. */
 enum {
-    ARTEL_EBUG = -1,    /* a fault of the library itself */
-    ARTEL_EUSAGE = -2,  /* wrong use: unknown name, value out of range */
-    ARTEL_EFORMAT = -3, /* the content of a file is not what it should be */
-    ARTEL_EIO = -4,     /* reading or writing failed */
-    ARTEL_ELIMIT = -5,  /* memory, threads, descriptors, CPU features */
-    ARTEL_ECONFLICT =
-        -6, /* run folder in use, output exists, another run's checkpoint */
+    ARTEL_EBUG = -1,       /* a fault of the library itself */
+    ARTEL_EUSAGE = -2,     /* wrong use: unknown name, value out of range */
+    ARTEL_EFORMAT = -3,    /* the content of a file is not what it should be */
+    ARTEL_EIO = -4,        /* reading or writing failed */
+    ARTEL_ELIMIT = -5,     /* memory, threads, descriptors, CPU features */
+    ARTEL_ECONFLICT = -6,  /* folder in use, output exists, another run's checkpoint */
     ARTEL_ENONFINITE = -7, /* training met a value that is not finite */
     ARTEL_ESTOPPED = -8    /* asked to stop; everything is saved */
 };
@@ -137,9 +136,8 @@ ARTEL_API void artel_mixture_close(struct artel_mixture *m); /* NULL is fine */
 ARTEL_API const struct artel_model *artel_mixture_model(const struct artel_mixture *m);
 
 struct artel_mixture_info {
-    const char *path,
-        *method;           /* live as long as the mixture; method "base": no experts */
-    const char *precision; /* "fp32" or "bf16" */
+    const char *path, *method; /* live as long as the mixture; "base": no experts */
+    const char *precision;     /* "fp32" or "bf16" */
     size_t n_experts, n_routers;
     size_t n_parameters; /* of experts and routers */
     int routes;          /* it can choose an expert by itself */
@@ -177,8 +175,7 @@ struct artel_generate_options {
     int merge;                /* ARTEL_MERGE_NEVER */
     const char *const *stop;  /* (n_stop) text that ends the answer; left out of it */
     size_t n_stop;            /* at most 16 of 1 to 256 bytes */
-    const volatile sig_atomic_t
-        *stopped; /* may be NULL; not 0: end at the next token */
+    const volatile sig_atomic_t *stopped; /* or NULL; not 0: end at the next token */
     /* Text as it comes, whole UTF-8 characters; not 0 ends the answer. May be NULL. */
     int (*on_text)(void *user, const char *text, size_t n);
     /* artel_generate_all: row ROW is done; calls come one at a time. May be NULL. */
@@ -262,9 +259,8 @@ struct artel_score_options {
     size_t max_rows;   /* of the file; 0: all */
     size_t cutoff_len; /* tokens of a row; 0: what the model was made for, never more */
     size_t skip_bad;   /* malformed rows passed over */
-    const volatile sig_atomic_t *stopped; /* may be NULL */
-    void (*on_rows)(void *user, size_t n_done,
-                    size_t n); /* one at a time; may be NULL */
+    const volatile sig_atomic_t *stopped;                 /* may be NULL */
+    void (*on_rows)(void *user, size_t n_done, size_t n); /* or NULL; one at a time */
     void *user;
 };
 ARTEL_API void artel_score_options_default(struct artel_score_options *o);
@@ -495,11 +491,12 @@ struct artel_train_options {
     int force;        /* read adapters of another base */
     int nonfinite;    /* use a base with weights that are NaN or infinite */
     const char *only; /* one stage, or NULL */
-    /* For artel_add() alone. */
+    /* For artel_add() alone; MODEL and SCORE_ROWS for artel_remove() too. */
     const char *valid, *test, *score; /* of the new domain; may be NULL */
     const char *model;                /* the base, where it has moved; may be NULL */
     size_t max_rows;                  /* of the new domain's text; 0: all */
-    int joint;                        /* old experts move too */
+    size_t score_rows; /* of each other domain, answered for its score; 0: none; 20 */
+    int joint;         /* old experts move too */
 };
 ARTEL_API void artel_train_options_default(struct artel_train_options *o);
 
@@ -512,15 +509,16 @@ ARTEL_API int artel_train(char **output, const char *path, const char *const *ov
 
 /* A new domain NAME for the mixture at PATH: trained on DATA, or brought as the PEFT folder
  * ADAPTER (may be NULL) with DATA for the router; where no router is taught (arrow, single)
- * DATA may be NULL beside ADAPTER, or be that folder. *JSON reports the cost and proves what
- * did not change: digests of the old experts' files, and on the old domains' rows perplexity
- * and routing (null: always on) before and after, with a paired bootstrap's middle 95 %. */
+ * DATA may be NULL beside ADAPTER, or be that folder. *JSON reports the cost beside training
+ * all anew, and proves what did not change: digests of the old experts' files, and on the old
+ * domains' rows perplexity, routing (null: always on) and the score of SCORE_ROWS answers
+ * before and after, with a paired bootstrap's middle 95 %. */
 ARTEL_API int artel_add(char **json, const char *path, const char *name,
                         const char *adapter, const char *data,
                         const struct artel_train_options *o, struct artel_error *err);
 /*
  * Take a domain out of the mixture at PATH: its expert and its row of every router.
- * *JSON has "removed", "others_unchanged", and "domains" that stay as of artel_add(),
+ * *JSON is as of artel_add(), of the domains that stay, with "removed" for "name"; they are
  * measured before anything is written: stopped until then, the mixture is as it was.
  * ARTEL_EUSAGE for a name that it has not (the nearest is named) and for the last domain.
  */

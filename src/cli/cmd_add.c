@@ -58,38 +58,101 @@ static const char *share_text(char *out, size_t size, const json_t *o, const cha
     return out;
 }
 
-/* The other domains: the bytes of their experts, and how well they do. */
-static void print_domains(const json_t *r)
+/* KEY of O, "-" where it is null. */
+static const char *real_text(char *out, size_t size, const json_t *o, const char *key)
 {
-    const json_t *const domains = json_object_get(r, "domains");
+    if (json_is_number(json_object_get(o, key)))
+        snprintf(out, size, "%.4f", real_of(o, key));
+    else
+        snprintf(out, size, "-");
+    return out;
+}
+
+/* The interval KEY of O, its ends times FACTOR with DIGITS after the point. */
+static const char *interval_text(char *out, size_t size, const json_t *o,
+                                 const char *key, double factor, int digits)
+{
+    const json_t *const ends = json_object_get(o, key);
+
+    if (json_array_size(ends) == 2)
+        snprintf(out, size, "[%+.*f, %+.*f]", digits,
+                 factor * json_number_value(json_array_get(ends, 0)), digits,
+                 factor * json_number_value(json_array_get(ends, 1)));
+    else
+        snprintf(out, size, "-");
+    return out;
+}
+
+static const char *name_of(const json_t *o, const char *key)
+{
+    return json_string_value(json_object_get(o, key));
+}
+
+static void print_digests(const json_t *domains)
+{
     const json_t *d;
     size_t i;
 
     printf("%-20s %-10s %-17s %s\n", "expert", "its file", "SHA-256 before", "after");
     json_array_foreach(domains, i, d)
     {
-        printf("%-20s %-10s %-17.16s %.16s\n",
-               json_string_value(json_object_get(d, "name")),
+        printf("%-20s %-10s %-17.16s %.16s\n", name_of(d, "name"),
                json_is_true(json_object_get(d, "unchanged")) ? "unchanged" : "CHANGED",
-               json_string_value(json_object_get(d, "digest_before")),
-               json_string_value(json_object_get(d, "digest_after")));
+               name_of(d, "digest_before"), name_of(d, "digest_after"));
     }
+}
+
+static void print_perplexities(const json_t *domains)
+{
+    char change[48], text[4][32];
+    const json_t *d;
+    size_t i;
+
     printf("\n%-20s %10s %10s %21s %9s %9s\n", "domain", "ppl before", "after",
            "change, 95 %", "routed", "after");
     json_array_foreach(domains, i, d)
     {
-        const json_t *const interval = json_object_get(d, "ci95");
-        char change[32], before[32], after[32];
-
-        snprintf(change, sizeof(change), "[%+.4f, %+.4f]",
-                 json_number_value(json_array_get(interval, 0)),
-                 json_number_value(json_array_get(interval, 1)));
-        printf("%-20s %10.4f %10.4f %21s %9s %9s\n",
-               json_string_value(json_object_get(d, "name")),
-               real_of(d, "perplexity_before"), real_of(d, "perplexity_after"), change,
-               share_text(before, sizeof(before), d, "routing_before"),
-               share_text(after, sizeof(after), d, "routing_after"));
+        printf("%-20s %10s %10s %21s %9s %9s\n", name_of(d, "name"),
+               real_text(text[0], sizeof(text[0]), d, "perplexity_before"),
+               real_text(text[1], sizeof(text[1]), d, "perplexity_after"),
+               interval_text(change, sizeof(change), d, "ci95", 1, 4),
+               share_text(text[2], sizeof(text[2]), d, "routing_before"),
+               share_text(text[3], sizeof(text[3]), d, "routing_after"));
     }
+}
+
+/* Of the domains that have one. */
+static void print_scores(const json_t *domains)
+{
+    char change[48], text[2][32];
+    bool headed = false;
+    const json_t *d;
+    size_t i;
+
+    json_array_foreach(domains, i, d)
+    {
+        if (!name_of(d, "score_name"))
+            continue;
+        if (!headed)
+            printf("\n%-20s %-12s %5s %9s %9s %22s\n", "domain", "score", "rows",
+                   "before", "after", "change in points, 95 %");
+        headed = true;
+        printf("%-20s %-12s %5.0f %9s %9s %22s\n", name_of(d, "name"),
+               name_of(d, "score_name"), real_of(d, "score_rows"),
+               share_text(text[0], sizeof(text[0]), d, "score_before"),
+               share_text(text[1], sizeof(text[1]), d, "score_after"),
+               interval_text(change, sizeof(change), d, "score_ci95", 100, 1));
+    }
+}
+
+/* The other domains: the bytes of their experts, and how well they do. */
+static void print_domains(const json_t *r)
+{
+    const json_t *const domains = json_object_get(r, "domains");
+
+    print_digests(domains);
+    print_perplexities(domains);
+    print_scores(domains);
     printf("\n");
 }
 
@@ -100,17 +163,25 @@ static const char *bytes_changed(const json_t *r)
                : "Other experts have changed.";
 }
 
-static void print_report(const json_t *r)
+static void print_costs(const json_t *r)
 {
     static const char *const keys[] = {"parameters", "tokens", "steps", "seconds"};
     const json_t *const cost = json_object_get(r, "cost");
     const json_t *const all = json_object_get(r, "everything_anew");
+    const json_t *const share = json_object_get(r, "share");
+    char text[32];
 
-    printf("%-12s %14s %14s\n", "", "this call", "all anew");
+    printf("%-12s %14s %14s %10s\n", "", "this call", "all anew", "share");
     for (size_t i = 0; i < 4; i++)
-        printf("%-12s %14.0f %14.0f\n", keys[i], real_of(cost, keys[i]),
-               real_of(all, keys[i]));
+        printf("%-12s %14.*f %14.*f %10s\n", keys[i], i == 3, real_of(cost, keys[i]),
+               i == 3, real_of(all, keys[i]),
+               share_text(text, sizeof(text), share, keys[i]));
     printf("\n");
+}
+
+static void print_report(const json_t *r)
+{
+    print_costs(r);
     print_domains(r);
     printf("%s\n", bytes_changed(r));
 }
@@ -136,6 +207,14 @@ static int add(struct addition *a, const char *path, const struct common *c,
     json_decref(report);
     artel_free(json);
     return rc;
+}
+
+/* Of either command. */
+static void score_option(struct options *o, uint64_t *rows)
+{
+    option_whole(o, "score-rows", rows, 0, 1000000000,
+                 "rows of each other domain that are answered before and after, for "
+                 "its score; 0: none (20)");
 }
 
 static void set_options(struct artel_train_options *to, const struct common *c,
@@ -168,16 +247,18 @@ int cmd_add(int argc, char **argv)
     struct addition a = {0};
     struct training t;
     struct words words;
-    uint64_t max_rows = 0;
+    uint64_t max_rows = 0, score_rows;
     bool joint = false, quiet = false;
     int rc = 0;
 
     artel_train_options_default(&to);
+    score_rows = to.score_rows;
     option_text(&o, "valid", &to.valid, "FILE", "validation rows of the domain");
     option_text(&o, "test", &to.test, "FILE", "test rows of the domain");
     option_text(&o, "score", &to.score, "NAME", "how its answers are scored");
     option_whole(&o, "max-rows", &max_rows, 1, 1000000000,
                  "only the first N rows of DATA");
+    score_option(&o, &score_rows);
     option_flag(&o, "joint", &joint, "the old experts move too");
     option_flag(&o, "quiet", &quiet, "warnings and errors alone");
     common_options(&o, &c);
@@ -190,6 +271,7 @@ int cmd_add(int argc, char **argv)
         training_init(&t, quiet);
         set_options(&to, &c, &t);
         to.max_rows = (size_t)max_rows;
+        to.score_rows = (size_t)score_rows;
         to.joint = joint;
         rc = add(&a, words.at[0], &c, &to, &t);
         training_release(&t);
@@ -200,9 +282,10 @@ int cmd_add(int argc, char **argv)
 
 static void print_removal(const json_t *r, const char *path)
 {
+    print_costs(r);
     print_domains(r);
-    printf("%s is no longer in %s. %s\n",
-           json_string_value(json_object_get(r, "removed")), path, bytes_changed(r));
+    printf("%s is no longer in %s. Nothing was trained. %s\n", name_of(r, "removed"),
+           path, bytes_changed(r));
 }
 
 static int take_out(const struct words *words, const struct common *c,
@@ -244,10 +327,13 @@ int cmd_remove(int argc, char **argv)
     struct common c = {0};
     struct training t;
     struct words words;
+    uint64_t score_rows;
     bool quiet = false;
     int rc = 0;
 
     artel_train_options_default(&to);
+    score_rows = to.score_rows;
+    score_option(&o, &score_rows);
     option_flag(&o, "quiet", &quiet, "warnings and errors alone");
     common_options(&o, &c);
     if (!options_parse(&o, argc, argv, &words, &rc))
@@ -257,6 +343,7 @@ int cmd_remove(int argc, char **argv)
         return rc;
     training_init(&t, quiet);
     set_options(&to, &c, &t);
+    to.score_rows = (size_t)score_rows;
     rc = take_out(&words, &c, &to, &t);
     training_release(&t);
     return rc;

@@ -222,8 +222,10 @@ int model_prepare(struct artel_model *m, enum precision precision, int use,
                          m->weights->config.context);
     same =
         m->arena.base && m->precision == precision && !((m->use ^ use) & MATRIX_STAGED);
-    if (same && (m->use & use) == use && m->n_positions >= n_positions)
+    if (same && !(use & ~(m->use | MATRIX_DECODE)) && m->n_positions >= n_positions) {
+        m->use |= use; /* decoding needs no form of its own */
         return 0;
+    }
     if (same)
         use |= m->use;
     rc = arena_init(&fresh, model_prepared_bytes(m, precision, use, n_positions), err);

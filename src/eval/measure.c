@@ -124,15 +124,26 @@ int measure_check(const struct artel_mixture *m, const char *path,
     return rc < 0 ? error_in(err, rc, path) : 0;
 }
 
-static int measure_corpus(struct measured *out, const struct artel_mixture *m,
-                          const char *path, const struct measure_options *o,
-                          struct artel_error *err)
+static int measured_init(struct measured *out, const struct artel_mixture *m,
+                         const struct measure_options *o, struct artel_error *err)
 {
-    struct corpus *c = NULL;
-    int rc = open_corpus(&c, m, path, o, err);
+    *out = (struct measured){.perplexity = (double)NAN};
+    out->n_experts = m->mixture ? m->mixture->n_experts : 0;
+    out->n_routers = m->mixture ? m->mixture->n_routers : 0;
+    out->chosen = calloc(out->n_experts + 1, sizeof(*out->chosen));
+    if (out->n_routers && o->expert == ARTEL_AUTO)
+        out->sums = calloc(1, gate_sums_bytes(out->n_routers, out->n_experts));
+    if (!out->chosen || (out->n_routers && o->expert == ARTEL_AUTO && !out->sums))
+        return error_nomem(err, out->n_experts * sizeof(*out->chosen));
+    return 0;
+}
 
-    if (rc < 0)
-        return rc;
+static int fill(struct measured *out, const struct artel_mixture *m,
+                const struct corpus *c, const struct measure_options *o,
+                struct artel_error *err)
+{
+    int rc;
+
     out->n_rows = corpus_count(c);
     out->n_dropped = corpus_stats(c)->rows - out->n_rows;
     out->value = calloc(out->n_rows + 1, sizeof(*out->value));
@@ -146,29 +157,38 @@ static int measure_corpus(struct measured *out, const struct artel_mixture *m,
     if (rc == 0 && !out->choices && o->generate &&
         (o->score != ANSWER_LOSS || o->judge))
         rc = measure_answers(out, m, c, o, err);
-    corpus_close(c);
+    return rc;
+}
+
+int measure_corpus(struct measured *out, const struct artel_mixture *m,
+                   const struct corpus *c, const struct measure_options *o,
+                   struct artel_error *err)
+{
+    int rc = measured_init(out, m, o, err);
+
+    if (rc == 0)
+        rc = fill(out, m, c, o, err);
+    if (rc < 0)
+        measured_release(out);
     return rc;
 }
 
 int measure_set(struct measured *out, const struct artel_mixture *m, const char *path,
                 const struct measure_options *o, struct artel_error *err)
 {
+    struct corpus *c = NULL;
     bool windows = false;
-    int rc = 0;
+    int rc = measured_init(out, m, o, err);
 
-    *out = (struct measured){.perplexity = (double)NAN};
-    out->n_experts = m->mixture ? m->mixture->n_experts : 0;
-    out->n_routers = m->mixture ? m->mixture->n_routers : 0;
-    out->chosen = calloc(out->n_experts + 1, sizeof(*out->chosen));
-    if (out->n_routers && o->expert == ARTEL_AUTO)
-        out->sums = calloc(1, gate_sums_bytes(out->n_routers, out->n_experts));
-    if (!out->chosen || (out->n_routers && o->expert == ARTEL_AUTO && !out->sums))
-        rc = error_nomem(err, out->n_experts * sizeof(*out->chosen));
     if (rc == 0 && o->in_windows)
         rc = is_text(&windows, path, err);
-    if (rc == 0)
-        rc = windows ? measure_windows(out, m, path, o, err)
-                     : measure_corpus(out, m, path, o, err);
+    if (rc == 0 && windows)
+        rc = measure_windows(out, m, path, o, err);
+    if (rc == 0 && !windows)
+        rc = open_corpus(&c, m, path, o, err);
+    if (rc == 0 && c)
+        rc = fill(out, m, c, o, err);
+    corpus_close(c);
     if (rc < 0) {
         measured_release(out);
         error_in(err, rc, path);

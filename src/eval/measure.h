@@ -85,6 +85,11 @@ int measure_check(const struct artel_mixture *m, const char *path,
 int measure_set(struct measured *out, const struct artel_mixture *m, const char *path,
                 const struct measure_options *o, struct artel_error *err);
 
+/* The same of rows that are there already, opened with keep_text. */
+int measure_corpus(struct measured *out, const struct artel_mixture *m,
+                   const struct corpus *c, const struct measure_options *o,
+                   struct artel_error *err);
+
 /* Each choice as what follows the question; the likeliest counts. Fills OUT. */
 int measure_choices(struct measured *out, const struct artel_mixture *m,
                     const struct corpus *c, const struct measure_options *o,

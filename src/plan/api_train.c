@@ -3,6 +3,7 @@
  * Recipes carried out and mixtures grown, for callers of the library.
  */
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,7 @@ _Static_assert((int)ARTEL_STAGE == (int)RUN_STAGE && (int)ARTEL_DONE == (int)RUN
 
 void artel_train_options_default(struct artel_train_options *o)
 {
-    *o = (struct artel_train_options){0};
+    *o = (struct artel_train_options){.score_rows = 20};
 }
 
 /* Passes progress on to a caller of the library. */
@@ -101,6 +102,7 @@ static struct grow_options grow_options_of(struct relay *relay)
                                  .test = o->test,
                                  .score = o->score,
                                  .max_rows = o->max_rows,
+                                 .score_rows = o->score_rows,
                                  .model = o->model};
 }
 
@@ -111,6 +113,45 @@ static json_t *cost_json(const struct grow_cost *c)
                      "seconds", c->seconds);
 }
 
+/* KEY's share of the cost of training all anew, null where that is nothing. */
+static void put_share(json_t *o, const char *key, double part, double whole)
+{
+    json_object_set_new(o, key, eval_number(whole > 0 ? part / whole : (double)NAN));
+}
+
+/* What it cost, beside training all domains anew. */
+static void put_costs(json_t *root, const struct grow_report *r)
+{
+    const struct grow_cost *const c = &r->cost, *const all = &r->everything;
+    json_t *const share = json_object();
+
+    put_share(share, "parameters", (double)c->parameters, (double)all->parameters);
+    put_share(share, "tokens", (double)c->tokens, (double)all->tokens);
+    put_share(share, "steps", (double)c->steps, (double)all->steps);
+    put_share(share, "seconds", c->seconds, all->seconds);
+    json_object_set_new(root, "cost", cost_json(c));
+    json_object_set_new(root, "everything_anew", cost_json(all));
+    json_object_set_new(root, "share", share);
+}
+
+static json_t *interval_json(double low, double high)
+{
+    return isfinite(low) ? json_pack("[f, f]", low, high) : json_null();
+}
+
+/* The score of D's answers, where it has one. */
+static void put_score(json_t *o, const struct grow_domain *d)
+{
+    if (!d->score_name)
+        return;
+    json_object_set_new(o, "score_name", json_string(d->score_name));
+    json_object_set_new(o, "score_rows", json_integer((json_int_t)d->score_rows));
+    json_object_set_new(o, "score_before", eval_number(d->score_before));
+    json_object_set_new(o, "score_after", eval_number(d->score_after));
+    json_object_set_new(o, "score_change", eval_number(d->score_change));
+    json_object_set_new(o, "score_ci95", interval_json(d->score_low, d->score_high));
+}
+
 /* The other domains, before and after. */
 static json_t *domains_json(const struct grow_report *r)
 {
@@ -118,73 +159,74 @@ static json_t *domains_json(const struct grow_report *r)
 
     for (size_t i = 0; i < r->n_domains; i++) {
         const struct grow_domain *const d = &r->domains[i];
+        json_t *const o = json_pack(
+            "{s:s, s:s, s:s, s:b, s:s?, s:o, s:o, s:o, s:o, s:o, s:o}", "name", d->name,
+            "digest_before", d->digest_before, "digest_after", d->digest_after,
+            "unchanged", d->unchanged, "text", d->text, "perplexity_before",
+            eval_number(d->perplexity_before), "perplexity_after",
+            eval_number(d->perplexity_after), "change", eval_number(d->change), "ci95",
+            interval_json(d->change_low, d->change_high), "routing_before",
+            eval_number(d->routing_before), "routing_after",
+            eval_number(d->routing_after));
 
-        json_array_append_new(
-            domains,
-            json_pack("{s:s, s:s, s:s, s:b, s:s?, s:f, s:f, s:f, s:[f, f], s:o, s:o}",
-                      "name", d->name, "digest_before", d->digest_before,
-                      "digest_after", d->digest_after, "unchanged", d->unchanged,
-                      "text", d->text, "perplexity_before", d->perplexity_before,
-                      "perplexity_after", d->perplexity_after, "change", d->change,
-                      "ci95", d->change_low, d->change_high, "routing_before",
-                      eval_number(d->routing_before), "routing_after",
-                      eval_number(d->routing_after)));
+        put_score(o, d);
+        json_array_append_new(domains, o);
     }
     return domains;
 }
 
-static json_t *report_json(const struct grow_report *r)
+/* NAME_KEY: what became of the domain. */
+static json_t *report_json(const struct grow_report *r, const char *name_key)
 {
-    return json_pack("{s:s, s:s, s:o, s:o, s:b, s:o}", "path", r->path, "name", r->name,
-                     "cost", cost_json(&r->cost), "everything_anew",
-                     cost_json(&r->everything), "others_unchanged", r->others_unchanged,
-                     "domains", domains_json(r));
+    json_t *const root = json_pack("{s:s, s:s}", "path", r->path, name_key, r->name);
+
+    put_costs(root, r);
+    json_object_set_new(root, "others_unchanged", json_boolean(r->others_unchanged));
+    json_object_set_new(root, "domains", domains_json(r));
+    return root;
 }
 
 int artel_add(char **json, const char *path, const char *name, const char *adapter,
               const char *data, const struct artel_train_options *o,
               struct artel_error *err)
 {
-    struct artel_train_options defaults = {0};
+    struct artel_train_options defaults;
     struct relay relay = {.o = o ? o : &defaults};
-    const struct grow_options go = grow_options_of(&relay);
+    struct grow_options go;
     struct grow_report report = {0};
     json_t *root;
     int rc;
 
     *json = NULL;
+    artel_train_options_default(&defaults);
+    go = grow_options_of(&relay);
     rc = run_add(path, name, adapter, data, &go, &report, err);
     if (rc < 0)
         return rc;
-    root = report_json(&report);
+    root = report_json(&report, "name");
     *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     grow_report_release(&report);
     return *json ? 0 : error_nomem(err, 0);
 }
 
-static json_t *removal_json(const struct grow_report *r)
-{
-    return json_pack("{s:s, s:s, s:b, s:o}", "path", r->path, "removed", r->name,
-                     "others_unchanged", r->others_unchanged, "domains",
-                     domains_json(r));
-}
-
 int artel_remove(char **json, const char *path, const char *name,
                  const struct artel_train_options *o, struct artel_error *err)
 {
-    struct artel_train_options defaults = {0};
+    struct artel_train_options defaults;
     struct relay relay = {.o = o ? o : &defaults};
-    const struct grow_options go = grow_options_of(&relay);
+    struct grow_options go;
     struct grow_report report = {0};
     json_t *root;
     int rc;
 
     *json = NULL;
+    artel_train_options_default(&defaults);
+    go = grow_options_of(&relay);
     rc = run_remove(path, name, &go, &report, err);
     if (rc < 0)
         return rc;
-    root = removal_json(&report);
+    root = report_json(&report, "removed");
     *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     grow_report_release(&report);

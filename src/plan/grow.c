@@ -6,6 +6,7 @@
  */
 #include "plan/grow.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,11 @@ int grow_report_start(struct grow_report *report, const struct mixture_file *f,
             continue;
         snprintf(d->name, sizeof(d->name), "%s", mixture_file_text(f, i)->name);
         d->text = "";
+        d->perplexity_before = d->perplexity_after = (double)NAN;
+        d->routing_before = d->routing_after = (double)NAN;
+        d->change = d->change_low = d->change_high = (double)NAN;
+        d->score_before = d->score_after = (double)NAN;
+        d->score_change = d->score_low = d->score_high = (double)NAN;
         report->n_domains++;
     }
     return 0;
@@ -206,6 +212,27 @@ static void find_stages(struct add *a)
     }
 }
 
+/* Rows to measure on, and how far the base must reach for them. */
+static int open_rows(struct add *a, struct artel_error *err)
+{
+    const size_t context = a->job.model->weights->config.context;
+    const size_t cutoff = a->recipe->train.cutoff_len;
+    size_t answered;
+    int rc;
+
+    a->rows.run = &a->who.o->run;
+    a->rows.seed = a->recipe->train.seed;
+    a->rows.score_rows = a->who.o->score_rows;
+    rc = grow_rows_open(&a->rows, a->report, &a->file, cutoff, a->job.model, err);
+    if (rc < 0)
+        return rc;
+    answered = grow_positions(&a->rows, context);
+    a->job.n_positions = cutoff < context ? cutoff : context;
+    if (answered > a->job.n_positions)
+        a->job.n_positions = answered;
+    return 0;
+}
+
 /* The job over the new recipe, with the mixture as it is loaded beside it. */
 static int add_begin(struct add *a, struct artel_error *err)
 {
@@ -226,10 +253,9 @@ static int add_begin(struct add *a, struct artel_error *err)
     digest_bytes(a->growth.digest, a->file.mixture.router_params,
                  a->file.mixture.n_router_params * sizeof(float));
     a->job.grow = &a->growth;
-    a->job.n_positions = a->recipe->train.cutoff_len;
-    if (a->job.n_positions > a->job.model->weights->config.context)
-        a->job.n_positions = a->job.model->weights->config.context;
     rc = grow_digests(a->report, &a->file, true, err);
+    if (rc == 0)
+        rc = open_rows(a, err);
     if (rc == 0)
         rc = job_plan(&a->job, err);
     if (rc == 0 && a->who.o->joint && !grow_moves_experts(&a->job))
@@ -239,8 +265,6 @@ static int add_begin(struct add *a, struct artel_error *err)
                        a->file.mixture.method);
     if (rc == 0)
         rc = job_begin(&a->job, err);
-    if (rc == 0)
-        rc = job_prepare(&a->job, a->job.precision, err);
     if (rc == 0)
         find_stages(a);
     return rc;
@@ -328,17 +352,21 @@ static size_t trained_parameters(const struct add *a)
     return n;
 }
 
+static int measure(struct add *a, bool before, struct artel_error *err)
+{
+    const int rc = grow_prepare(&a->rows, a->report, &a->job, err);
+
+    return rc < 0
+               ? rc
+               : grow_measure(a->report, &a->rows, &a->file, a->job.model, before, err);
+}
+
 static int add_all(struct add *a, struct artel_error *err)
 {
     int rc = add_begin(a, err);
 
-    a->rows.seed = a->recipe->train.seed;
-    a->rows.run = &a->who.o->run;
     if (rc == 0)
-        rc = grow_rows_open(&a->rows, a->report, &a->file, a->recipe->train.cutoff_len,
-                            a->job.model, err);
-    if (rc == 0)
-        rc = grow_measure(a->report, &a->rows, &a->file, a->job.model, true, err);
+        rc = measure(a, true, err);
     if (rc == 0)
         rc = add_expert(a, err);
     if (rc == 0)
@@ -346,10 +374,11 @@ static int add_all(struct add *a, struct artel_error *err)
     if (rc == 0)
         rc = add_router(a, err);
     if (rc == 0)
-        rc = grow_measure(a->report, &a->rows, &a->file, a->job.model, false, err);
+        rc = measure(a, false, err);
     if (rc < 0)
         return rc;
-    grow_costs(a->report, &a->file, a->expert_summary, a->router_summary);
+    grow_costs(a->report, &a->file, a->file.n_domains + 1, a->expert_summary,
+               a->router_summary);
     a->report->cost.parameters = trained_parameters(a);
     rc = grow_write(&a->file, &a->job, a->expert_summary, a->router_summary, err);
     if (rc == 0)

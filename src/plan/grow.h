@@ -24,9 +24,11 @@ struct grow_options {
     const char *score;        /* may be NULL */
     size_t max_rows;          /* of the new domain's training text; 0: all */
     const char *model; /* the base, where it is not at its recorded place; or NULL */
+    size_t score_rows; /* of each other domain, answered for its score; 0: none */
 };
 
-/* One of the domains that were there before. Perplexities are 0 where there is no text. */
+/* One of the domains that were there before. Numbers are NaN where there is no text, and
+ * what they do not apply to. */
 struct grow_domain {
     char name[EXPERT_NAME_MAX + 1];
     char digest_before[DIGEST_SIZE],
@@ -39,6 +41,11 @@ struct grow_domain {
     double routing_before, routing_after;
     /* Of the perplexity, with the middle 95 % of a paired bootstrap over its rows. */
     double change, change_low, change_high;
+    /* Of its own answers, 0 to 1; NaN where nothing was asked. */
+    const char *score_name; /* static; NULL: it is not scored */
+    size_t score_rows;      /* that were answered */
+    double score_before, score_after;
+    double score_change, score_low, score_high; /* NaN: no mean over rows */
 };
 
 /* What training cost. */
@@ -53,8 +60,8 @@ struct grow_report {
     char name[EXPERT_NAME_MAX + 1];
     struct grow_cost cost; /* of this call */
     struct grow_cost
-        everything; /* of training all domains afresh: what was recorded, plus
-                                  * this domain; parameters are all of the mixture's */
+        everything; /* of training all domains afresh: what was recorded, with or
+                     * without this domain; parameters are all of the mixture's */
     size_t n_domains;
     struct grow_domain *domains; /* a universal expert's last; owned */
     bool others_unchanged;       /* every digest is the same before and after */
@@ -71,8 +78,9 @@ int run_add(const char *path, const char *name, const char *adapter, const char 
 
 /* Take NAME out: its row of every router and its place; its folder is removed where it
  * lies inside the mixture's. The other experts and rows stay as they are: REPORT's domains,
- * which are those others, have digests and measurements as after run_add(); it has no
- * costs. Stopped while it measures, nothing has changed. */
+ * which are those others, have digests and measurements as after run_add(). Nothing is
+ * trained: the cost is the seconds of the taking out, the measuring aside. Stopped while
+ * it measures, nothing has changed. */
 int run_remove(const char *path, const char *name, const struct grow_options *o,
                struct grow_report *report, struct artel_error *err);
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "eval/bootstrap.h"
+#include "eval/measure.h"
 #include "eval/opened.h"
 #include "eval/score.h"
 #include "files/write.h"
@@ -45,7 +46,7 @@ static const struct domain_notes *notes_named(const struct mixture_file *f,
     return mixture_file_text(f, i);
 }
 
-int grow_rows_open(struct grow_rows *g, const struct grow_report *report,
+int grow_rows_open(struct grow_rows *g, struct grow_report *report,
                    const struct mixture_file *f, size_t cutoff_len,
                    const struct artel_model *model, struct artel_error *err)
 {
@@ -59,16 +60,22 @@ int grow_rows_open(struct grow_rows *g, const struct grow_report *report,
     g->n = report->n_domains;
     g->of = calloc(g->n + 1, sizeof(*g->of));
     g->before = calloc(g->n + 1, sizeof(*g->before));
-    if (!g->of || !g->before)
-        return error_nomem(err, g->n * sizeof(*g->of));
+    g->asked = calloc(g->n + 1, sizeof(*g->asked));
+    g->answers = calloc(g->n + 1, sizeof(*g->answers));
+    if (!g->of || !g->before || !g->asked || !g->answers)
+        return error_nomem(err, g->n * sizeof(*g->answers));
     for (size_t i = 0; rc == 0 && i < g->n; i++) {
-        char *path = measured_path(f, notes_named(f, report->domains[i].name));
+        struct grow_domain *const d = &report->domains[i];
+        const struct domain_notes *const notes = notes_named(f, d->name);
+        char *path = measured_path(f, notes);
 
         /* A test file that cannot be read is no reason not to grow. */
         if (path)
             rc = corpus_open(&g->of[i], path, model->tokenizer, model->chat, &o, NULL);
         if (rc < 0)
             rc = 0;
+        if (path)
+            rc = grow_asked_open(g, d, i, path, notes->score, model, err);
         free(path);
     }
     return rc;
@@ -82,7 +89,31 @@ void grow_rows_close(struct grow_rows *g)
         free(g->before[i]);
     free(g->of);
     free(g->before);
+    grow_asked_close(g);
     *g = (struct grow_rows){0};
+}
+
+int grow_prepare(struct grow_rows *g, struct grow_report *report, const struct job *job,
+                 struct artel_error *err)
+{
+    struct artel_error why;
+    char message[400];
+    const struct run_progress p = {
+        .event = RUN_WARNING, .stage = "", .seconds_left = -1, .message = message};
+    const int rc = g->n ? job_prepare_to_measure(job, &why) : 0;
+
+    if (rc < 0 && rc != ARTEL_ELIMIT && err)
+        *err = why;
+    if (rc != ARTEL_ELIMIT)
+        return rc;
+    snprintf(message, sizeof(message), "the other domains are not measured: %s",
+             why.reason);
+    if (g->run->progress)
+        g->run->progress(g->run->user, &p);
+    grow_rows_close(g);
+    for (size_t i = 0; i < report->n_domains; i++)
+        report->domains[i].score_name = NULL;
+    return 0;
 }
 
 /* ROWS (n) of domain D summed up, as before or after. No router chooses what is FIXED. */
@@ -111,7 +142,7 @@ static int compare(struct grow_domain *d, const double *before,
                    struct artel_error *err)
 {
     double *const nll = calloc(2 * n + 1, sizeof(*nll));
-    struct change change = {0};
+    struct change change = {(double)NAN, (double)NAN, (double)NAN};
     int rc = nll ? 0 : error_nomem(err, 2 * n * sizeof(*nll));
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
@@ -170,15 +201,17 @@ int grow_measure(struct grow_report *report, struct grow_rows *g,
                                                      : "measuring them again"};
     int rc = 0;
 
-    if (g->run->progress)
+    if (g->n && g->run->progress)
         g->run->progress(g->run->user, &p);
 
-    for (size_t i = 0; rc == 0 && i < report->n_domains; i++) {
+    for (size_t i = 0; rc == 0 && i < g->n; i++) {
         struct grow_domain *d = &report->domains[i];
         const int expert = mixture_find(&f->mixture, d->name);
 
         if (expert >= 0 && g->of[i])
             rc = measure_one(d, g, i, &m, expert, before, err);
+        if (rc == 0 && expert >= 0 && g->asked[i])
+            rc = grow_score(d, g, i, &m, expert, before, err);
     }
     return rc;
 }
@@ -216,9 +249,10 @@ static void add_cost(struct grow_cost *c, const json_t *summary, double times)
     c->seconds += times * json_number_value(json_object_get(summary, "seconds"));
 }
 
-/* How much of a router stage, as SUMMARY tells of it, there would be with one domain more
- * than F has. A stage of so many steps has as many then. */
-static double grown_share(const struct mixture_file *f, const json_t *summary)
+/* How much of a router stage of F, as SUMMARY tells of it, there would be with N_DOMAINS.
+ * A stage of so many steps has as many then. */
+static double grown_share(const struct mixture_file *f, size_t n_domains,
+                          const json_t *summary)
 {
     const json_t *texts = json_object_get(summary, "data");
     const json_t *of_routers = json_object_get(f->settings, "router");
@@ -226,18 +260,18 @@ static double grown_share(const struct mixture_file *f, const json_t *summary)
     const bool universal =
         f->universal && json_object_get(texts, f->universal->name) != NULL;
     const size_t then = json_object_size(texts);
-    const size_t now = f->n_domains + 1 + (universal ? 1 : 0);
+    const size_t now = n_domains + (universal ? 1 : 0);
     const bool bounded =
         json_integer_value(json_object_get(of_routers, "max_steps")) > 0 ||
         json_integer_value(json_object_get(of_all, "max_steps")) > 0;
 
     if (bounded && json_number_value(json_object_get(summary, "steps")) > 0)
         return 1;
-    return (double)now / (double)(then ? then : now - 1);
+    return (double)now / (double)(then ? then : f->n_domains);
 }
 
 void grow_costs(struct grow_report *report, const struct mixture_file *f,
-                const json_t *expert, const json_t *router)
+                size_t n_domains, const json_t *expert, const json_t *router)
 {
     json_t *stages = json_object_get(f->training, "stages");
     const char *method = f->mixture.method, *name;
@@ -249,7 +283,7 @@ void grow_costs(struct grow_report *report, const struct mixture_file *f,
     json_object_foreach(stages, name, summary)
     {
         if (!strncmp(name, method, strlen(method)))
-            add_cost(&report->everything, summary, grown_share(f, summary));
+            add_cost(&report->everything, summary, grown_share(f, n_domains, summary));
         else if (strncmp(name, "add-", 4) != 0)
             add_cost(&report->everything, summary, 1);
     }

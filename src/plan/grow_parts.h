@@ -10,6 +10,9 @@
 #include "plan/stages.h"
 #include "save/mixture_file.h"
 
+struct artel_mixture;
+struct measured;
+
 /* The new domain, as asked for. */
 struct newcomer {
     const char *name, *adapter, *data;
@@ -35,16 +38,38 @@ struct grow_rows {
     struct corpus **of; /* (n) NULL: no text */
     double *
         *before; /* (n) of each row's answer before, negative log-likelihood; or NULL */
+    struct corpus **asked;         /* (n) rows that are answered; NULL: no score */
+    struct measured *answers;      /* (n) what was answered before */
+    size_t score_rows;             /* of each domain, answered for its score; 0: none */
     uint64_t seed;                 /* of the resamples */
     const struct run_options *run; /* whom to tell, and when to stop; borrowed */
 };
-/* Those of REPORT's domains, cut to CUTOFF_LEN tokens. G's SEED and RUN are set before. */
-int grow_rows_open(struct grow_rows *g, const struct grow_report *report,
+/* Those of REPORT's domains, cut to CUTOFF_LEN tokens. G's SCORE_ROWS, SEED and RUN are set
+ * before. */
+int grow_rows_open(struct grow_rows *g, struct grow_report *report,
                    const struct mixture_file *f, size_t cutoff_len,
                    const struct artel_model *model, struct artel_error *err);
 void grow_rows_close(struct grow_rows *g);
-/* Perplexity and routing of each old domain under F (loaded) into REPORT, as BEFORE or
- * after; the change comes with the latter. */
+/* JOB's base in the form that measuring needs, which training may change. A base that is
+ * trained over as it lies on disk may not fit unpacked: that is said, and G has no rows. */
+int grow_prepare(struct grow_rows *g, struct grow_report *report, const struct job *job,
+                 struct artel_error *err);
+
+#define ANSWER_TOKENS 256 /* of an answer at most, as in an evaluation */
+
+/* Rows of PATH to be answered for domain I, D, where SCORE is one of answers; may be NULL. */
+int grow_asked_open(struct grow_rows *g, struct grow_domain *d, size_t i,
+                    const char *path, const char *score,
+                    const struct artel_model *model, struct artel_error *err);
+void grow_asked_close(struct grow_rows *g);
+/* Tokens that those rows with their answers reach, at most CONTEXT. */
+size_t grow_positions(const struct grow_rows *g, size_t context);
+/* They are answered by M, by D's own expert where nothing routes, into D. */
+int grow_score(struct grow_domain *d, struct grow_rows *g, size_t i,
+               const struct artel_mixture *m, int expert, bool before,
+               struct artel_error *err);
+/* Perplexity, routing and score of each old domain under F (loaded) into REPORT, as BEFORE
+ * or after; the change comes with the latter. */
 int grow_measure(struct grow_report *report, struct grow_rows *g,
                  struct mixture_file *f, struct artel_model *model, bool before,
                  struct artel_error *err);
@@ -52,9 +77,10 @@ int grow_measure(struct grow_report *report, struct grow_rows *g,
 int grow_digests(struct grow_report *report, const struct mixture_file *f, bool before,
                  struct artel_error *err);
 
-/* Cost of this call from the stages' summaries, and of everything from F's record. */
+/* Cost of this call from the stages' summaries, and of everything from F's record: of
+ * N_DOMAINS domains. */
 void grow_costs(struct grow_report *report, const struct mixture_file *f,
-                const json_t *expert, const json_t *router);
+                size_t n_domains, const json_t *expert, const json_t *router);
 
 /* Does the stage that teaches the routers teach experts too? */
 bool grow_moves_experts(const struct job *job);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "eval/opened.h"
 #include "files/write.h"
@@ -99,7 +100,7 @@ static int take_expert(struct mixture_file *f, const char *name,
 /* What made NAME's expert is no part of the mixture any more. */
 static void forget_stages(struct mixture_file *f, const char *name)
 {
-    static const char *const kinds[] = {"expert", "res"};
+    static const char *const kinds[] = {"expert", "flan", "res"};
     json_t *stages = json_object_get(f->training, "stages");
     char key[EXPERT_NAME_MAX + 16];
 
@@ -128,7 +129,6 @@ static int write_removal(struct mixture_file *f, const char *name,
 
     if (rc < 0)
         return rc;
-    forget_stages(f, name);
     take_notes(f, &gone, i);
     rc = mixture_file_write(f, err);
     if (rc == 0) {
@@ -142,10 +142,24 @@ static int write_removal(struct mixture_file *f, const char *name,
     return rc;
 }
 
+/* Nothing is trained: what it takes is the writing. */
+static int remove_it(struct mixture_file *f, const char *name,
+                     struct grow_report *report, struct artel_error *err)
+{
+    const double start = clock_seconds();
+    int rc;
+
+    forget_stages(f, name);
+    grow_costs(report, f, f->n_domains - 1, NULL, NULL);
+    rc = write_removal(f, name, err);
+    report->cost.seconds += clock_seconds() - start;
+    return rc;
+}
+
 int run_remove(const char *path, const char *name, const struct grow_options *o,
                struct grow_report *report, struct artel_error *err)
 {
-    struct grow_rows rows = {.run = &o->run};
+    struct grow_rows rows = {.run = &o->run, .score_rows = o->score_rows};
     struct run_lock lock = RUN_LOCK_NONE;
     struct artel_mixture *m = NULL;
     struct mixture_file *f = NULL;
@@ -170,7 +184,7 @@ int run_remove(const char *path, const char *name, const struct grow_options *o,
     if (rc == 0)
         rc = grow_measure(report, &rows, f, m->model, false, err);
     if (rc == 0)
-        rc = write_removal(f, name, err);
+        rc = remove_it(f, name, report, err);
     if (rc == 0)
         rc = grow_digests(report, f, false, err);
     if (rc < 0) {

@@ -67,6 +67,22 @@ static int measure_group(const struct job *job, struct stage *s, size_t *memory,
 
 #define PROCESS_BYTES ((size_t)32 << 20) /* libraries, tokenizer, stacks */
 
+/* Ids and loss marks of all rows, and what stands for a row. */
+static size_t text_bytes(const struct job *job)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < job->texts.n; i++) {
+        const struct corpus *both[] = {job->texts.of[i].train, job->texts.of[i].valid};
+
+        for (size_t k = 0; k < 2; k++)
+            if (both[k])
+                bytes += corpus_stats(both[k])->n_tokens * 5 +
+                         corpus_count(both[k]) * 2 * sizeof(struct example);
+    }
+    return bytes;
+}
+
 size_t job_positions(const struct job *job)
 {
     return job->texts.longest > job->n_positions ? job->texts.longest
@@ -92,20 +108,18 @@ int job_prepare(const struct job *job, enum precision p, struct artel_error *err
                          job_positions(job), err);
 }
 
-/* Ids and loss marks of all rows, and what stands for a row. */
-static size_t text_bytes(const struct job *job)
+int job_prepare_to_measure(const struct job *job, struct artel_error *err)
 {
-    size_t bytes = 0;
+    const int use = MATRIX_FORWARD | MATRIX_DECODE;
+    const size_t n = job_positions(job);
+    int rc = job->o->nonfinite ? 0 : model_check_finite(job->model, err);
 
-    for (size_t i = 0; i < job->texts.n; i++) {
-        const struct corpus *both[] = {job->texts.of[i].train, job->texts.of[i].valid};
-
-        for (size_t k = 0; k < 2; k++)
-            if (both[k])
-                bytes += corpus_stats(both[k])->n_tokens * 5 +
-                         corpus_count(both[k]) * 2 * sizeof(struct example);
-    }
-    return bytes;
+    if (rc == 0 && job->memory == MEMORY_QUANTISED)
+        rc =
+            room_check_memory(model_prepared_bytes(job->model, job->precision, use, n) +
+                                  text_bytes(job) + PROCESS_BYTES,
+                              job->o->memory_bytes, err);
+    return rc < 0 ? rc : model_prepare(job->model, job->precision, use, n, err);
 }
 
 /* What those of the stages take that are computed in P. */

@@ -136,6 +136,9 @@ struct job {
 enum precision stage_precision(const struct job *job, const struct stage *s);
 /* Make the base ready for training in P; quick where it is. */
 int job_prepare(const struct job *job, enum precision p, struct artel_error *err);
+/* The same for answering and scoring rows. ARTEL_ELIMIT where it is trained over as it lies
+ * on disk and does not fit unpacked. */
+int job_prepare_to_measure(const struct job *job, struct artel_error *err);
 /* Length of rows that the base is made ready for. */
 size_t job_positions(const struct job *job);
 /* In the order they run; the stages are part of JOB. */

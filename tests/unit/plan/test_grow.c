@@ -14,9 +14,11 @@
 struct act {
     const char *mixture, *name, *adapter, *data;
     bool joint, removes;
-    uint64_t stop_step; /* of the routers' stage; 0: never */
-    size_t max_rows;    /* 0: all */
-    const char *note;   /* that must be among those of the run; NULL: any */
+    uint64_t stop_step;    /* of the routers' stage; 0: never */
+    size_t max_rows;       /* 0: all */
+    const char *note;      /* that must be among those of the run; NULL: any */
+    const char *stop_note; /* that asks to stop; NULL: none */
+    size_t score_rows;
 };
 
 struct watcher {
@@ -31,6 +33,8 @@ static void watch(void *user, const struct run_progress *p)
 
     if (p->event == RUN_STEP && w->a->stop_step && p->step == w->a->stop_step &&
         !strcmp(p->stage, "moa-router"))
+        w->stop = 1;
+    if (p->event == RUN_NOTE && w->a->stop_note && !strcmp(p->message, w->a->stop_note))
         w->stop = 1;
     w->noted |= p->event == RUN_NOTE && w->a->note && !strcmp(p->message, w->a->note);
 }
@@ -111,7 +115,8 @@ static int act_out(const struct fixture *f, const struct act *a)
     struct watcher w = {.a = a};
     struct grow_options o = {.run = {.progress = watch, .user = &w, .stop = &w.stop},
                              .joint = a->joint,
-                             .max_rows = a->max_rows};
+                             .max_rows = a->max_rows,
+                             .score_rows = a->score_rows};
     struct artel_error err = {0};
     struct grow_report report;
     char mixture[256], data[256], adapter[256];
@@ -187,16 +192,18 @@ static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
     open_run(&f, "method=moa");
     digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
     digest_of(two, &f, "out/moa/experts/two/adapter_model.safetensors");
-    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
-                                          false, 4, 0, NULL}),
+    assert_int_equal(act(&f, (struct act){.mixture = "out/moa",
+                                          .name = "three",
+                                          .data = "c.jsonl",
+                                          .stop_step = 4}),
                      -ARTEL_ESTOPPED);
     path_in(path, sizeof(path), &f, "out/moa");
     assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
     assert_int_equal(m.n_domains, 2);
     mixture_file_release(&m);
-    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     0);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "three", .data = "c.jsonl"}),
+        0);
     digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_string_equal(one, after);
     digest_of(after, &f, "out/moa/experts/two/adapter_model.safetensors");
@@ -211,12 +218,12 @@ static void a_domain_joins_and_the_others_keep_their_bytes(void **state)
     /* The recipe still finds its run in order. */
     assert_int_equal(
         run(&f, &(struct child){.recipe = "out/recipe.yaml", .notes = "notes"}), 0);
-    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     -ARTEL_ECONFLICT);
-    assert_int_equal(act(&f, (struct act){"out/moa", "../x", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     -ARTEL_EUSAGE);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "three", .data = "c.jsonl"}),
+        -ARTEL_ECONFLICT);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "../x", .data = "c.jsonl"}),
+        -ARTEL_EUSAGE);
     fixture_close(&f);
 }
 
@@ -273,18 +280,63 @@ static void a_stopped_addition_ends_in_the_same_bytes(void **state)
     (void)state;
     open_run(&f, "method=moa");
     copy_run(&f);
-    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     0);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "three", .data = "c.jsonl"}),
+        0);
     for (uint64_t step = 3; step < 12; step += 4)
-        assert_int_equal(act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl",
-                                              false, false, step, 0, NULL}),
+        assert_int_equal(act(&f, (struct act){.mixture = "copy/moa",
+                                              .name = "three",
+                                              .data = "c.jsonl",
+                                              .stop_step = step}),
                          -ARTEL_ESTOPPED);
-    assert_int_equal(act(&f, (struct act){"copy/moa", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     0);
+    assert_int_equal(
+        act(&f,
+            (struct act){.mixture = "copy/moa", .name = "three", .data = "c.jsonl"}),
+        0);
     same_bytes(&f, "out", "copy", "moa/experts/three/adapter_model.safetensors");
     same_bytes(&f, "out", "copy", "moa/router.safetensors");
+    fixture_close(&f);
+}
+
+/* While rows are answered nothing is written yet, neither before nor after the training. */
+static void stopped_while_it_answers_nothing_has_changed(void **state)
+{
+    static const char *const notes[] = {"two: answering 5 rows",
+                                        "two: answering 5 rows again"};
+    struct act joins = {
+        .mixture = "copy/moa", .name = "three", .data = "c.jsonl", .score_rows = 5};
+    struct act leaves = {
+        .mixture = "copy/moa", .name = "three", .removes = true, .score_rows = 5};
+    char before[DIGEST_SIZE], after[DIGEST_SIZE];
+    struct fixture f;
+
+    (void)state;
+    open_run(&f, "domains.two={train: b.jsonl, test: b-valid.jsonl, score: exact}");
+    copy_run(&f);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "three", .data = "c.jsonl"}),
+        0);
+    for (size_t i = 0; i < 2; i++) {
+        digest_of(before, &f, "copy/moa/mixture.json");
+        joins.stop_note = notes[i];
+        assert_int_equal(act(&f, joins), -ARTEL_ESTOPPED);
+        digest_of(after, &f, "copy/moa/mixture.json");
+        assert_string_equal(before, after);
+    }
+    joins.stop_note = NULL;
+    joins.note = notes[1];
+    assert_int_equal(act(&f, joins), 0);
+    same_bytes(&f, "out", "copy", "moa/experts/three/adapter_model.safetensors");
+    same_bytes(&f, "out", "copy", "moa/router.safetensors");
+    digest_of(before, &f, "copy/moa/mixture.json");
+    for (size_t i = 0; i < 2; i++) {
+        leaves.stop_note = notes[i];
+        assert_int_equal(act(&f, leaves), -ARTEL_ESTOPPED);
+        digest_of(after, &f, "copy/moa/mixture.json");
+        assert_string_equal(before, after);
+    }
+    leaves.stop_note = NULL;
+    assert_int_equal(act(&f, leaves), 0);
     fixture_close(&f);
 }
 
@@ -321,15 +373,15 @@ static void the_stored_sample_stands_in_for_lost_text(void **state)
     path_in(path, sizeof(path), &f, "a.jsonl");
     assert_int_equal(unlink(path), 0);
     write_dialect(&f, "b.jsonl", "uvwxyz", 9, 9);
-    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     0);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "three", .data = "c.jsonl"}),
+        0);
     path_in(path, sizeof(path), &f, "out/moa/data/one.jsonl");
     assert_int_equal(unlink(path), 0);
     write_dialect(&f, "d.jsonl", "mnopqr", 24, 4);
-    assert_int_equal(act(&f, (struct act){"out/moa", "four", NULL, "d.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     -ARTEL_EUSAGE);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "four", .data = "d.jsonl"}),
+        -ARTEL_EUSAGE);
     fixture_close(&f);
 }
 
@@ -340,8 +392,10 @@ static void jointly_the_old_experts_move_to_new_folders(void **state)
 
     (void)state;
     open_run(&f, "method=moa");
-    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", true,
-                                          false, 0, 0, NULL}),
+    assert_int_equal(act(&f, (struct act){.mixture = "out/moa",
+                                          .name = "three",
+                                          .data = "c.jsonl",
+                                          .joint = true}),
                      0);
     path_in(path, sizeof(path), &f, "out/moa/experts-2/one/adapter_model.safetensors");
     assert_int_equal(access(path, F_OK), 0);
@@ -408,9 +462,10 @@ static void single_grows_without_routers(void **state)
 
     (void)state;
     open_run(&f, "method=single");
-    assert_int_equal(act(&f, (struct act){"out/single", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     0);
+    assert_int_equal(
+        act(&f,
+            (struct act){.mixture = "out/single", .name = "three", .data = "c.jsonl"}),
+        0);
     path_in(path, sizeof(path), &f, "out/single");
     assert_int_equal(mixture_file_open(&m, path, NULL, false, &err), 0);
     assert_int_equal(m.n_domains, 3);
@@ -430,16 +485,15 @@ static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
 
     (void)state;
     open_run(&f, "method=moa");
-    assert_int_equal(act(&f, (struct act){"out/moa", "three", NULL, "c.jsonl", false,
-                                          false, 0, 0, NULL}),
-                     0);
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "tow", NULL, NULL, false, true, 0, 0, NULL}),
+        act(&f, (struct act){.mixture = "out/moa", .name = "three", .data = "c.jsonl"}),
+        0);
+    assert_int_equal(
+        act(&f, (struct act){.mixture = "out/moa", .name = "tow", .removes = true}),
         -ARTEL_EUSAGE);
     digest_of(one, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_int_equal(
-        act(&f, (struct act){"out/moa", "two", NULL, NULL, false, true, 0, 0, NULL}),
-        0);
+        act(&f, (struct act){.mixture = "out/moa", .name = "two", .removes = true}), 0);
     digest_of(after, &f, "out/moa/experts/one/adapter_model.safetensors");
     assert_string_equal(one, after);
     path_in(path, sizeof(path), &f, "out/moa");
@@ -449,8 +503,10 @@ static void a_domain_leaves_and_an_adapter_takes_its_place(void **state)
     mixture_file_release(&m);
     path_in(path, sizeof(path), &f, "out/moa/experts/two");
     assert_int_not_equal(access(path, F_OK), 0);
-    assert_int_equal(act(&f, (struct act){"out/moa", "second", "out/experts/two",
-                                          "b.jsonl", false, false, 0, 0, NULL}),
+    assert_int_equal(act(&f, (struct act){.mixture = "out/moa",
+                                          .name = "second",
+                                          .adapter = "out/experts/two",
+                                          .data = "b.jsonl"}),
                      0);
     fixture_close(&f);
 }
@@ -461,6 +517,7 @@ int main(void)
         cmocka_unit_test(a_domain_joins_and_the_others_keep_their_bytes),
         cmocka_unit_test(settings_go_on_with_the_mixture),
         cmocka_unit_test(a_stopped_addition_ends_in_the_same_bytes),
+        cmocka_unit_test(stopped_while_it_answers_nothing_has_changed),
         cmocka_unit_test(what_the_run_kept_for_its_routers_is_used),
         cmocka_unit_test(the_stored_sample_stands_in_for_lost_text),
         cmocka_unit_test(jointly_the_old_experts_move_to_new_folders),
