@@ -66,10 +66,32 @@ row I02 3 GLA02 inspect alpha.gguf --model "$TESTS/golden/toy-tied"
 head -c 2000 alpha.gguf >short.gguf
 row I03 3 '' inspect short.gguf
 
-# Two experts under fixed gates are one of twice the rank.
+# number FILE KEY: the last number under KEY
+number() {
+    sed -n "s/.*\"$2\": *\([-+0-9.e]*\).*/\1/p" "$1" | tail -1
+}
+# perplexity MIXTURE [--expert NAME]: of beta's answers
+perplexity() {
+    quietly "$ARTEL" score "$@" beta.jsonl --precision fp32 --json score.json
+    number score.json perplexity
+    rm -f score.json
+}
+# alike WHAT X Y SHARE: two numbers that differ by no more than SHARE of them
+alike() {
+    awk -v x="$2" -v y="$3" -v most="$4" \
+        'BEGIN { d = y ? x / y - 1 : 1; exit !(x != "" && d * d <= most * most) }' ||
+        fail "$1: $2 and $3"
+}
+
+# Two experts under fixed gates are one of twice the rank, and what they are where each is merged
+# under its gate, one after the other.
 quietly "$ARTEL" convert run/moa both --to peft --gates alpha=0.7,beta=0.3
 grep -q '"r": 8' both/adapter_config.json || fail "$(cat both/adapter_config.json)"
-quietly "$ARTEL" score both alpha.jsonl --precision fp32 --json score.json
+quietly "$ARTEL" convert run/moa first --to peft --gates alpha=0.7
+quietly "$ARTEL" convert first first.gguf --to gguf
+quietly "$ARTEL" convert run/moa second --to peft --gates beta=0.3
+quietly "$ARTEL" convert second second.gguf --to gguf --model first.gguf --force
+alike "both at once, one by one" "$(perplexity both)" "$(perplexity second.gguf)" 1e-5
 
 # Merged: as GGUF of the base's formats, finer, and as a folder; from either of them again.
 # NAN and wide differences would both fail: the change is compared as a number.
@@ -89,13 +111,38 @@ quietly "$ARTEL" convert run/moa half --to safetensors --expert beta $measure
 near told.json 2e-2
 quietly "$ARTEL" convert folder again --to safetensors
 cmp folder/model.safetensors again/model.safetensors || fail "a folder is not copied as it is"
+alike "merged, beside" "$(perplexity folder)" "$(perplexity run/moa --expert beta)" 1e-5
+
+# Under fixed gates: as a mixture does with them, which one of arrow is whose temperature leaves no
+# difference between the experts.
 quietly "$ARTEL" convert run/moa same.gguf --to gguf --gates alpha=0.5,beta=0.5 $measure
-quietly "$ARTEL" score folder beta.jsonl --precision fp32 --json folder.json
-quietly "$ARTEL" score run/moa beta.jsonl --expert beta --precision fp32 --json beside.json
-x=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' folder.json)
-y=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' beside.json)
-awk -v x="$x" -v y="$y" 'BEGIN { d = x / y - 1; exit !(x != "" && d * d < 1e-10) }' ||
-    fail "merged $x, beside $y"
+near told.json 1e-5
+has told.json '"alpha": 0.5' '"beta": 0.5'
+cat >arrow.yaml <<END
+model: $base
+output: arrow
+method: arrow
+domains: {alpha: {adapter: run/moa/experts/alpha}, beta: {adapter: run/moa/experts/beta}}
+router: {top_k: 2, temperature: 1.0e6}
+END
+quietly "$ARTEL" train arrow.yaml
+alike "merged under gates, with them" "$(perplexity same.gguf)" "$(perplexity arrow/arrow)" 1e-5
+alike "as told beside" "$(number told.json perplexity_beside)" "$(perplexity arrow/arrow)" 1e-5
+alike "as told merged" "$(number told.json perplexity_merged)" "$(perplexity same.gguf)" 1e-9
+alike "as told before" "$(number told.json perplexity_base)" "$(perplexity "$base")" 1e-9
+
+# Into weights of less precision: most of the update arrives, what is lost is told and small.
+quietly "$ARTEL" convert "$base" eight.gguf --to gguf --type q8_0
+quietly "$ARTEL" convert run/moa/experts/beta coarse.gguf --to gguf --model eight.gguf --force $measure
+near told.json 0.2
+awk -F'[:,]' '/"update"/ { lacks += !($2 > 0.005 && $2 < 0.2); n++ }
+    /"error"/ { lacks += !($2 > 1e-4 && $2 < 0.01) }
+    /"kept"/ { lacks += !($2 > 0.98 && $2 < 1.02) }
+    /"largest_row_change"/ { lacks += !($2 > 1e-4) }
+    END { exit n != 7 || lacks }' told.json || fail "merged into Q8_0: $(cat told.json)"
+alike "Q8_0, merged and beside" "$(number told.json perplexity_merged)" "$(number told.json perplexity_beside)" 0.1
+alike "Q8_0, as told merged" "$(number told.json perplexity_merged)" "$(perplexity coarse.gguf)" 1e-9
+alike "Q8_0, as told before" "$(number told.json perplexity_base)" "$(perplexity eight.gguf)" 1e-9
 quietly "$ARTEL" inspect folder --verify
 quietly "$ARTEL" inspect m.gguf --verify
 before=$(cksum <m.gguf)
@@ -107,12 +154,7 @@ sed -e 's/\[moa\]/[mixlora, modula-res, slim]/' -e 's/epochs: 1/epochs: 2/' reci
 printf 'universal: {train: alpha.jsonl}\nslim: {identities: 1}\n' >>whole.yaml
 quietly "$ARTEL" train whole.yaml
 quietly "$ARTEL" convert run/mixlora one --to peft --expert expert-2
-quietly "$ARTEL" score one alpha.jsonl --precision fp32 --json score.json
-quietly "$ARTEL" score run/mixlora alpha.jsonl --expert expert-2 --precision fp32 --json beside.json
-x=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' score.json)
-y=$(sed -n 's/.*"perplexity": *\([0-9.]*\).*/\1/p' beside.json)
-awk -v x="$x" -v y="$y" 'BEGIN { d = x / y - 1; exit !(x != "" && d * d < 1e-10) }' ||
-    fail "as a LoRA $x, as a whole FFN $y"
+alike "as a LoRA, as a whole FFN" "$(perplexity one)" "$(perplexity run/mixlora --expert expert-2)" 1e-5
 row W01 2 CNV04 convert run/mixlora new.gguf --to gguf-lora --gates expert-1=0.5,expert-2=0.5
 row W02 2 CNV04 convert run/mixlora new.gguf --to gguf --gates shared=1,expert-1=0.5
 row W03 3 ADP12 convert run/mixlora/experts/expert-1 new.gguf --to gguf-lora --model "$base"
