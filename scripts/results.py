@@ -13,12 +13,10 @@ import sys
 
 folder, doc = sys.argv[1:3]
 
-METHODS = ["base", "single", "single-twice", "mixed", "moa", "router-only", "ridge", "classifier",
-           "arrow", "molora", "mixlora", "slim", "modula-flan", "modula-res", "res-bare"]
+METHODS = ["base", "single", "single-twice", "mixed", "mixed-wide", "moa", "router-only", "ridge",
+           "classifier", "arrow", "molora", "mixlora", "slim", "modula-flan", "modula-res", "res-bare"]
 TITLES = {"single": "single (told the domain)", "single-twice": "single, two epochs (told)",
-          "router-only": "moa router_only", "res-bare": "modula-res without residual"}
-# What was trained again in another way: the first, as the tables have it, and the other.
-VARIANTS = {"-2": ("seed 1", "seed 2"), "-longer": ("one epoch", "three epochs")}
+          "mixed-wide": "mixed, rank 64", "router-only": "moa router_only", "res-bare": "modula-res without residual"}
 WHOLE = ["base", "mixed", "moa", "modula-res", "slim"]
 whole = False  # is the table that is being made one of whole sets?
 SENT = [n for n in METHODS if not n.startswith("single")]  # those that find the expert out
@@ -26,9 +24,6 @@ GENERAL = ["mmlu", "piqa", "winogrande", "wikitext2"]
 
 
 def title(name):
-    for end, words in VARIANTS.items():
-        if name.endswith(end):
-            return f"{title(name[:-len(end)])}, {words[1]}"
     return TITLES.get(name, name)
 
 
@@ -135,7 +130,7 @@ def perplexity():
         names = list(d)
     return rows and table(["method"] + names + ["geometric mean", "rows a domain", "parameters",
                                                 "tokens", "core minutes"], rows) + \
-        missing(likelihoods(), WHOLE if whole else METHODS)
+        missing(likelihoods(), METHODS)
 
 
 def of_rows(name, counts, usual):
@@ -167,8 +162,8 @@ def routing():
                     [percent(m["routing_accuracy"], 2), number(m.get("gate_entropy"), 2)])
         names = list(d)
     return rows and table(["method"] + names + ["all", "entropy of gates"], rows) + \
-        missing(likelihoods(), ["moa", "modula-res"] if whole else
-                ["moa", "router-only", "ridge", "classifier", "arrow", "modula-flan", "modula-res"])
+        missing(likelihoods(), ["moa", "router-only", "ridge", "classifier", "arrow",
+                                "modula-flan", "modula-res"])
 
 
 def confusion(method):
@@ -247,19 +242,19 @@ def ood():
         missing(all_measured("general"), WHOLE if whole else SENT)
 
 
-def variants(end):
-    names = [n + s for n in METHODS for s in ("", end) if measured("perplexity", n + end)]
+def seeds():
+    """NAME beside NAME-2, of as many rows as the latter was measured with."""
     rows = []
-    for n in names:
-        again = n if n.endswith(end) else n + end
-        count = next(c for c in counts_of("perplexity") if load(f"perplexity.{c}/{again}"))
-        m = load(f"perplexity.{count}/{n}")["methods"][-1]
-        d = m["domains"]
-        rows.append([title(n) if n.endswith(end) else f"{title(n)}, {VARIANTS[end][0]}"] +
-                    [number(v["perplexity"]) for v in d.values()] +
-                    [number(geometric([v["perplexity"] for v in d.values()])),
-                     percent(m.get("routing_accuracy"), 2)])
-        head = list(d)
+    for n in METHODS:
+        count = next((c for c in counts_of("perplexity") if load(f"perplexity.{c}/{n}-2")), None)
+        for k, name in enumerate([n, n + "-2"] if count else []):
+            m = load(f"perplexity.{count}/{name}")["methods"][-1]
+            d = m["domains"]
+            rows.append([f"{title(n)}, seed {k + 1}"] +
+                        [number(v["perplexity"]) for v in d.values()] +
+                        [number(geometric([v["perplexity"] for v in d.values()])),
+                         percent(m.get("routing_accuracy"), 2)])
+            head = list(d)
     return rows and table(["method"] + head + ["geometric mean", "routed right"], rows)
 
 
@@ -347,10 +342,10 @@ def main():
             "confusion": lambda: confusion("moa"),
             "confusion-router-only": lambda: confusion("router-only"),
             "general": general, "identity": identity,
-            "identity-stress": lambda: identity("stress-"), "ood": ood, "seeds": lambda: variants("-2"),
-            "longer": lambda: variants("-longer"), "stress": stress, "grown": grown,
+            "identity-stress": lambda: identity("stress-"), "ood": ood, "seeds": seeds,
+            "stress": stress, "grown": grown,
             "grown-domains": grown_domains, "grown-routing": grown_routing}
-    for name in ("perplexity", "score", "routing", "general", "ood"):
+    for name in ("score", "general", "ood"):
         made["whole-" + name] = lambda make=made[name]: of_whole_sets(make)
     text, at, out = open(doc).read().split("\n"), 0, []
     while at < len(text):

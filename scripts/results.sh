@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # scripts/results.sh DATA [PART...]: the tables of docs/RESULTS.md, from the folder of domains DATA.
 #
-# PART is one of train rows measure stress grow seeds longer full; all of them, in this order,
+# PART is one of train rows measure stress grow seeds full; all of them, in this order,
 # where none is named. Every step that is done already is passed over, so the script
 # continues wherever it was stopped. By environment:
 #     METHODS="moa mixed"   these alone, of what a part goes through
 #     ARTEL, OUT, MODEL     the program, the folder of results, the base
-#     ROWS=300              test rows a domain for perplexity and routing; all: every row
+#     ROWS=all              test rows a domain for perplexity and routing
+#     SEED_ROWS=300         the same, to compare seeds
 #     SCORE_ROWS=150        for generated answers, and of sets out of the domains
 #     GENERAL_ROWS=500      questions of general sets
 #     WINDOWS=all           of wikitext, 1,024 tokens each
@@ -19,12 +20,13 @@ shift
 artel=${ARTEL-$PWD/build/artel}
 out=${OUT-$PWD/runs/results}
 model=${MODEL-$PWD/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-rows=${ROWS-300}
+rows=${ROWS-all}
+seed_rows=${SEED_ROWS-300}
 score_rows=${SCORE_ROWS-150}
 general_rows=${GENERAL_ROWS-500}
 windows=${WINDOWS-all}
 threads=${THREADS:+--threads $THREADS}
-everything="single single-twice mixed moa router-only ridge classifier arrow molora slim modula-flan modula-res res-bare mixlora"
+everything="single single-twice mixed mixed-wide moa router-only ridge classifier arrow molora slim modula-flan modula-res res-bare mixlora"
 methods=${METHODS-$everything}
 
 mkdir -p "$out"
@@ -38,6 +40,7 @@ done
 settings() { # METHOD
     case $1 in
     single-twice) echo "method=single train.epochs=2" ;; # as often over its text as moa
+    mixed-wide) echo "method=mixed lora.rank=64 lora.alpha=128" ;; # as many parameters as moa
     router-only) echo "method=moa router.router_only=true router.epochs=3" ;;
     molora) echo "method=molora lora.rank=10" ;;
     mixlora) echo "method=mixlora lora.rank=12" ;;
@@ -55,7 +58,7 @@ settings() { # METHOD
 # The run's folder that METHOD goes to, and its mixture in it.
 folder() {
     case $1 in
-    single-twice | router-only | res-bare) echo "$1" ;;
+    single-twice | mixed-wide | router-only | res-bare) echo "$1" ;;
     *) echo eight ;;
     esac
 }
@@ -63,6 +66,7 @@ mixture() { # RUN METHOD
     case $2 in
     router-only) echo "$out/$1/moa" ;;
     single-twice) echo "$out/$1/single" ;;
+    mixed-wide) echo "$out/$1/mixed" ;;
     res-bare) echo "$out/$1/modula-res" ;;
     *) echo "$out/$1/$2" ;;
     esac
@@ -154,13 +158,14 @@ measures() {
     esac
 }
 
+# rows NAME MIXTURE COUNT: perplexity and routing of COUNT rows a domain
 # shellcheck disable=SC2046
-rows() { # NAME MIXTURE: perplexity and routing
-    if [ -s "$out/score.$rows/$1.json" ]; then # has them, beside the answers to the same rows
-        mkdir -p "$out/perplexity.$rows"
-        cp "$out/score.$rows/$1.json" "$out/perplexity.$rows/$1.json"
+rows() {
+    if [ -s "$out/score.$3/$1.json" ]; then # has them, beside the answers to the same rows
+        mkdir -p "$out/perplexity.$3"
+        cp "$out/score.$3/$1.json" "$out/perplexity.$3/$1.json"
     fi
-    measure "perplexity.$rows" "$1" "$2" $(sets) --no-generate $(limit max-rows "$rows") --no-base
+    measure "perplexity.$3" "$1" "$2" $(sets) --no-generate $(limit max-rows "$3") --no-base
 }
 
 part_train() {
@@ -189,7 +194,7 @@ part_rows() {
         base) of=$model ;;
         *) of=$(mixture "$(folder "$m")" "$m") ;;
         esac
-        rows "$m" "$of"
+        rows "$m" "$of" "$rows"
         tables
     done
 }
@@ -232,7 +237,8 @@ part_grow() {
             fi
             # shellcheck disable=SC2086
             "$artel" add "$to/$mixture" $threads strategyqa="$data/ood/strategyqa/train.jsonl" --score last_word \
-                --test "$data/ood/strategyqa/test.jsonl" --max-rows 600 --json "$out/grow/$m.json.part"
+                --test "$data/ood/strategyqa/test.jsonl" --max-rows 600 --score-rows 0 \
+                --json "$out/grow/$m.json.part"
             mv "$out/grow/$m.json.part" "$out/grow/$m.json"
         fi
         # shellcheck disable=SC2046
@@ -242,41 +248,32 @@ part_grow() {
     done
 }
 
-# Another seed: LoRAs' starts, order of rows, every stage.
+# Another seed, of methods that lie close: LoRAs' starts, order of rows, every stage.
 part_seeds() {
-    for m in ${METHODS-single mixed moa molora modula-res slim}; do
+    for m in ${METHODS-single mixed moa molora slim modula-flan modula-res mixlora}; do
         train recipe "$(folder "$m")-2" "$m" train.seed=2
-        rows "$m-2" "$(mixture "$(folder "$m")-2" "$m")"
-        tables
-    done
-}
-
-# Do methods lie apart because their text ends too soon?
-part_longer() {
-    for m in ${METHODS-molora modula-res}; do
-        train recipe "$(folder "$m")-longer" "$m" train.epochs=3
-        rows "$m-longer" "$(mixture "$(folder "$m")-longer" "$m")"
+        rows "$m" "$(mixture "$(folder "$m")" "$m")" "$seed_rows"
+        rows "$m-2" "$(mixture "$(folder "$m")-2" "$m")" "$seed_rows"
         tables
     done
 }
 
 # Every row of every set.
 part_full() {
-    rows=all score_rows=all general_rows=all windows=all
+    score_rows=all general_rows=all windows=all
     for m in ${METHODS-base mixed moa modula-res slim}; do
         case $m in
         base) of=$model ;;
         *) of=$(mixture "$(folder "$m")" "$m") ;;
         esac
         measures "$m" "$of"
-        rows "$m" "$of"
         tables
     done
 }
 
 tables() { python3 scripts/results.py "$out" docs/RESULTS.md; }
 
-for part in ${*:-train rows measure stress grow seeds longer full}; do
+for part in ${*:-train rows measure stress grow seeds full}; do
     "part_$part"
     tables
 done
