@@ -6,9 +6,9 @@
 #define ARTEL_TESTS_SLIM_CASE_H
 
 #include "support/toy_decoder.h"
+#include "support/trainer_state.h"
 
 #include "base/cpu.h"
-#include "train/trainer.h"
 
 #define N_CLUSTERS 3
 #define ROWS       12
@@ -180,16 +180,6 @@ static inline struct step_report steps(struct training *t, size_t n)
     for (size_t i = 0; i < n; i++)
         assert_int_equal(trainer_step(t->trainer, &t->batch, 1, &report, &err), 0);
     return report;
-}
-
-#define MOST_TENSORS 32
-
-static inline size_t state_of(const struct training *t, struct tensor out[MOST_TENSORS])
-{
-    const size_t n = trainer_state(t->trainer, NULL);
-
-    assert_true(n <= MOST_TENSORS);
-    return trainer_state(t->trainer, out);
 }
 
 #endif

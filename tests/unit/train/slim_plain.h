@@ -15,9 +15,9 @@
 #define ARTEL_TESTS_SLIM_PLAIN_H
 
 #include "slim_case.h"
+#include "support/plain_base.h"
 #include "support/plain_clusters.h"
 
-#define PLAIN_TOKENS  16 /* of a sequence at most */
 #define PLAIN_SEQS    ROWS
 #define PLAIN_EXPERTS 8
 
@@ -33,96 +33,6 @@ struct plain {
     double yield[TOY_LAYERS][PLAIN_SEQS];
     int kept[TOY_LAYERS][PLAIN_SEQS][PLAIN_TOKENS][2]; /* the two experts of each row */
 };
-
-/* y = W x. */
-static inline void plain_product(double *y, const struct tensor *w, const double *x)
-{
-    const float *a = w->data;
-    const size_t M = w->shape[0], N = w->shape[1];
-
-    for (size_t i = 0; i < M; i++) {
-        y[i] = 0.0;
-        for (size_t j = 0; j < N; j++)
-            y[i] += (double)a[i * N + j] * x[j];
-    }
-}
-
-static inline void plain_norm(double *y, const double *x, const struct tensor *gain)
-{
-    const float *by = gain->data;
-    double squares = 0.0;
-
-    for (size_t j = 0; j < TOY_DIM; j++)
-        squares += x[j] * x[j];
-    for (size_t j = 0; j < TOY_DIM; j++)
-        y[j] = x[j] * (double)by[j] / sqrt(squares / TOY_DIM + (double)1e-5f);
-}
-
-/* Rope of N heads at position POS: pairs (i, i + d / 2). */
-static inline void plain_turn(double *x, size_t n, size_t pos)
-{
-    const size_t half = TOY_HEAD / 2;
-
-    for (size_t h = 0; h < n; h++)
-        for (size_t i = 0; i < half; i++) {
-            const double by =
-                (double)pos * pow(10000.0, -2.0 * (double)i / (double)TOY_HEAD);
-            double *a = &x[h * TOY_HEAD + i], *b = a + half;
-            const double was = *a;
-
-            *a = was * cos(by) - *b * sin(by);
-            *b = was * sin(by) + *b * cos(by);
-        }
-}
-
-/* Attention of one head over rows 0 .. T: OUT (d). */
-static inline void plain_head(double *out, const double *q, double k[][TOY_DIM],
-                              double v[][TOY_DIM], size_t T, size_t at)
-{
-    double score[PLAIN_TOKENS], sum = 0.0, top = -HUGE_VAL;
-
-    for (size_t t = 0; t <= T; t++) {
-        score[t] = 0.0;
-        for (size_t j = 0; j < TOY_HEAD; j++)
-            score[t] += q[j] * k[t][at + j] / sqrt((double)TOY_HEAD);
-        top = fmax(top, score[t]);
-    }
-    for (size_t t = 0; t <= T; t++)
-        sum += score[t] = exp(score[t] - top);
-    for (size_t j = 0; j < TOY_HEAD; j++) {
-        out[j] = 0.0;
-        for (size_t t = 0; t <= T; t++)
-            out[j] += score[t] / sum * v[t][at + j];
-    }
-}
-
-/* X (N, D) += o of the heads over its norm. */
-static inline void plain_attention(double x[][TOY_DIM], const struct layer_weights *w,
-                                   size_t n)
-{
-    double q[PLAIN_TOKENS][TOY_DIM], k[PLAIN_TOKENS][TOY_DIM], v[PLAIN_TOKENS][TOY_DIM];
-
-    for (size_t t = 0; t < n; t++) {
-        double u[TOY_DIM];
-
-        plain_norm(u, x[t], &w->attn_norm);
-        plain_product(q[t], &w->site[SITE_Q], u);
-        plain_product(k[t], &w->site[SITE_K], u);
-        plain_product(v[t], &w->site[SITE_V], u);
-        plain_turn(q[t], TOY_HEADS, t);
-        plain_turn(k[t], TOY_KV, t);
-    }
-    for (size_t t = 0; t < n; t++) {
-        double heads[TOY_DIM], out[TOY_DIM];
-
-        for (size_t h = 0; h < TOY_HEADS; h++)
-            plain_head(heads + h * TOY_HEAD, q[t] + h * TOY_HEAD, k, v, t,
-                       h / (TOY_HEADS / TOY_KV) * TOY_HEAD);
-        plain_product(out, &w->site[SITE_O], heads);
-        for (size_t j = 0; j < TOY_DIM; j++)
-            x[t][j] += out[j];
-    }
-}
 
 /* By how much a sequence yields whose question showed SEEN (D) to the router of LAYER. */
 static inline double plain_yield(const struct plain *p, size_t layer,
@@ -149,70 +59,56 @@ static inline void plain_gates(double *gate, int kept[2], const struct plain *p,
     const size_t E = m->n_experts;
     const double beta = (double)m->rule.clusters.beta;
     const double *w = p->routers + (m->routers[layer].w - m->router_params);
-    double prob[PLAIN_EXPERTS], sum = 0.0;
+    double prob[PLAIN_EXPERTS];
 
     for (size_t e = 0; e < E; e++) {
-        double r = m->experts[e].kind == EXPERT_IDENTITY ? beta * y : -beta * y;
-
+        prob[e] = m->experts[e].kind == EXPERT_IDENTITY ? beta * y : -beta * y;
         for (size_t j = 0; j < TOY_DIM; j++)
-            r += w[e * TOY_DIM + j] * u[j];
-        sum += prob[e] = exp(r);
+            prob[e] += w[e * TOY_DIM + j] * u[j];
         gate[e] = 0.0;
     }
+    plain_softmax(prob, E);
     kept[0] = kept[1] = -1;
     for (int k = 0; k < 2; k++)
         for (int e = 0; e < (int)E; e++)
             if (e != kept[0] && (kept[k] < 0 || prob[e] > prob[kept[k]]))
                 kept[k] = e;
     for (int k = 0; k < 2; k++)
-        gate[kept[k]] =
-            (prob[kept[k]] / sum) / (prob[kept[0]] / sum + prob[kept[1]] / sum);
+        gate[kept[k]] = prob[kept[k]] / (prob[kept[0]] + prob[kept[1]]);
 }
 
-/* y = W0 x + sum of w s B' A' x at one linear. */
-static inline void plain_linear(double *y, const struct plain *p, size_t layer,
-                                enum site s, const double *x, const double *gate)
+/* N numbers of expert E from FIRST on as a mask leaves them: OUT (N). */
+static inline const double *plain_masked(double out[PLAIN_FACTOR],
+                                         const struct plain *p, size_t e,
+                                         const float *first, size_t n)
 {
+    const size_t at = (size_t)(first - p->mixture->experts[e].params);
+
+    assert_true(n <= PLAIN_FACTOR);
+    for (size_t i = 0; i < n; i++)
+        out[i] = p->learnt[e][at + i] * p->factor[e][at + i];
+    return out;
+}
+
+/* y = W0 x + sum of w s B' A' x at one linear; without GATE, as in attention, W0 x. */
+static inline void plain_linear(double *y, const struct plain_at *at, enum site s,
+                                const double *x, size_t row)
+{
+    const struct plain *p = at->of;
     const struct mixture *m = p->mixture;
+    const double *gate = at->gate;
 
-    plain_product(y, &p->model->weights->layers[layer].site[s], x);
-    for (size_t e = 0; e < m->n_experts; e++) {
-        const struct expert *expert = &m->experts[e];
-        const struct lora *l = expert_lora(expert, layer, s);
-        const size_t a = l->rank ? (size_t)(l->a - expert->params) : 0;
-        const size_t b = l->rank ? (size_t)(l->b - expert->params) : 0;
-        const double *of = p->learnt[e], *by = p->factor[e];
+    (void)row;
+    plain_product(y, &p->model->weights->layers[at->layer].site[s], x);
+    for (size_t e = 0; gate && e < m->n_experts; e++) {
+        const struct lora *l = expert_lora(&m->experts[e], at->layer, s);
+        double a[PLAIN_FACTOR], b[PLAIN_FACTOR];
 
-        for (size_t r = 0; r < l->rank && gate[e] > 0.0; r++) {
-            double h = 0.0;
-
-            for (size_t j = 0; j < l->n_in; j++) {
-                const size_t at = a + r * l->n_in + j;
-
-                h += of[at] * by[at] * x[j];
-            }
-            for (size_t i = 0; i < l->n_out; i++) {
-                const size_t at = b + i * l->rank + r;
-
-                y[i] += gate[e] * (double)l->scale * of[at] * by[at] * h;
-            }
-        }
+        if (l->rank && gate[e] > 0.0)
+            plain_lora(y, l, plain_masked(a, p, e, l->a, l->rank * l->n_in),
+                       plain_masked(b, p, e, l->b, l->rank * l->n_out), x,
+                       gate[e] * (double)l->scale);
     }
-}
-
-/* X (D) += the FFN over its norm U. */
-static inline void plain_ffn(double *x, const struct plain *p, size_t layer,
-                             const double *u, const double *gate)
-{
-    double open[TOY_FFN], up[TOY_FFN], out[TOY_DIM];
-
-    plain_linear(open, p, layer, SITE_GATE, u, gate);
-    plain_linear(up, p, layer, SITE_UP, u, gate);
-    for (size_t i = 0; i < TOY_FFN; i++)
-        up[i] *= open[i] / (1.0 + exp(-open[i]));
-    plain_linear(out, p, layer, SITE_DOWN, up, gate);
-    for (size_t j = 0; j < TOY_DIM; j++)
-        x[j] += out[j];
 }
 
 /* X (n, D) through one layer; Q is sequence S. */
@@ -220,22 +116,22 @@ static inline void plain_layer(double x[][TOY_DIM], struct plain *p, size_t laye
                                const struct sequence *q, size_t s)
 {
     const struct layer_weights *w = &p->model->weights->layers[layer];
-    double u[PLAIN_TOKENS][TOY_DIM], seen[TOY_DIM] = {0.0};
+    struct plain_at at = {plain_linear, p, layer, NULL};
+    double u[PLAIN_TOKENS][TOY_DIM], seen[TOY_DIM], gate[PLAIN_EXPERTS];
 
-    plain_attention(x, w, q->n);
+    for (size_t t = 0; t < q->n; t++)
+        plain_norm(u[t], x[t], &w->attn_norm);
+    plain_attention(x, u, &at, q->n, 0);
+    at.gate = gate;
     for (size_t t = 0; t < q->n; t++)
         plain_norm(u[t], x[t], &w->ffn_norm);
-    for (size_t t = q->pool_first; t < q->pool_first + q->pool_n; t++)
-        for (size_t j = 0; j < TOY_DIM; j++)
-            seen[j] += u[t][j] / (double)q->pool_n;
+    plain_mean(seen, u, q->pool_first, q->pool_n);
     if (!p->held)
         p->yield[layer][s] =
             p->mixture->cluster_state ? plain_yield(p, layer, seen) : 0.0;
     for (size_t t = 0; t < q->n; t++) {
-        double gate[PLAIN_EXPERTS];
-
         plain_gates(gate, p->kept[layer][s][t], p, layer, u[t], p->yield[layer][s]);
-        plain_ffn(x[t], p, layer, u[t], gate);
+        plain_ffn(x[t], u[t], &at, t);
     }
 }
 
@@ -243,22 +139,13 @@ static inline void plain_layer(double x[][TOY_DIM], struct plain *p, size_t laye
 static inline void plain_logits(double logits[][TOY_VOCAB], struct plain *p,
                                 const struct sequence *q, size_t s)
 {
-    const struct weights *w = p->model->weights;
-    const float *embed = w->embed.data;
     double x[PLAIN_TOKENS][TOY_DIM];
 
-    assert_true(q->n <= PLAIN_TOKENS && s < PLAIN_SEQS && q->pool_n > 0);
-    for (size_t t = 0; t < q->n; t++)
-        for (size_t j = 0; j < TOY_DIM; j++)
-            x[t][j] = (double)embed[(size_t)q->ids[t] * TOY_DIM + j];
+    assert_true(s < PLAIN_SEQS && q->pool_n > 0);
+    plain_embed(x, p->model->weights, q);
     for (size_t layer = 0; layer < TOY_LAYERS; layer++)
         plain_layer(x, p, layer, q, s);
-    for (size_t t = 0; t < q->n; t++) {
-        double u[TOY_DIM];
-
-        plain_norm(u, x[t], &w->final_norm);
-        plain_product(logits[t], &w->head, u);
-    }
+    plain_out(logits, p->model->weights, x, q->n);
 }
 
 /* Mean over the tokens with loss of N sequences. */
@@ -271,16 +158,7 @@ static inline double plain_loss(struct plain *p, const struct sequence *seqs, si
         double logits[PLAIN_TOKENS][TOY_VOCAB];
 
         plain_logits(logits, p, &seqs[s], s);
-        for (size_t t = 1; t < seqs[s].n; t++) {
-            double sum = 0.0;
-
-            for (size_t v = 0; v < TOY_VOCAB; v++)
-                sum += exp(logits[t - 1][v]);
-            if (!seqs[s].loss[t])
-                continue;
-            total += log(sum) - logits[t - 1][seqs[s].ids[t]];
-            n_loss++;
-        }
+        total += plain_nll(logits, &seqs[s], &n_loss);
     }
     return total / (double)n_loss;
 }

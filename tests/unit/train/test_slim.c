@@ -49,8 +49,8 @@ static void without_beta_clusters_change_no_bit(void **state)
     rule.clusters.beta = 0.0f;
     bare = rule;
     bare.n_clusters = 0;
-    open_with(&f, &rule, "LLL");
-    open_with(&g, &bare, "LLL");
+    open_with(&f, &rule, ALL);
+    open_with(&g, &bare, ALL);
     teach(&f, 1e4f, 1e-3f);
     a = pass_over(&f, &f.mixture);
     b = pass_over(&g, &g.mixture);
@@ -65,10 +65,11 @@ static void without_beta_clusters_change_no_bit(void **state)
 static void weight_goes_to_identities_with_the_distance(void **state)
 {
     const struct gate_rule rule = slim_rule(0.0f);
-    float before = 2.0f;
+    float before = 1.0f;
+    size_t between = 0;
 
     (void)state;
-    for (float away = 0.0f; away < 40.0f; away += 8.0f) {
+    for (float away = 0.0f; away < 3.0f; away += 0.5f) {
         struct decoder_pass *p;
         struct fixture f;
         double sums[TOY_LAYERS * N_ALL] = {0.0}, loras = 0.0;
@@ -82,11 +83,12 @@ static void weight_goes_to_identities_with_the_distance(void **state)
         for (size_t e = 0; e < N_LORAS; e++)
             loras += sums[e] / (double)rows;
         assert_true((float)loras <= before);
+        between += loras > 0.1 && (float)loras < before;
         before = (float)loras;
         pass_close(p);
         close_it(&f);
     }
-    assert_true(before < 0.01f);
+    assert_true(between >= 3 && before < 0.01f);
 }
 
 static void open_training(struct training *t, size_t threads, float drop, float l1)
@@ -101,9 +103,9 @@ static void open_training(struct training *t, size_t threads, float drop, float 
 static void assert_same_state(struct training *a, struct training *b)
 {
     struct tensor one[MOST_TENSORS], two[MOST_TENSORS];
-    const size_t n = state_of(a, one);
+    const size_t n = state_of(a->trainer, one);
 
-    assert_int_equal(state_of(b, two), n);
+    assert_int_equal(state_of(b->trainer, two), n);
     assert_string_equal(one[n - 1].name, "router.clusters");
     for (size_t i = 0; i < n; i++)
         assert_memory_equal(one[i].data, two[i].data, one[i].bytes);
@@ -122,7 +124,7 @@ static void threads_and_restarts_change_no_bit(void **state)
     open_training(&many, 3, 0.5f, 1e-3f);
     steps(&many, 6);
     assert_same_state(&one, &many);
-    n = state_of(&many, kept);
+    n = state_of(many.trainer, kept);
     open_training(&again, 2, 0.5f, 1e-3f);
     assert_int_equal(trainer_restore(again.trainer, kept, n, 6, &err), 0);
     steps(&again, 4);
@@ -151,26 +153,24 @@ static void an_evaluation_changes_nothing(void **state)
 {
     struct training t;
     struct tensor kept[MOST_TENSORS];
+    unsigned char *before[MOST_TENSORS];
     struct eval_report report;
     struct artel_error err;
-    float *clusters, *params;
     size_t n;
 
     (void)state;
     open_training(&t, 2, 0.5f, 0.0f);
     steps(&t, 7);
-    n = state_of(&t, kept);
-    clusters = malloc(kept[n - 1].bytes);
-    params = malloc(t.f.mixture.experts[0].n_params * sizeof(*params));
-    memcpy(clusters, kept[n - 1].data, kept[n - 1].bytes);
-    memcpy(params, t.f.mixture.experts[0].params,
-           t.f.mixture.experts[0].n_params * sizeof(*params));
+    n = state_of(t.trainer, kept);
+    for (size_t i = 0; i < n; i++) {
+        before[i] = malloc(kept[i].bytes);
+        memcpy(before[i], kept[i].data, kept[i].bytes);
+    }
     assert_int_equal(trainer_eval(t.trainer, t.rows, ROWS, &report, &err), 0);
-    assert_memory_equal(clusters, kept[n - 1].data, kept[n - 1].bytes);
-    assert_memory_equal(params, t.f.mixture.experts[0].params,
-                        t.f.mixture.experts[0].n_params * sizeof(*params));
-    free(clusters);
-    free(params);
+    for (size_t i = 0; i < n; i++) {
+        assert_memory_equal(before[i], kept[i].data, kept[i].bytes);
+        free(before[i]);
+    }
     close_training(&t);
 }
 
@@ -197,7 +197,7 @@ static void the_l1_term_is_told_and_pulls(void **state)
             expected += 0.5 * (a / (double)(l->rank * l->n_in) +
                                b / (double)(l->rank * l->n_out));
         }
-    assert_near(steps(&with, 1).penalty, expected, 1e-4 * expected);
+    assert_near(steps(&with, 1).penalty, expected, 1e-6 * expected);
     assert_true(steps(&without, 1).penalty == 0.0f);
     steps(&with, 30);
     steps(&without, 30);
@@ -229,7 +229,8 @@ static void masks_come_off(void **state)
         mixture_wear(&f.mixture, &f.model->weights->config, MASK_INFERENCE, &err), 0);
     for (size_t i = 0; i < n; i++)
         zeros += f.mixture.experts[1].params[i] == 0.0f;
-    assert_near((double)zeros / (double)n, 1.0 - sqrt(0.5), 0.03);
+    /* Of 32 columns or rows 23 stay, the root of a half, and of 48 34. */
+    assert_int_equal(zeros, n * ((32 - 23) + (48 - 34)) / (32 + 48));
     assert_int_equal(mixture_learnt(&learnt, &f.mixture, 1, &err), 0);
     assert_memory_equal(learnt.params, before, n * sizeof(*before));
     assert_true(learnt.lora[SITE_GATE].a[0] == before[0]);

@@ -5,9 +5,8 @@
  * formula's.
  *
  * The distance carries no gradient (docs/METHODS.md): the differences hold each yield at
- * what it was. With beta1 = 0 AdamW's first moment is the step's gradient to the bit, so it
- * is read off behind the step. A place whose small step changes which two experts a row
- * keeps is left out, for there the loss has no slope.
+ * what it was. A place whose small step changes which two experts a row keeps is left out,
+ * for there the loss has no slope.
  */
 #define TOY_LAYERS 3
 #include "slim_plain.h"
@@ -32,8 +31,7 @@ static void open_readable(struct training *t, const struct gate_rule *rule, floa
 {
     struct train_options o = slim_options(l1);
 
-    o.beta1 = 0.0f;
-    o.max_grad_norm = 0.0f;
+    tell_slopes(&o);
     open_trainer(t, KINDS, rule, &o, 2);
     teach(&t->f, 0.1f, 0.4f);
 }
@@ -48,28 +46,6 @@ static void open_check(struct check *c, const struct gate_rule *rule)
                                        .loss = c->t.row[i].loss,
                                        .pool_first = c->t.row[i].pool_first,
                                        .pool_n = c->t.row[i].pool_n};
-}
-
-static const float *moment(const struct training *t, const char *name)
-{
-    struct tensor state[MOST_TENSORS];
-    const size_t n = state_of(t, state);
-
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(state[i].name, name))
-            return state[i].data;
-    fail_msg("no %s", name);
-    return NULL;
-}
-
-/* Of expert E's numbers; NULL of an identity. */
-static const float *slopes_of(const struct training *t, size_t e)
-{
-    const struct expert *x = &t->f.mixture.experts[e];
-    char name[EXPERT_NAME_MAX + 16];
-
-    snprintf(name, sizeof(name), "expert.%s.m", x->name);
-    return x->kind == EXPERT_LORA ? moment(t, name) : NULL;
 }
 
 /* The number at AT of P moves, SLOPE tells how the loss follows. WHAT names it. */
@@ -180,8 +156,8 @@ static void check_step(struct check *c, uint64_t step)
     c->before = c->p;
     assert_near(steps(&c->t, 1).loss, loss, 1e-5);
     for (size_t e = 0; e < c->t.f.mixture.n_experts; e++)
-        c->slopes[e] = slopes_of(&c->t, e);
-    c->router_slopes = moment(&c->t, "router.m");
+        c->slopes[e] = expert_slopes(c->t.trainer, &c->t.f.mixture.experts[e]);
+    c->router_slopes = router_slopes(c->t.trainer);
     rng_init(&r, 3 + step, 0);
     check_layer(c, 0, &r);
     check_layer(c, TOY_LAYERS - 1, &r);
@@ -274,14 +250,16 @@ static void the_l1_slope_is_its_factor(void **state)
         const size_t e = i / (TOY_LAYERS * N_SITES);
         const struct expert *x = &with.f.mixture.experts[e];
         const struct lora *l = &x->lora[i % (TOY_LAYERS * N_SITES)];
+        const float *g = expert_slopes(with.trainer, x);
+        const float *bare = expert_slopes(without.trainer, x);
         const size_t n_a = l->rank * l->n_in, n_b = l->rank * l->n_out;
 
         if (!l->rank)
             continue;
-        alone += check_l1(slopes_of(&with, e), slopes_of(&without, e), p.learnt[e],
-                          (size_t)(l->a - x->params), n_a, lambda / (double)n_a);
-        alone += check_l1(slopes_of(&with, e), slopes_of(&without, e), p.learnt[e],
-                          (size_t)(l->b - x->params), n_b, lambda / (double)n_b);
+        alone += check_l1(g, bare, p.learnt[e], (size_t)(l->a - x->params), n_a,
+                          lambda / (double)n_a);
+        alone += check_l1(g, bare, p.learnt[e], (size_t)(l->b - x->params), n_b,
+                          lambda / (double)n_b);
         seen += n_a + n_b;
     }
     assert_int_equal(seen, 3 * (3 + 4 + 5) * (32 + 48) * TOY_LAYERS);
