@@ -269,9 +269,21 @@ static bool is_wanted(const struct job *job, const struct stage *s)
 static int check_adapter(const struct job *job, const struct stage *s,
                          struct artel_error *err)
 {
+    const struct recipe_domain *const d = &job->r->domains[s->domain];
     struct mixture m = {0};
-    int rc = stage_adapter(&m, job, s, err);
+    char where[32];
+    int rc;
 
+    if (s->row->domain_kind != EXPERT_LORA && !job->grow) {
+        snprintf(where, sizeof(where), "%zu:1", d->line);
+        rc = error_set(err, ARTEL_EUSAGE, "RCP06", where,
+                       "domain '%s' brings an adapter, but these experts act on what a "
+                       "universal expert adds that is yet to be trained: give 'train', "
+                       "or bring it to the mixture with artel add",
+                       d->name);
+        return error_in(err, rc, job->r->path);
+    }
+    rc = stage_adapter(&m, job, s, err);
     mixture_release(&m);
     return rc;
 }

@@ -44,11 +44,6 @@ static int check_method(const char *method, const struct recipe *r,
             "domain '%s' has an adapter but no text: %s%s needs text of "
             "the domain, give 'train'",
             d->name, rule.place == ROUTER_NONE ? "" : "the router of ", method);
-    if (t->own_experts && d->adapter)
-        return recipe_fault(err, at, "RCP06",
-                            "domain '%s' brings an adapter, but the experts of %s are "
-                            "no LoRAs: they act on what its universal expert adds",
-                            d->name, method);
     if (r->universal && !strcasecmp(d->name, UNIVERSAL_NAME))
         return recipe_fault(err, at, "RCP05",
                             "a domain cannot be named '%s' beside the universal text",

@@ -515,54 +515,6 @@ int stage_train(json_t **summary, struct job *job, const struct stage *s,
     return rc;
 }
 
-int stage_adapter(struct mixture *m, const struct job *job, const struct stage *s,
-                  struct artel_error *err)
-{
-    const struct recipe_domain *d = &job->r->domains[s->domain];
-    struct gate_rule rule;
-    struct expert e = {0};
-    int rc;
-
-    method_rule(&rule, "single");
-    rc = mixture_init(m, "single", &job->model->weights->config, &rule, err);
-    if (rc == 0)
-        rc = adapter_read(&e, d->name, d->adapter, job->model, job->o->force, err);
-    if (rc == 0)
-        rc = mixture_add(m, &e, &job->model->weights->config, err);
-    expert_release(&e);
-    if (rc < 0)
-        mixture_release(m);
-    return rc;
-}
-
-int stage_check_universal(const struct job *job, const struct stage *s,
-                          struct artel_error *err)
-{
-    char *folder = expert_folder(job, NULL, job->r->n_domains);
-    char *config = folder ? path_join(folder, "adapter_config.json") : NULL;
-    struct expert e = {0};
-    int rc = 0;
-
-    if (!config)
-        rc = error_nomem(err, 256);
-    else if (access(config, F_OK) != 0)
-        rc = error_set(err, ARTEL_EUSAGE, "RUN13", s->name,
-                       "there is no universal expert yet: run the stage '%s' first",
-                       UNIVERSAL_NAME);
-    else
-        rc = adapter_read(&e, UNIVERSAL_NAME, folder, job->model, job->o->force, err);
-    if (rc == 0 && s->row->domain_kind == EXPERT_RES && expert_is_zero(&e))
-        rc = error_set(err, ARTEL_EUSAGE, "RUN13", s->name,
-                       "the universal expert is zero: what acts on it would learn "
-                       "nothing; train it first");
-    if (rc < 0 && folder)
-        error_in(err, rc, folder);
-    expert_release(&e);
-    free(folder);
-    free(config);
-    return rc;
-}
-
 int stage_carry_out(json_t **summary, struct job *job, const struct stage *s,
                     const json_t *inputs, struct artel_error *err)
 {

@@ -42,6 +42,11 @@ int adapter_read_kind(struct expert *e, const char *name, const char *folder,
                       enum expert_kind kind, const struct artel_model *model,
                       bool force, struct artel_error *err);
 
+/* The expert at FOLDER, an EXPERT_RES, learnt beside the universal one at UNIVERSAL as far
+ * as its artel.json says; else MIX14. */
+int adapter_check_universal(const char *folder, const char *universal,
+                            struct artel_error *err);
+
 /* artel.json of an adapter folder, a new reference. 1: read, 0: there is none. */
 int adapter_notes_read(json_t **out, const char *folder, struct artel_error *err);
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "files/digest.h"
 #include "files/json.h"
 #include "files/write.h"
 #include "save/adapter.h"
@@ -64,4 +65,27 @@ int adapter_notes_read(json_t **out, const char *folder, struct artel_error *err
     }
     free(path);
     return rc < 0 ? rc : 1;
+}
+
+int adapter_check_universal(const char *folder, const char *universal,
+                            struct artel_error *err)
+{
+    char *weights = path_join(universal, ADAPTER_WEIGHTS);
+    char digest[DIGEST_SIZE];
+    const char *theirs;
+    json_t *notes = NULL;
+    int rc = weights ? digest_file(digest, weights, err) : error_nomem(err, 256);
+
+    if (rc == 0)
+        rc = adapter_notes_read(&notes, folder, err);
+    theirs = json_string_value(json_object_get(notes, "universal_digest"));
+    if (rc >= 0 && theirs && strcmp(theirs, digest) != 0) {
+        rc =
+            error_set(err, ARTEL_EFORMAT, "MIX14", "universal_digest",
+                      "made for another universal expert: %s, here %s", theirs, digest);
+        error_in(err, rc, folder);
+    }
+    json_decref(notes);
+    free(weights);
+    return rc < 0 ? rc : 0;
 }

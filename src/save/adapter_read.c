@@ -481,8 +481,12 @@ static int check_kind(const struct source *s, enum expert_kind kind,
                              "mixture, where --expert names it");
     else
         rc = error_set(err, ARTEL_EFORMAT, "ADP22", "peft_type",
-                       "this is of type %s, an expert of type %s is expected here",
-                       peft_type_of(s->config.kind), peft_type_of(kind));
+                       "this is of type %s, an expert of type %s is expected here%s",
+                       peft_type_of(s->config.kind), peft_type_of(kind),
+                       kind == EXPERT_RES
+                           ? ": one that was trained to act on what the universal "
+                             "expert adds; no other adapter can"
+                           : "");
     return error_in(err, rc, s->config_path);
 }
 

@@ -418,23 +418,9 @@ static int check_universal(const struct mixture_file *f, const char *folder,
                            struct artel_error *err)
 {
     char *of = path_join(f->folder, f->notes[0].folder ? f->notes[0].folder : "");
-    char *weights = of ? path_join(of, ADAPTER_WEIGHTS) : NULL;
-    char digest[DIGEST_SIZE];
-    const char *theirs;
-    json_t *notes = NULL;
-    int rc = weights ? digest_file(digest, weights, err) : error_nomem(err, 256);
+    const int rc =
+        of ? adapter_check_universal(folder, of, err) : error_nomem(err, 256);
 
-    if (rc == 0)
-        rc = adapter_notes_read(&notes, folder, err);
-    theirs = json_string_value(json_object_get(notes, "universal_digest"));
-    if (rc >= 0)
-        rc = 0;
-    if (rc == 0 && theirs && strcmp(theirs, digest) != 0)
-        rc =
-            error_set(err, ARTEL_EFORMAT, "MIX14", "universal_digest",
-                      "made for another universal expert: %s, here %s", theirs, digest);
-    json_decref(notes);
-    free(weights);
     free(of);
     return rc;
 }
