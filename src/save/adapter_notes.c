@@ -80,9 +80,10 @@ int adapter_check_universal(const char *folder, const char *universal,
         rc = adapter_notes_read(&notes, folder, err);
     theirs = json_string_value(json_object_get(notes, "universal_digest"));
     if (rc >= 0 && theirs && strcmp(theirs, digest) != 0) {
-        rc =
-            error_set(err, ARTEL_EFORMAT, "MIX14", "universal_digest",
-                      "made for another universal expert: %s, here %s", theirs, digest);
+        rc = error_set(err, ARTEL_EFORMAT, "MIX14", "universal_digest",
+                       "made for another universal expert: %.64s, here %s; train it "
+                       "anew beside this one",
+                       theirs, digest);
         error_in(err, rc, folder);
     }
     json_decref(notes);

@@ -201,8 +201,10 @@ static int check_notes(const json_t *notes, const struct source *s,
 
         if (theirs && strcmp(theirs, digests[i].ours) != 0)
             return error_set(err, ARTEL_EFORMAT, "ADP14", digests[i].key,
-                             "made for another %s: %.64s, here %s", digests[i].what,
-                             theirs, *digests[i].ours ? digests[i].ours : "none");
+                             "made for another %s: %.64s, here %s; take its own base, "
+                             "or --force",
+                             digests[i].what, theirs,
+                             *digests[i].ours ? digests[i].ours : "none");
     }
     if (!weights)
         return 0;

@@ -407,8 +407,9 @@ static int check_base(const struct mixture_file *f, const struct artel_model *mo
     for (size_t i = 0; i < 3; i++)
         if (*digests[i].theirs && strcmp(digests[i].theirs, digests[i].ours) != 0)
             return error_set(err, ARTEL_EFORMAT, "ADP14", "base",
-                             "made for another %s: %s, here %s", digests[i].what,
-                             digests[i].theirs,
+                             "made for another %s: %s, here %s; take its own base, or "
+                             "--force",
+                             digests[i].what, digests[i].theirs,
                              *digests[i].ours ? digests[i].ours : "none");
     return 0;
 }

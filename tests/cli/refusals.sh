@@ -262,7 +262,7 @@ recipe C07 6 RUN01 output=other
 printf 'model: x\noutput: y\nmodel: z\n' >twice.yaml
 row C18 2 YAML02 train twice.yaml
 
-# An adapter of another base is refused before another domain is trained.
+# An adapter that does not fit is refused before another domain is trained.
 cat >brought.yaml <<END
 model: $gguf
 output: brought
