@@ -177,10 +177,9 @@ static void what_leaves_is_no_part_of_the_record(void **state)
  * adapter can stand in its place, and it can in no other's. */
 static void res_takes_its_own_kind_of_expert_alone(void **state)
 {
-    static const char *const brought[] = {"method=modula-res",
-                                          "domains.two={adapter: out/experts-res/two, "
-                                          "train: b.jsonl}",
-                                          "output=again"};
+    static const char two[] = "domains.two={adapter: out/experts-res/two, "
+                              "train: b.jsonl}";
+    static const char *const brought[] = {"method=modula-res", two, "output=again"};
     static const char *const without[] = {"method=modula-res", "modula.residual=false",
                                           "train.epochs=2", "output=without"};
     static const char *const seed[] = {"method=[modula-res, modula-flan]",
