@@ -98,8 +98,6 @@ int grow_prepare(struct grow_rows *g, struct grow_report *report, const struct j
 {
     struct artel_error why;
     char message[400];
-    const struct run_progress p = {
-        .event = RUN_WARNING, .stage = "", .seconds_left = -1, .message = message};
     const int rc = g->n ? job_prepare_to_measure(job, &why) : 0;
 
     if (rc < 0 && rc != ARTEL_ELIMIT && err)
@@ -108,8 +106,7 @@ int grow_prepare(struct grow_rows *g, struct grow_report *report, const struct j
         return rc;
     snprintf(message, sizeof(message), "the other domains are not measured: %s",
              why.reason);
-    if (g->run->progress)
-        g->run->progress(g->run->user, &p);
+    run_tell(g->run, RUN_WARNING, message);
     grow_rows_close(g);
     for (size_t i = 0; i < report->n_domains; i++)
         report->domains[i].score_name = NULL;
@@ -194,16 +191,11 @@ int grow_measure(struct grow_report *report, struct grow_rows *g,
                  struct artel_error *err)
 {
     struct artel_mixture m = {.model = model, .file = *f, .mixture = &f->mixture};
-    const struct run_progress p = {.event = RUN_NOTE,
-                                   .stage = "",
-                                   .seconds_left = -1,
-                                   .message = before ? "measuring the other domains"
-                                                     : "measuring them again"};
     int rc = 0;
 
-    if (g->n && g->run->progress)
-        g->run->progress(g->run->user, &p);
-
+    if (g->n)
+        run_tell(g->run, RUN_NOTE,
+                 before ? "measuring the other domains" : "measuring them again");
     for (size_t i = 0; rc == 0 && i < g->n; i++) {
         struct grow_domain *d = &report->domains[i];
         const int expert = mixture_find(&f->mixture, d->name);

@@ -14,15 +14,6 @@
 #include "eval/measure.h"
 #include "plan/grow_parts.h"
 
-static void tell(const struct grow_rows *g, enum run_event event, const char *message)
-{
-    const struct run_progress p = {
-        .event = event, .stage = "", .seconds_left = -1, .message = message};
-
-    if (g->run->progress)
-        g->run->progress(g->run->user, &p);
-}
-
 /* What is wrong with a domain's rows is said and costs its score, not the work: RC, or 0
  * where it is of that kind. */
 static int leave_out(struct grow_rows *g, struct grow_domain *d, size_t i, int rc,
@@ -34,7 +25,7 @@ static int leave_out(struct grow_rows *g, struct grow_domain *d, size_t i, int r
         return rc;
     snprintf(message, sizeof(message), "%s is not scored: %s", d->name,
              artel_error_text(text, sizeof(text), why));
-    tell(g, RUN_WARNING, message);
+    run_tell(g->run, RUN_WARNING, message);
     corpus_close(g->asked[i]);
     g->asked[i] = NULL;
     d->score_name = NULL;
@@ -115,7 +106,7 @@ static int answer(struct measured *r, const struct grow_rows *g,
 
     snprintf(message, sizeof(message), "%s: answering %zu rows%s", d->name,
              corpus_count(g->asked[i]), before ? "" : " again");
-    tell(g, RUN_NOTE, message);
+    run_tell(g->run, RUN_NOTE, message);
     return measure_corpus(r, m, g->asked[i], &o, err);
 }
 

@@ -494,14 +494,11 @@ static void tell_precision(const struct job *job)
     struct artel_error why;
     struct gate_rule rule;
     char text[512];
-    const struct run_progress p = {
-        .event = RUN_NOTE, .stage = "", .seconds_left = -1, .message = text};
 
     snprintf(text, sizeof(text), "precision %s, %zu threads, %s, memory: %s",
              common_precision(job) == PRECISION_BF16 ? "bf16" : "fp32", cpu_threads(),
              cpu_isa_name(cpu_isa()), memory_mode_name(job->memory));
-    if (job->o->progress)
-        job->o->progress(job->o->user, &p);
+    run_tell(job->o, RUN_NOTE, text);
     for (size_t i = 0; i < job->n_stages; i++) {
         const struct stage *s = &job->stages[i];
 
@@ -510,8 +507,7 @@ static void tell_precision(const struct job *job)
         method_rule(&rule, s->row->method);
         rule_check_tiles(&rule, s->row->method, &why);
         snprintf(text, sizeof(text), "%s: precision fp32: %s", s->name, why.reason);
-        if (job->o->progress)
-            job->o->progress(job->o->user, &p);
+        run_tell(job->o, RUN_NOTE, text);
     }
 }
 

@@ -7,6 +7,15 @@
 #include "base/error.h"
 #include "plan/job.h"
 
+void run_tell(const struct run_options *o, enum run_event event, const char *message)
+{
+    const struct run_progress p = {
+        .event = event, .stage = "", .seconds_left = -1, .message = message};
+
+    if (o && o->progress)
+        o->progress(o->user, &p);
+}
+
 static int run_stage(struct job *job, const struct stage *s, struct artel_error *err)
 {
     json_t *inputs = NULL, *summary = NULL;

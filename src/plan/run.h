@@ -66,6 +66,9 @@ struct run_options {
     const char *only; /* a single stage ("expert-math"), or NULL: all */
 };
 
+/* MESSAGE of no stage, to whom O says; O may be NULL. */
+void run_tell(const struct run_options *o, enum run_event event, const char *message);
+
 /* ARTEL_ESTOPPED: asked to stop, and everything is saved. */
 int run_recipe(const struct recipe *r, const struct run_options *o,
                struct artel_error *err);

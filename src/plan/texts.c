@@ -23,16 +23,12 @@ static void say(const struct texts_options *o, enum run_event event, const char 
                 ...)
 {
     char message[640];
-    struct run_progress p = {
-        .event = event, .stage = "", .seconds_left = -1, .message = message};
     va_list args;
 
-    if (!o->run || !o->run->progress)
-        return;
     va_start(args, fmt);
     vsnprintf(message, sizeof(message), fmt, args);
     va_end(args);
-    o->run->progress(o->run->user, &p);
+    run_tell(o->run, event, message);
 }
 
 static void tell_stats(const struct texts_options *o, const char *name,
