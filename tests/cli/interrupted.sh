@@ -4,19 +4,7 @@
 # measures nothing twice; what it is at is shown while it goes.
 set -u
 . "$TESTS/cli/folder.inc"
-for pair in alpha:aa beta:bb; do
-    rows "${pair%:*}" "${pair#*:}" 10 34 >"${pair%:*}.jsonl"
-done
-cat >recipe.yaml <<END
-model: $TESTS/golden/toy-tied.gguf
-output: run
-method: moa
-lora: {rank: 4, alpha: 8}
-domains: {alpha: alpha.jsonl, beta: beta.jsonl}
-train: {learning_rate: 2.0e-2, epochs: 2, batch_size: 8, precision: fp32, cutoff_len: 256}
-router: {learning_rate: 3.0e-2}
-END
-quietly "$ARTEL" train recipe.yaml
+train_two 2
 # one set that is measured at once, and three that take their time
 rows alpha aa 100 104 >asked.jsonl
 rows alpha aa 1000 3000 >long1.jsonl

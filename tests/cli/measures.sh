@@ -4,20 +4,9 @@
 # model chooses, which transformers has said (tests/golden/choices_toy.json).
 set -u
 . "$TESTS/cli/folder.inc"
-for pair in alpha:aa beta:bb; do
-    rows "${pair%:*}" "${pair#*:}" 10 34 >"${pair%:*}.jsonl"
-    rows "${pair%:*}" "${pair#*:}" 50 56 >"${pair%:*}.test.jsonl"
-done
-cat >recipe.yaml <<END
-model: $TESTS/golden/toy-tied.gguf
-output: run
-method: moa
-lora: {rank: 4, alpha: 8}
-domains: {alpha: alpha.jsonl, beta: beta.jsonl}
-train: {learning_rate: 2.0e-2, epochs: 3, batch_size: 8, precision: fp32, cutoff_len: 256}
-router: {learning_rate: 3.0e-2}
-END
-quietly "$ARTEL" train recipe.yaml
+rows alpha aa 50 56 >alpha.test.jsonl
+rows beta bb 50 56 >beta.test.jsonl
+train_two 3
 # block FILE KEY: the object of that name that is first in FILE, on one line, without blanks
 block() {
     sed -n "/^ *\"$2\": [{[]/,/^ *[]}]/p" "$1" | tr -d ' \n' | sed 's/},*\(".*\)*$/}/'
