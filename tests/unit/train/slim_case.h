@@ -9,10 +9,10 @@
 #include "support/trainer_state.h"
 
 #include "base/cpu.h"
+#include "laid_rows.h"
 
 #define N_CLUSTERS 3
-#define ROWS       12
-#define ROW_TOKENS 12
+#define ROWS       MOST_ROWS
 
 struct fixture {
     struct artel_model *model;
@@ -98,40 +98,8 @@ static inline struct decoder_pass *pass_over(const struct fixture *f,
 struct training {
     struct fixture f;
     struct artel_trainer *trainer;
-    int32_t ids[ROWS][ROW_TOKENS];
-    unsigned char loss[ROW_TOKENS];
-    struct example row[ROWS];
-    const struct example *rows[ROWS];
-    struct batch batch;
+    struct laid_rows laid;
 };
-
-/* Rows of 12, 11 and 10 tokens, half of them over the lower ids; loss from the seventh on,
- * routers read the second to the sixth. */
-static inline void lay_rows(struct training *t)
-{
-    struct rng r;
-
-    rng_init(&r, 11, 0);
-    for (size_t k = 0; k < ROW_TOKENS; k++)
-        t->loss[k] = k >= 6;
-    for (size_t i = 0; i < ROWS; i++) {
-        for (size_t k = 0; k < ROW_TOKENS; k++)
-            t->ids[i][k] = (int32_t)(i % 2 * 16 + rng_below(&r, 16));
-        t->row[i] = (struct example){.ids = t->ids[i],
-                                     .n = ROW_TOKENS - i % 3,
-                                     .n_prompt = 6,
-                                     .loss = t->loss,
-                                     .pool_first = 1,
-                                     .pool_n = 5,
-                                     .n_loss = 6 - i % 3,
-                                     .row = i + 1};
-        t->rows[i] = &t->row[i];
-        t->batch.n_tokens += t->row[i].n;
-        t->batch.n_loss += t->row[i].n_loss;
-    }
-    t->batch.rows = t->rows;
-    t->batch.n_rows = ROWS;
-}
 
 static inline struct train_options slim_options(float l1)
 {
@@ -159,7 +127,7 @@ static inline void open_trainer(struct training *t, const char *kinds,
     open_with(&t->f, rule, kinds);
     for (size_t e = 0; kinds[e]; e++)
         trained[e] = kinds[e] == 'L';
-    lay_rows(t);
+    lay_rows(&t->laid, ROWS, 2);
     assert_int_equal(cpu_set_threads(threads, &err), 0);
     assert_int_equal(
         trainer_open(&t->trainer, t->f.model, &t->f.mixture, trained, true, o, &err),
@@ -178,7 +146,7 @@ static inline struct step_report steps(struct training *t, size_t n)
     struct artel_error err;
 
     for (size_t i = 0; i < n; i++)
-        assert_int_equal(trainer_step(t->trainer, &t->batch, 1, &report, &err), 0);
+        assert_int_equal(trainer_step(t->trainer, &t->laid.batch, 1, &report, &err), 0);
     return report;
 }
 

@@ -166,7 +166,7 @@ static void an_evaluation_changes_nothing(void **state)
         before[i] = malloc(kept[i].bytes);
         memcpy(before[i], kept[i].data, kept[i].bytes);
     }
-    assert_int_equal(trainer_eval(t.trainer, t.rows, ROWS, &report, &err), 0);
+    assert_int_equal(trainer_eval(t.trainer, t.laid.rows, ROWS, &report, &err), 0);
     for (size_t i = 0; i < n; i++) {
         assert_memory_equal(before[i], kept[i].data, kept[i].bytes);
         free(before[i]);

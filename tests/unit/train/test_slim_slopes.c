@@ -41,11 +41,11 @@ static void open_check(struct check *c, const struct gate_rule *rule)
     memset(c, 0, sizeof(*c));
     open_readable(&c->t, rule, 0.0f);
     for (size_t i = 0; i < ROWS; i++)
-        c->seqs[i] = (struct sequence){.ids = c->t.row[i].ids,
-                                       .n = c->t.row[i].n,
-                                       .loss = c->t.row[i].loss,
-                                       .pool_first = c->t.row[i].pool_first,
-                                       .pool_n = c->t.row[i].pool_n};
+        c->seqs[i] = (struct sequence){.ids = c->t.laid.row[i].ids,
+                                       .n = c->t.laid.row[i].n,
+                                       .loss = c->t.laid.row[i].loss,
+                                       .pool_first = c->t.laid.row[i].pool_first,
+                                       .pool_n = c->t.laid.row[i].pool_n};
 }
 
 /* The number at AT of P moves, SLOPE tells how the loss follows. WHAT names it. */

@@ -8,50 +8,16 @@
 
 #include "base/cpu.h"
 #include "train/trainer.h"
+#include "laid_rows.h"
 
-#define ROWS       8
-#define ROW_TOKENS 12
+#define ROWS 8
 
 struct fixture {
     struct artel_model *model;
     struct mixture mixture;
     struct artel_trainer *trainer;
-    int32_t ids[ROWS][ROW_TOKENS];
-    unsigned char loss[ROW_TOKENS];
-    struct example row[ROWS];
-    const struct example *rows[ROWS];
-    struct batch batch;
+    struct laid_rows laid;
 };
-
-/* Row i belongs to domain i % N_DOMAINS, whose tokens lie in a range of their own. */
-static void fill_rows(struct fixture *f, size_t n_domains)
-{
-    struct rng r;
-
-    rng_init(&r, 11, 0);
-    for (size_t t = 0; t < ROW_TOKENS; t++)
-        f->loss[t] = t >= 6;
-    for (size_t i = 0; i < ROWS; i++) {
-        const uint32_t domain = (uint32_t)(i % n_domains);
-
-        for (size_t t = 0; t < ROW_TOKENS; t++)
-            f->ids[i][t] = (int32_t)(domain * 16 + rng_below(&r, 16));
-        f->row[i] = (struct example){.ids = f->ids[i],
-                                     .n = ROW_TOKENS - i % 3,
-                                     .n_prompt = 6,
-                                     .loss = f->loss,
-                                     .pool_first = 1,
-                                     .pool_n = 5,
-                                     .n_loss = 6 - i % 3,
-                                     .domain = domain,
-                                     .row = i + 1};
-        f->rows[i] = &f->row[i];
-        f->batch.n_tokens += f->row[i].n;
-        f->batch.n_loss += f->row[i].n_loss;
-    }
-    f->batch.rows = f->rows;
-    f->batch.n_rows = ROWS;
-}
 
 struct setting {
     const char *method;
@@ -86,7 +52,7 @@ static void open_fixture(struct fixture *f, const struct setting *s)
         f->mixture.experts[e].dropout = s->dropout;
         trained[e] = !s->freeze;
     }
-    fill_rows(f, s->n_domains);
+    lay_rows(&f->laid, ROWS, s->n_domains);
     train_options_default(&o);
     o.learning_rate = s->rate > 0.0f ? s->rate : 1e-2f;
     o.router_learning_rate = 1e-2f;
@@ -114,7 +80,7 @@ static struct step_report steps(struct fixture *f, size_t n)
     struct artel_error err;
 
     for (size_t i = 0; i < n; i++)
-        assert_int_equal(trainer_step(f->trainer, &f->batch, 1, &report, &err), 0);
+        assert_int_equal(trainer_step(f->trainer, &f->laid.batch, 1, &report, &err), 0);
     return report;
 }
 
@@ -311,8 +277,8 @@ static void numbers_that_are_not_finite_stop_the_step(void **state)
     l->a[3] = NAN;
     l->b[0] = 1.0f;
     kept = f.mixture.experts[1].params[0];
-    assert_error(trainer_step(f.trainer, &f.batch, 1, &report, &err), ARTEL_ENONFINITE,
-                 err, "NAN01");
+    assert_error(trainer_step(f.trainer, &f.laid.batch, 1, &report, &err),
+                 ARTEL_ENONFINITE, err, "NAN01");
     assert_non_null(strstr(err.where, "step 3"));
     assert_non_null(strstr(err.where, "layer 1"));
     assert_non_null(strstr(err.where, "one"));
@@ -342,8 +308,8 @@ static void r24_an_infinite_gradient_names_its_tensor(void **state)
         l->b[i] = 3e38f;
     l->scale = 1e9f;
     kept = f.mixture.experts[1].params[0];
-    assert_error(trainer_step(f.trainer, &f.batch, 1, &report, &err), ARTEL_ENONFINITE,
-                 err, "NAN02");
+    assert_error(trainer_step(f.trainer, &f.laid.batch, 1, &report, &err),
+                 ARTEL_ENONFINITE, err, "NAN02");
     assert_non_null(strstr(err.where, "step 3"));
     assert_non_null(strstr(err.where, "one"));
     assert_true(f.mixture.experts[1].params[0] == kept);
@@ -366,7 +332,7 @@ static void accumulation_equals_one_batch(void **state)
     whole_loss = steps(&whole, 1).loss;
     for (size_t i = 0; i < 2; i++) {
         micro[i] =
-            (struct batch){.rows = parts.rows + i * ROWS / 2, .n_rows = ROWS / 2};
+            (struct batch){.rows = parts.laid.rows + i * ROWS / 2, .n_rows = ROWS / 2};
         for (size_t k = 0; k < ROWS / 2; k++) {
             micro[i].n_tokens += micro[i].rows[k]->n;
             micro[i].n_loss += micro[i].rows[k]->n_loss;
@@ -400,9 +366,9 @@ static void a_domain_without_rows_does_not_drift(void **state)
     kept = malloc(n * sizeof(*kept));
     memcpy(kept, f.mixture.experts[1].params, n * sizeof(*kept));
     for (size_t i = 0; i < ROWS; i += 2) {
-        rows[i / 2] = f.rows[i];
-        only_first.n_tokens += f.rows[i]->n;
-        only_first.n_loss += f.rows[i]->n_loss;
+        rows[i / 2] = f.laid.rows[i];
+        only_first.n_tokens += f.laid.rows[i]->n;
+        only_first.n_loss += f.laid.rows[i]->n_loss;
     }
     only_first.rows = rows;
     only_first.n_rows = ROWS / 2;
